@@ -1,0 +1,157 @@
+"""The one entry point, `hilum`: it gathers the commands of the portions that are installed.
+
+Reports go to stdout, progress and errors to stderr. An error is one line that says what to do; its exit code tells
+the kind (see `hilum.common.errors`). `HILUM_DEBUG=1` shows the traceback.
+"""
+
+import json
+import os
+import sys
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from hilum.common import __version__
+from hilum.common.errors import HilumError, RunError
+from hilum.common.quiet import close_outbound, configure_logging
+
+INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
+Home = Annotated[
+    Path | None, typer.Option("--home", help="State folder; default: HILUM_HOME, else ~/.hilum.")
+]
+
+study_app = typer.Typer(no_args_is_help=True, help="Write and check study files.")
+
+
+def print_json(value: Any) -> None:
+    """Print one report on stdout."""
+    print(json.dumps(value, indent=2))
+
+
+@study_app.command("new")
+def study_new(
+    file: Annotated[Path, typer.Argument(help="Where to write the study.")] = Path("study.toml"),
+) -> None:
+    """Write a commented study that runs as it is."""
+    from hilum.common.config.template import STUDY_TEMPLATE
+    from hilum.common.files import write_text
+
+    if file.exists():
+        raise RunError(f"{file.name} exists already; name a new file, or remove it first")
+    name = "".join(c if c.isalnum() or c in "._-" else "-" for c in file.stem).lstrip("._-") or "study"
+    write_text(file, STUDY_TEMPLATE.format(name=name[:64]))
+    print(f"{file} is written; check it with `hilum study check {file}`")
+    print(
+        f"run it with `hilum simulate {file} --archives ARCHIVES --out RUN`; `hilum phantom ARCHIVES` makes some"
+    )
+
+
+@study_app.command("check")
+def study_check(
+    file: Annotated[Path, typer.Argument(help="The study to check.")], as_json: AsJson = False
+) -> None:
+    """Say what is wrong with a study, one line a problem, or that nothing is."""
+    from hilum.common.config import load_study
+    from hilum.common.errors import ConfigError
+
+    try:
+        study = load_study(file)
+    except ConfigError as error:
+        if as_json:
+            print_json({"ok": False, "problems": error.problems})
+        for problem in error.problems:
+            print(f"{error.source}: {problem}", file=sys.stderr)
+        raise typer.Exit(error.exit_code) from None
+    if as_json:
+        print_json({"ok": True, "study": study.model_dump(mode="json")})
+    else:
+        print(
+            f"{file.name} is fine: {study.method.name} on {study.data.modality}, {study.federation.sites} sites"
+        )
+
+
+def methods(as_json: AsJson = False) -> None:
+    """List the self-supervised methods and what each shares."""
+    from dataclasses import asdict
+
+    from hilum.common.methods import METHODS
+
+    if as_json:
+        print_json([asdict(spec) for spec in METHODS.values()])
+        return
+    for spec in METHODS.values():
+        dims = " and ".join(f"{d}D" for d in spec.dims)
+        print(f"{spec.name}: {spec.paradigm}, {dims}, encoders {', '.join(spec.encoders)} ({spec.paper})")
+        print(f"  shares {', '.join(spec.federated)}; keeps {', '.join(spec.local) or 'nothing'}")
+        print(f"  differential privacy: {'yes' if spec.dp else 'no'}, {spec.dp_reason}")
+
+
+def encoders(as_json: AsJson = False) -> None:
+    """List the encoders and their sizes."""
+    from hilum.common.encoders import ENCODERS
+
+    if as_json:
+        keys = ("name", "dims", "sizes", "normalisation", "paper")
+        print_json([{key: getattr(spec, key) for key in keys} for spec in ENCODERS.values()])
+        return
+    for spec in ENCODERS.values():
+        print(f"{spec.name}: {', '.join(spec.sizes)}; {spec.normalisation}; {spec.paper}")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"hilum {__version__}")
+        raise typer.Exit
+
+
+def build() -> typer.Typer:
+    """The whole command line: common commands and those of the installed portions."""
+    root = typer.Typer(
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        help="Federated, multi-site self-supervised learning for medical imaging.",
+    )
+
+    @root.callback()
+    def options(
+        version: Annotated[
+            bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+        ] = False,
+    ) -> None:
+        del version
+
+    root.add_typer(study_app, name="study")
+    root.command()(methods)
+    root.command()(encoders)
+    for entry in sorted(entry_points(group="hilum.commands"), key=lambda entry: entry.name):
+        entry.load()(root)
+    return root
+
+
+def main() -> None:
+    """Run the command line."""
+    close_outbound()
+    configure_logging()
+    try:
+        build()()
+    except HilumError as error:
+        fail(error)
+    except Exception as error:
+        if os.environ.get("HILUM_DEBUG"):
+            raise
+        # The text of a foreign exception may quote a path from an archive, so only its type is shown.
+        print(f"error: internal error ({type(error).__name__}); HILUM_DEBUG=1 shows where", file=sys.stderr)
+        sys.exit(INTERNAL_ERROR)
+
+
+def fail(error: HilumError) -> None:
+    """Show an error as one line and end."""
+    if os.environ.get("HILUM_DEBUG"):
+        raise error
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    sys.exit(error.exit_code)

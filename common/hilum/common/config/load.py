@@ -1,0 +1,150 @@
+"""From TOML to a checked config, with errors that say what to write instead."""
+
+import difflib
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import tomli_w
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from hilum.common.config.base import Section
+from hilum.common.config.site import SiteConfig
+from hilum.common.config.study import StudyConfig
+from hilum.common.errors import ConfigError
+
+ConfigT = TypeVar("ConfigT", bound=Section)
+
+
+def load_study(path: Path) -> StudyConfig:
+    """Read and check a study file.
+
+    Raises:
+        ConfigError: If it can't be read, is no TOML, or any key or value is wrong.
+    """
+    return parse_study(_read(path), source=path.name)
+
+
+def parse_study(table: dict[str, Any], *, source: str = "study") -> StudyConfig:
+    """Check a study that is already a table; see `load_study`."""
+    return _check(StudyConfig, table, source)
+
+
+def load_site(path: Path) -> SiteConfig:
+    """Read and check a site file; relative paths in it start from the file's own folder.
+
+    Raises:
+        ConfigError: If it can't be read, is no TOML, or any key or value is wrong.
+    """
+    site = _check(SiteConfig, _read(path), path.name)
+    folder = path.absolute().parent
+
+    def rooted(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: rooted(inner) for key, inner in value.items()}
+        return folder / value.expanduser() if isinstance(value, Path) else value
+
+    return SiteConfig.model_validate(rooted(site.model_dump()))
+
+
+def study_to_toml(study: StudyConfig) -> str:
+    """The study with every default written out; reading it gives the same study."""
+    return tomli_w.dumps(study.model_dump(mode="json", exclude_none=True))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(
+            path.name, ["there is no such file; `hilum study new FILE` writes a template"]
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        problem = f"can't be read ({type(error).__name__}); it must be a UTF-8 text file that you may read"
+        raise ConfigError(path.name, [problem]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(path.name, [f"is not valid TOML: {error}"]) from None
+
+
+def _check(model: type[ConfigT], table: dict[str, Any], source: str) -> ConfigT:
+    try:
+        return model.model_validate(table)
+    except ValidationError as error:
+        raise ConfigError(source, [_explain(model, problem) for problem in error.errors()]) from None
+
+
+def _explain(model: type[BaseModel], problem: Any) -> str:
+    """One line for one of pydantic's problems: the key, what was found, what to write."""
+    where = [str(part) for part in problem["loc"]]
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        known = _known_keys(model, where[:-1])
+        path = ".".join(_written(model, where))
+        near = difflib.get_close_matches(where[-1], known, n=1, cutoff=0.5)
+        hint = f"did you mean `{near[0]}`?" if near else f"known here: {', '.join(sorted(known))}"
+        return f"unknown key `{path}`; {hint}"
+    path = ".".join(_written(model, where))
+    if kind == "missing":
+        what = "table" if len(where) == 1 else "key"
+        return f"the {what} `{path}` is missing; `hilum study new` writes a complete template"
+    if kind == "union_tag_not_found":
+        return f"`{path}.name` is missing; choose one of {_tags(model, where)}"
+    if kind == "union_tag_invalid":
+        return f"`{path}.name = {problem['ctx']['tag']!r}` is unknown; choose one of {_tags(model, where)}"
+    if kind == "value_error":
+        return str(problem["ctx"]["error"])
+    message = problem["msg"][0].lower() + problem["msg"][1:]
+    if kind in {"model_type", "model_attributes_type", "dict_type"}:
+        message = f"must be a table, `[{path}]`"
+    return f"`{path} = {problem['input']!r}`: {message}"
+
+
+def _tags(model: type[BaseModel], where: list[str]) -> str:
+    return ", ".join(sorted(_tag_of(option) for option in _options(model.model_fields[where[0]].annotation)))
+
+
+def _tag_of(section: type[BaseModel]) -> str:
+    return str(get_args(section.model_fields["name"].annotation)[0])
+
+
+def _options(annotation: Any) -> list[type[BaseModel]]:
+    """The section classes inside an annotation: one, or those of a union."""
+    if isinstance(annotation, type):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [option for inner in get_args(annotation) for option in _options(inner)]
+
+
+def _written(model: type[BaseModel], where: list[str]) -> list[str]:
+    """The path as the file has it: pydantic adds a union's tag (`encoder.vit.patch_size`), which is dropped."""
+    if len(where) > 1 and where[0] in model.model_fields:
+        options = _options(model.model_fields[where[0]].annotation)
+        if len(options) > 1 and where[1] in {
+            _tag_of(option) for option in options if "name" in option.model_fields
+        }:
+            return [where[0], *where[2:]]
+    return where
+
+
+def _known_keys(model: type[BaseModel], where: Iterable[str]) -> list[str]:
+    """The keys that the table at `where` may have."""
+    options: list[type[BaseModel]] = [model]
+    for part in where:
+        tagged = [o for o in options if len(options) > 1 and _tag_of(o) == part]
+        options = tagged or [
+            i for o in options if part in o.model_fields for i in _options(o.model_fields[part].annotation)
+        ]
+    return sorted({key for option in options for key in option.model_fields})
+
+
+def study_from_json(text: str) -> StudyConfig:
+    """Check a study that came over the wire.
+
+    Raises:
+        ConfigError: If it is no JSON or any key or value is wrong.
+    """
+    try:
+        table = TypeAdapter(dict[str, Any]).validate_json(text)
+    except ValidationError:
+        raise ConfigError("study", ["what the server sent is no study"]) from None
+    return parse_study(table)

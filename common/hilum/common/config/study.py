@@ -1,0 +1,144 @@
+"""The study file: what every site is asked to do."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from hilum.common.config.base import Name, Positive, Section, Share
+from hilum.common.config.choices import EncoderConfig, MethodConfig, VitConfig
+
+Modality = Literal["radiograph", "ct", "mr"]
+Arm = Literal["federated", "local", "centralised", "scratch", "random", "raw"]
+Protocol = Literal["knn", "linear", "finetune"]
+
+
+class StudySection(Section):
+    """Who this study is."""
+
+    name: Name
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 7
+
+
+class DataSection(Section):
+    """Which images, and at what size the encoder sees them."""
+
+    modality: Modality
+    dims: Literal[2, 3] = 2
+    image_size: Annotated[int, Field(ge=8, le=1024)] = 64
+
+    @property
+    def store_size(self) -> int:
+        """Edge of the prepared arrays: a quarter more than the view, so that crops keep real detail."""
+        return self.image_size + self.image_size // 4
+
+
+class TrainingSection(Section):
+    """How a site trains between two exchanges."""
+
+    batch_size: Positive = 32
+    accumulate: Positive = 1
+    local_epochs: Positive = 2
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    threads: Positive = 1
+    checkpoint_steps: Positive = 50
+
+
+class FederationSection(Section):
+    """How sites come together."""
+
+    rounds: Positive = 5
+    sites: Positive = 3
+    quorum: Positive | None = None
+    deadline_s: Annotated[float, Field(gt=0)] = 3600.0
+    example_cap: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+
+
+class PrivacySection(Section):
+    """What bounds a site's influence. No mechanism adds noise yet, so no epsilon is claimed."""
+
+    mechanism: Literal["none"] = "none"
+    max_update_norm: Annotated[float, Field(gt=0)] | None = None
+
+
+class ClassificationTask(Section):
+    """Predict one column of the site's label table for an image."""
+
+    label: Annotated[str, Field(min_length=1)] = "label"
+
+
+class TasksSection(Section):
+    """What each site fine-tunes the shared encoder for."""
+
+    classification: ClassificationTask | None = None
+
+
+class EvaluationSection(Section):
+    """How the encoder is measured: by patients it never saw, beside the floors."""
+
+    protocols: Annotated[tuple[Protocol, ...], Field(strict=False, min_length=1)] = (
+        "knn",
+        "linear",
+        "finetune",
+    )
+    arms: Annotated[tuple[Arm, ...], Field(strict=False, min_length=1)] = (
+        "federated",
+        "local",
+        "centralised",
+        "scratch",
+        "random",
+        "raw",
+    )
+    label_fractions: Annotated[tuple[Share, ...], Field(strict=False, min_length=1)] = (0.1, 1.0)
+    test_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    bootstrap_draws: Annotated[int, Field(ge=100)] = 1000
+    deadline_s: Annotated[float, Field(gt=0)] = 86_400.0
+    knn_k: Positive = 20
+    finetune_epochs: Positive = 10
+    finetune_batch_size: Positive = 16
+    finetune_learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+
+
+class StudyConfig(Section):
+    """One study, as every participant reads it."""
+
+    study: StudySection
+    data: DataSection
+    encoder: EncoderConfig
+    method: MethodConfig
+    training: TrainingSection = TrainingSection()
+    federation: FederationSection = FederationSection()
+    privacy: PrivacySection = PrivacySection()
+    tasks: TasksSection = TasksSection()
+    evaluation: EvaluationSection = EvaluationSection()
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if isinstance(self.encoder, VitConfig) and self.data.image_size % self.encoder.patch_size:
+            raise ValueError(
+                f"data.image_size = {self.data.image_size} is not a multiple of "
+                f"encoder.patch_size = {self.encoder.patch_size}; choose one that is"
+            )
+        if self.method.name == "mae" and self.encoder.name != "vit":
+            raise ValueError(
+                f'method.name = "mae" drops patches before the encoder, which encoder.name = "{self.encoder.name}" '
+                'can\'t do; write encoder.name = "vit", or method.name = "simclr"'
+            )
+        if self.quorum > self.federation.sites:
+            raise ValueError(
+                f"federation.quorum = {self.quorum} is more than federation.sites = {self.federation.sites}; "
+                "a quorum is at most the number of sites"
+            )
+        if self.method.name == "simclr" and self.training.batch_size < 2:  # noqa: PLR2004 - a pair needs a rival
+            raise ValueError(
+                'method.name = "simclr" contrasts images, so training.batch_size must be 2 or more'
+            )
+        return self
+
+    @property
+    def quorum(self) -> int:
+        """How many updates a round needs to count: all sites unless the study says otherwise."""
+        return self.federation.quorum or self.federation.sites

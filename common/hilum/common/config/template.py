@@ -1,0 +1,61 @@
+"""The commented study file that `hilum study new` writes."""
+
+STUDY_TEMPLATE = """\
+# A Hilum study: what every site is asked to do. Check it with `hilum study check FILE`.
+
+[study]
+name = "{name}"            # letters, digits, '.', '_' and '-'
+seed = 7                   # the same seed gives the same encoder, bit for bit, on the same kind of processor
+
+[data]
+modality = "radiograph"    # radiograph (CR, DX), ct or mr
+dims = 2                   # 2 for radiographs; 3 for CT and MR volumes
+image_size = 64            # edge in pixels (or voxels) of what the encoder sees
+
+[encoder]
+name = "vit"               # vit or resnet: `hilum encoders`
+size = "tiny"              # tiny, small or base
+patch_size = 8             # vit only; image_size must be a multiple of it
+
+[method]
+name = "mae"               # mae or simclr: `hilum methods`
+mask_ratio = 0.75          # mae only; 0.9 suits large radiographs
+
+[training]
+batch_size = 32            # images per step
+accumulate = 1             # steps whose gradients are summed before the weights move
+local_epochs = 2           # passes over the site's images in each round
+learning_rate = 1e-3       # peak; a cosine runs over all rounds
+weight_decay = 0.05
+warmup = 0.1               # share of the whole schedule
+gradient_clip = 1.0        # Euclidean norm
+precision = "auto"         # auto: bf16 where the device has it, else fp32
+threads = 1                # per site; the same number everywhere gives the same bits everywhere
+checkpoint_steps = 50      # how many steps a killed site may lose
+
+[federation]
+rounds = 5
+sites = 3                  # how many sites take part
+# quorum = 2               # updates that a round needs once the deadline has passed; default: all sites
+deadline_s = 3600          # per round
+example_cap = 10000        # a site weighs by its number of images, at most this
+
+[privacy]
+mechanism = "none"         # no noise, so no epsilon is claimed
+# max_update_norm = 10.0   # bound on what one site can change in one round
+
+[tasks.classification]
+label = "label"            # the column of each site's labels.csv
+
+[evaluation]
+protocols = ["knn", "linear", "finetune"]
+arms = ["federated", "local", "centralised", "scratch", "random", "raw"]
+label_fractions = [0.1, 1.0]
+test_share = 0.3           # of the labelled patients; never seen in pre-training
+bootstrap_draws = 1000     # over patients, for the 95 % intervals
+deadline_s = 86400         # how long the server waits for the sites' measurements
+knn_k = 20
+finetune_epochs = 10
+finetune_batch_size = 16
+finetune_learning_rate = 5e-4
+"""

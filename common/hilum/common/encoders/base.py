@@ -1,0 +1,62 @@
+"""What every encoder offers, and how its weights begin.
+
+Shapes: B batch, C channels, *S space (H W, or D H W), E embedding, *G the feature map's grid.
+"""
+
+import abc
+
+import torch
+from torch import Tensor, nn
+
+
+class Encoder(nn.Module, abc.ABC):
+    """Maps images to features.
+
+    Attributes:
+        dims: 2 or 3.
+        width: E.
+    """
+
+    dims: int
+    width: int
+
+    @abc.abstractmethod
+    def feature_map(self, images: Tensor) -> Tensor:
+        """(B, C, *S) float in [0, 1] -> (B, E, *G), for dense tasks."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, *S) -> (B, E): the mean of the feature map."""
+        return self.feature_map(images).flatten(2).mean(2)
+
+
+_NORMS = (nn.LayerNorm, nn.GroupNorm)
+_CONVOLUTIONS = (nn.Conv2d, nn.Conv3d)
+
+
+def initialise(module: nn.Module, rng: torch.Generator) -> None:
+    """Give every parameter its first value from `rng`, in the order of names, whatever the process did before.
+
+    Linear layers are Xavier-uniform and convolutions Kaiming-normal (arXiv 1502.01852), embeddings normal with
+    deviation 0.02, norms identity, biases zero.
+
+    Raises:
+        TypeError: If a layer's kind has no rule, since it would keep values from the process's own state.
+    """
+    for name, layer in module.named_modules():
+        own = dict(layer.named_parameters(recurse=False))
+        if not own:
+            continue
+        if isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight, generator=rng)
+        elif isinstance(layer, _CONVOLUTIONS):
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu", generator=rng)
+        elif isinstance(layer, nn.Embedding):
+            nn.init.normal_(layer.weight, std=0.02, generator=rng)
+        elif isinstance(layer, _NORMS):
+            nn.init.ones_(layer.weight)
+        else:
+            raise TypeError(
+                f"no rule gives the parameters of {name} ({type(layer).__name__}) their first values"
+            )
+        if own.get("bias") is not None:
+            nn.init.zeros_(own["bias"])

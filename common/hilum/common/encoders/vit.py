@@ -1,0 +1,109 @@
+"""Vision transformer (arXiv 2010.11929), 2D and 3D, pooled by the mean, without a class token.
+
+Shapes: B batch, C channels, *S space, L tokens, P values in one patch, E embedding.
+
+Positions are a fixed buffer and the patch embedding is a Linear layer on cut-out patches: all weights lie in layers
+whose per-sample gradients Opacus can take, and a masked autoencoder can drop patches before any of the work.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from hilum.common.encoders.base import Encoder
+from hilum.common.encoders.transformer import Block, sincos_positions
+
+
+def patchify(images: Tensor, patch: int) -> Tensor:
+    """Cut images into patches.
+
+    Args:
+        images: (B, C, *S), each edge a multiple of `patch`.
+        patch: Edge of a patch.
+
+    Returns:
+        (B, L, P), patches in C order, the values of one patch ordered as (*patch, C).
+    """
+    B, C, *space = images.shape
+    split = [part for edge in space for part in (edge // patch, patch)]
+    cut = images.reshape(B, C, *split)
+    grid_axes = [2 + 2 * axis for axis in range(len(space))]
+    inner_axes = [axis + 1 for axis in grid_axes]
+    cut = cut.permute(0, *grid_axes, *inner_axes, 1)
+    return cut.reshape(B, math.prod(edge // patch for edge in space), patch ** len(space) * C)
+
+
+def unpatchify(patches: Tensor, patch: int, space: tuple[int, ...]) -> Tensor:
+    """Put patches (B, L, P) back together to (B, C, *S): the inverse of `patchify`."""
+    B, _, P = patches.shape
+    dims = len(space)
+    C = P // patch**dims
+    grid = [edge // patch for edge in space]
+    whole = patches.reshape(B, *grid, *[patch] * dims, C)
+    pairs = [
+        axis for pair in zip(range(1, dims + 1), range(dims + 1, 2 * dims + 1), strict=True) for axis in pair
+    ]
+    return whole.permute(0, 2 * dims + 1, *pairs).reshape(B, C, *space)
+
+
+class ViT(Encoder):
+    """A plain ViT.
+
+    Args:
+        dims: 2 or 3.
+        image_size: Edge of the images.
+        patch_size: Edge of a patch; divides `image_size`.
+        width: E, a multiple of `heads`.
+        depth: Blocks.
+        heads: Attention heads.
+        channels: C.
+    """
+
+    def __init__(
+        self,
+        *,
+        dims: int,
+        image_size: int,
+        patch_size: int,
+        width: int,
+        depth: int,
+        heads: int,
+        channels: int = 1,
+    ) -> None:
+        super().__init__()
+        self.dims, self.width, self.patch_size, self.channels = dims, width, patch_size, channels
+        self.space = (image_size,) * dims
+        self.grid = (image_size // patch_size,) * dims
+        self.patch_embed = nn.Linear(patch_size**dims * channels, width)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.positions: Tensor
+        self.register_buffer("positions", sincos_positions(self.grid, width), persistent=False)
+
+    @property
+    def tokens(self) -> int:
+        """L, the number of patches in one image."""
+        return math.prod(self.grid)
+
+    def embed(self, patches: Tensor) -> Tensor:
+        """(B, L, P) -> (B, L, E) with positions."""
+        embedded: Tensor = self.patch_embed(patches) + self.positions
+        return embedded
+
+    def encode(self, tokens: Tensor) -> Tensor:
+        """(B, any number of tokens, E) -> the same shape."""
+        for block in self.blocks:
+            tokens = block(tokens)
+        encoded: Tensor = self.norm(tokens)
+        return encoded
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """(B, C, *S) -> (B, E, *grid)."""
+        tokens = self.encode(self.embed(patchify(images, self.patch_size)))
+        return tokens.transpose(1, 2).reshape(len(images), self.width, *self.grid)
+
+
+def keep_tokens(tokens: Tensor, index: Tensor) -> Tensor:
+    """Pick tokens by index: (B, L, E) and (B, K) -> (B, K, E)."""
+    return torch.gather(tokens, 1, index[:, :, None].expand(-1, -1, tokens.shape[2]))

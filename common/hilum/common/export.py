@@ -1,0 +1,131 @@
+"""An encoder as files: what a run leaves, what a site loads.
+
+<folder>/
+    model.safetensors   the tensors, by their names inside the encoder
+    manifest.json       `encoder_sha256` over names, shapes, dtypes and bytes; how it was made
+    MODEL_CARD.md       the same for people
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from hilum.common import __version__
+from hilum.common.config import StudyConfig
+from hilum.common.encoders import ENCODERS
+from hilum.common.errors import DamagedError, RunError
+from hilum.common.files import read_json, write_bytes, write_json, write_text
+from hilum.common.methods import METHODS
+from hilum.common.methods.parts import encoder_part
+from hilum.common.weights import FlatWeights, Manifest, NamedWeights, sha256_of
+
+
+@dataclass(frozen=True)
+class Made:
+    """How an encoder came to be.
+
+    Attributes:
+        rounds: How many rounds it was trained.
+        sites: How many sites took part.
+    """
+
+    rounds: int
+    sites: int
+
+
+@dataclass(frozen=True)
+class EncoderFiles:
+    """A loaded encoder: its tensors and their hash."""
+
+    weights: NamedWeights = field(repr=False)
+    sha256: str
+
+
+def write_encoder(
+    folder: Path, study: StudyConfig, manifest: Manifest, weights: FlatWeights, made: Made
+) -> str:
+    """Write the encoder's part of a method's federated weights.
+
+    Args:
+        folder: Where to; made if it is missing.
+        study: The study.
+        manifest: Of the federated parts.
+        weights: (P,) the federated parts.
+        made: How it came to be.
+
+    Returns:
+        The encoder's SHA-256.
+    """
+    encoder = {name: np.ascontiguousarray(array) for name, array in encoder_part(manifest, weights).items()}
+    digest = sha256_of(encoder)
+    write_bytes(folder / "model.safetensors", save_tensors(encoder))
+    write_text(folder / "MODEL_CARD.md", _model_card(study, manifest, made, digest))
+    facts = {
+        "encoder_sha256": digest,
+        "hilum": __version__,
+        "study": study.study.name,
+        "seed": study.study.seed,
+        "encoder": study.encoder.model_dump(),
+        "data": study.data.model_dump(),
+        "method": study.method.model_dump(),
+        "rounds": made.rounds,
+        "sites": made.sites,
+        "tensors": Manifest.of(encoder).to_json(),
+    }
+    write_json(folder / "manifest.json", facts)
+    return digest
+
+
+def read_encoder(folder: Path, study: StudyConfig) -> EncoderFiles:
+    """Read and verify what `write_encoder` wrote.
+
+    Raises:
+        RunError: If there is no encoder, or it is not of the study's kind.
+        DamagedError: If its content does not have the hash that the manifest states.
+    """
+    try:
+        facts = read_json(folder / "manifest.json")
+        weights = load_tensors((folder / "model.safetensors").read_bytes())
+    except FileNotFoundError:
+        raise RunError(
+            "there is no encoder in this folder; give the `encoder` folder of a finished run"
+        ) from None
+    except Exception as error:  # JSON or safetensors: whatever broke, the files are damaged
+        raise DamagedError(
+            f"the encoder's files are damaged ({type(error).__name__}); fetch them again"
+        ) from None
+    digest = sha256_of(weights)
+    if digest != facts.get("encoder_sha256"):
+        raise DamagedError("the encoder does not have the SHA-256 that its manifest states; fetch it again")
+    for part in ("encoder", "data"):
+        if facts.get(part) != getattr(study, part).model_dump():
+            raise RunError(
+                f"this encoder was made with another [{part}] than the study's; use the study it was made by"
+            )
+    return EncoderFiles(weights, digest)
+
+
+def _model_card(study: StudyConfig, manifest: Manifest, made: Made, digest: str) -> str:
+    encoder, method = ENCODERS[study.encoder.name], METHODS[study.method.name]
+    size = f"{study.data.dims}D, {study.data.image_size} px"
+    return f"""# {study.study.name}
+
+| | |
+| --- | --- |
+| Encoder | {study.encoder.name} {study.encoder.size} ({encoder.paper}), {size}, {encoder.normalisation} |
+| Pre-training | {study.method.name} ({method.paper}), {made.rounds} rounds of {study.training.local_epochs} local epochs |
+| Modality | {study.data.modality} |
+| Sites | {made.sites} |
+| Values shared in a round | {manifest.size:,} |
+| Differential privacy | none: no noise was added, so no epsilon is claimed |
+| SHA-256 | `{digest}` |
+| Hilum | {__version__} |
+
+**Input**: one channel in [0, 1], prepared as Hilum prepares {study.data.modality} images.
+
+**Use**: as a starting point for a site's own task. It is no medical device, and its features are not validated for any
+clinical decision. What was measured, beside the floors, is in the run's `results.json`.
+"""

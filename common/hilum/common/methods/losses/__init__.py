@@ -1,0 +1,1 @@
+"""Losses: one a file, each a few lines over tensors."""

@@ -1,0 +1,280 @@
+"""What goes over the wire, and the only place that knows its keys.
+
+A model or an update is one flat array of little-endian float32, not one object a tensor, and never a pickle. A study
+travels as its JSON: every site checks it again.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app.typing import ConfigRecordValues, MetricRecordValues
+
+from hilum.common import __version__
+from hilum.common.config import StudyConfig
+from hilum.common.config.base import NAME_PATTERN
+from hilum.common.config.load import study_from_json
+from hilum.common.errors import UpdateRefused
+from hilum.common.weights import FlatWeights
+
+HELLO, TRAIN, EVALUATE = "query", "train", "evaluate"  # Flower's names for the three kinds of message
+_ARRAYS, _FACTS, _NUMBERS = "arrays", "facts", "numbers"
+_UPDATE = "update"
+_WEIGHTS = "weights"
+_STYPE = "hilum.flat"
+_BYTES_EACH = 4
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the server asks of a site.
+
+    Attributes:
+        study: The study's JSON.
+        run: Names the run, so that the site can keep its local state apart.
+        version: The server's Hilum.
+        round_number: From 1; 0 outside rounds.
+        weights: By name: `weights` to train from, or one an arm to evaluate.
+    """
+
+    study: str = field(repr=False)
+    run: str
+    version: str
+    round_number: int
+    weights: Mapping[str, FlatWeights] = field(repr=False)
+
+    def config(self) -> StudyConfig:
+        """The study, checked.
+
+        Raises:
+            ConfigError: If it is no valid study.
+        """
+        return study_from_json(self.study)
+
+    @property
+    def base(self) -> FlatWeights:
+        """The weights to train from."""
+        return self.weights[_WEIGHTS]
+
+
+@dataclass(frozen=True)
+class Hello:
+    """A site tells who it is and how many images it can train on."""
+
+    site: str
+    examples: int
+
+
+@dataclass(frozen=True)
+class TrainReply:
+    """A site's update after a round; see `SiteUpdate`."""
+
+    site: str
+    round_number: int
+    base_sha256: str
+    examples: int
+    loss: float
+    seconds: float
+    update: FlatWeights = field(repr=False)
+
+    @property
+    def size_bytes(self) -> int:
+        """What the update weighs on the wire."""
+        return int(self.update.nbytes)
+
+
+@dataclass(frozen=True)
+class EvaluateReply:
+    """What a site measured; see `Evaluation.to_json`."""
+
+    site: str
+    evaluation: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A site did not do what was asked. The detail is a message made to be shown; never a traceback."""
+
+    site: str
+    reason: str
+    detail: str
+
+
+def pack_request(
+    study: StudyConfig, run: str, *, round_number: int = 0, weights: Mapping[str, FlatWeights] | None = None
+) -> RecordDict:
+    """A request as Flower carries it."""
+    facts: dict[str, ConfigRecordValues] = {
+        "study": study.model_dump_json(),
+        "run": run,
+        "version": __version__,
+        "round": round_number,
+    }
+    arrays = {name: _pack(flat) for name, flat in (weights or {}).items()}
+    return RecordDict({_FACTS: ConfigRecord(facts), _ARRAYS: ArrayRecord(arrays)})
+
+
+def pack_training_request(study: StudyConfig, run: str, round_number: int, base: FlatWeights) -> RecordDict:
+    """A request to train one round from `base`."""
+    return pack_request(study, run, round_number=round_number, weights={_WEIGHTS: base})
+
+
+def unpack_request(content: RecordDict) -> Request:
+    """The inverse of `pack_request`."""
+    facts = content.config_records[_FACTS]
+    arrays = content.array_records[_ARRAYS]
+    return Request(
+        study=str(facts["study"]),
+        run=str(facts["run"]),
+        version=str(facts["version"]),
+        round_number=_whole(facts["round"]),
+        weights={name: _unpack(array) for name, array in arrays.items()},
+    )
+
+
+def pack_hello(hello: Hello) -> RecordDict:
+    """A greeting as Flower carries it."""
+    return RecordDict(
+        {_FACTS: ConfigRecord({"site": hello.site}), _NUMBERS: MetricRecord({"examples": hello.examples})}
+    )
+
+
+def unpack_hello(content: RecordDict) -> Hello:
+    """The inverse of `pack_hello`.
+
+    Raises:
+        UpdateRefused: If a part is missing or of another kind.
+    """
+    with _well_formed():
+        numbers = content.metric_records[_NUMBERS]
+        site = str(content.config_records[_FACTS]["site"])
+        if not re.fullmatch(NAME_PATTERN, site):
+            raise UpdateRefused("wrong_format", "the site's name is no name")
+        return Hello(site, _whole(numbers["examples"]))
+
+
+def pack_training_reply(reply: TrainReply) -> RecordDict:
+    """An update as Flower carries it."""
+    facts: dict[str, ConfigRecordValues] = {
+        "site": reply.site,
+        "round": reply.round_number,
+        "base_sha256": reply.base_sha256,
+    }
+    numbers: dict[str, MetricRecordValues] = {
+        "examples": reply.examples,
+        "loss": reply.loss,
+        "seconds": reply.seconds,
+    }
+    return RecordDict(
+        {
+            _FACTS: ConfigRecord(facts),
+            _NUMBERS: MetricRecord(numbers),
+            _ARRAYS: ArrayRecord({_UPDATE: _pack(reply.update)}),
+        }
+    )
+
+
+def unpack_training_reply(content: RecordDict) -> TrainReply:
+    """The inverse of `pack_training_reply`.
+
+    Raises:
+        UpdateRefused: If a part is missing, of another kind, or not what it says it is.
+    """
+    with _well_formed():
+        facts, numbers = content.config_records[_FACTS], content.metric_records[_NUMBERS]
+        return TrainReply(
+            site=str(facts["site"]),
+            round_number=_whole(facts["round"]),
+            base_sha256=str(facts["base_sha256"]),
+            examples=_whole(numbers["examples"]),
+            loss=_real(numbers["loss"]),
+            seconds=_real(numbers["seconds"]),
+            update=_unpack(content.array_records[_ARRAYS][_UPDATE]),
+        )
+
+
+def pack_evaluation_reply(reply: EvaluateReply) -> RecordDict:
+    """Results as Flower carries them."""
+    return RecordDict(
+        {_FACTS: ConfigRecord({"site": reply.site, "evaluation": json.dumps(reply.evaluation)})}
+    )
+
+
+def unpack_evaluation_reply(content: RecordDict) -> EvaluateReply:
+    """The inverse of `pack_evaluation_reply`.
+
+    Raises:
+        UpdateRefused: If it is no table of finite numbers about the site that sent it.
+    """
+    with _well_formed():
+        facts = content.config_records[_FACTS]
+        table = json.loads(str(facts["evaluation"]), parse_constant=_refuse_constant)
+        if any(row["site"] != facts["site"] for kind in ("rows", "comparisons") for row in table[kind]):
+            raise UpdateRefused("wrong_site", "the results are not the sender's")
+        return EvaluateReply(str(facts["site"]), table)
+
+
+def pack_refusal(refusal: Refusal) -> RecordDict:
+    """A refusal as Flower carries it."""
+    facts: dict[str, ConfigRecordValues] = {
+        "site": refusal.site,
+        "refused": refusal.reason,
+        "detail": refusal.detail,
+    }
+    return RecordDict({_FACTS: ConfigRecord(facts)})
+
+
+def unpack_refusal(content: RecordDict) -> Refusal | None:
+    """The refusal in a reply, or None if it is an answer.
+
+    Raises:
+        UpdateRefused: If it is neither.
+    """
+    with _well_formed():
+        facts = content.config_records[_FACTS]
+        if "refused" not in facts:
+            return None
+        return Refusal(str(facts["site"]), str(facts["refused"]), str(facts["detail"]))
+
+
+@contextmanager
+def _well_formed() -> Iterator[None]:
+    """Turn what a malformed message makes Python raise into a refusal with a reason."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        raise UpdateRefused(
+            "wrong_format", f"a part is missing or of another kind ({type(error).__name__})"
+        ) from None
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no result")
+
+
+def _pack(flat: FlatWeights) -> Array:
+    return Array("float32", (int(flat.size),), _STYPE, np.ascontiguousarray(flat, "<f4").tobytes())
+
+
+def _unpack(array: Array) -> FlatWeights:
+    size = array.shape[0] if len(array.shape) == 1 else -1
+    if array.stype != _STYPE or array.dtype != "float32" or size * _BYTES_EACH != len(array.data):
+        raise UpdateRefused("wrong_format", "expected one flat float32 array")
+    return np.frombuffer(array.data, "<f4").astype(np.float32, copy=False)
+
+
+def _whole(value: Any) -> int:
+    if not isinstance(value, int):
+        raise UpdateRefused("wrong_format", "expected a whole number")
+    return value
+
+
+def _real(value: Any) -> float:
+    if not isinstance(value, int | float):
+        raise UpdateRefused("wrong_format", "expected a number")
+    return float(value)
