@@ -1,0 +1,1 @@
+"""Everything that touches patient data, and nothing else does."""

@@ -1,0 +1,218 @@
+"""The pseudonymous index of an archive (SQLite).
+
+Keys are pseudonyms (`Pseudonyms`); the only other columns are typed technical facts. No path, UID, name, date or text
+of a DICOM attribute is stored.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from sqlalchemy import (
+    Column,
+    Connection,
+    Engine,
+    Index,
+    MetaData,
+    Row,
+    String,
+    Table,
+    create_engine,
+    delete,
+    event,
+    select,
+)
+
+Kind = Literal["image", "volume"]
+Units = Literal["display", "hounsfield", "arbitrary"]
+
+ACCEPTED = ""  # the status of a file that was taken in
+
+_metadata = MetaData()
+_files = Table(
+    "files",
+    _metadata,
+    Column("file_key", String, primary_key=True),
+    Column("identity", String, nullable=False),
+    Column("status", String, nullable=False),
+    Column("sop_key", String, nullable=False),
+    Column("series_key", String, nullable=False),
+    Column("study_key", String, nullable=False),
+    Index("files_series", "series_key"),
+    Index("files_sop", "sop_key"),
+)
+_items = Table(
+    "items",
+    _metadata,
+    Column("item_key", String, primary_key=True),
+    Column("kind", String, nullable=False),
+    Column("family", String, nullable=False),
+    Column("units", String, nullable=False),
+    Column("content_sha256", String, nullable=False),
+    Column("shape", String, nullable=False),
+    Column("spacing_mm", String, nullable=False),
+    Column("affine", String, nullable=False),
+    Column("sop_key", String, nullable=False),
+    Column("series_key", String, nullable=False),
+    Column("study_key", String, nullable=False),
+    Column("patient_key", String, nullable=False),
+    Index("items_series", "series_key"),
+)
+
+
+@dataclass(frozen=True)
+class FileRow:
+    """One file of the archive: its status is `ACCEPTED` or a reason code."""
+
+    file_key: str
+    identity: str
+    status: str
+    sop_key: str = ""
+    series_key: str = ""
+    study_key: str = ""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One image (H, W) or volume (D, H, W) in the cache.
+
+    Attributes:
+        content_sha256: Of dtype, shape and values; names the cached array and gives items their order.
+        spacing_mm: One distance an axis, empty where unknown.
+        affine: Array index to LPS millimetres, row by row; empty for images without a position.
+        sop_key: Empty for volumes.
+    """
+
+    item_key: str
+    kind: Kind
+    family: str
+    units: Units
+    content_sha256: str
+    shape: tuple[int, ...]
+    spacing_mm: tuple[float, ...]
+    affine: tuple[float, ...]
+    sop_key: str
+    series_key: str
+    study_key: str
+    patient_key: str
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What `hilum site index` and `hilum site status` tell; `files = instances + sum(skipped)`."""
+
+    files: int
+    instances: int
+    series: int
+    volumes: int
+    patients: int
+    skipped: dict[str, int]
+
+
+class Catalogue:
+    """Reads and writes one site's catalogue."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._engine: Engine = create_engine(f"sqlite:///{path}")
+        event.listen(self._engine, "connect", _durable)
+        _metadata.create_all(self._engine)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Connection]:
+        with self._engine.begin() as connection:
+            yield connection
+
+    def files(self) -> dict[str, FileRow]:
+        """Every known file by its key."""
+        with self._transaction() as connection:
+            return {row.file_key: FileRow(*row) for row in connection.execute(select(_files))}
+
+    def items(self, *, family: str | None = None, kind: Kind | None = None) -> list[Item]:
+        """The items of one family and kind, in the order of their content, the same on every machine."""
+        query = select(_items)
+        if family is not None:
+            query = query.where(_items.c.family == family)
+        if kind is not None:
+            query = query.where(_items.c.kind == kind)
+        with self._transaction() as connection:
+            items = [_item(row) for row in connection.execute(query)]
+        return sorted(items, key=lambda item: (item.content_sha256, item.item_key))
+
+    def record(
+        self,
+        files: Iterable[FileRow],
+        items: Iterable[Item] = (),
+        *,
+        forget_files: Iterable[str] = (),
+        forget_series: Iterable[str] = (),
+    ) -> None:
+        """Replace rows in one transaction: all of it is kept, or nothing.
+
+        Args:
+            files: New or changed files.
+            items: New or changed items.
+            forget_files: Keys of files that are gone or replaced; the items of their instances go with them.
+            forget_series: Keys of series whose volumes go, before `items` are added.
+        """
+        with self._transaction() as connection:
+            for key in forget_files:
+                sop_key = connection.scalar(select(_files.c.sop_key).where(_files.c.file_key == key))
+                status = connection.scalar(select(_files.c.status).where(_files.c.file_key == key))
+                if sop_key and status == ACCEPTED:
+                    connection.execute(delete(_items).where(_items.c.sop_key == sop_key))
+                connection.execute(delete(_files).where(_files.c.file_key == key))
+            for key in forget_series:
+                connection.execute(
+                    delete(_items).where(_items.c.series_key == key, _items.c.kind == "volume")
+                )
+            for file in files:
+                connection.execute(delete(_files).where(_files.c.file_key == file.file_key))
+                connection.execute(_files.insert().values(**asdict(file)))
+            for item in items:
+                connection.execute(delete(_items).where(_items.c.item_key == item.item_key))
+                connection.execute(_items.insert().values(**_item_values(item)))
+
+    def counts(self) -> Counts:
+        """What is in the catalogue now."""
+        files = list(self.files().values())
+        items = self.items()
+        skipped = Counter(file.status for file in files if file.status != ACCEPTED)
+        accepted = [file for file in files if file.status == ACCEPTED]
+        return Counts(
+            files=len(files),
+            instances=len(accepted),
+            series=len({file.series_key for file in accepted}),
+            volumes=sum(item.kind == "volume" for item in items),
+            patients=len({item.patient_key for item in items}),
+            skipped=dict(sorted(skipped.items())),
+        )
+
+
+def _durable(connection: Any, _record: Any) -> None:
+    """WAL with a full flush: a committed row survives a power cut."""
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA busy_timeout=30000")
+
+
+def _item(row: Row[Any]) -> Item:
+    values = row._asdict()
+    for name in ("shape", "spacing_mm", "affine"):
+        values[name] = tuple(json.loads(values[name]))
+    return Item(**values)
+
+
+def _item_values(item: Item) -> dict[str, Any]:
+    values = asdict(item)
+    for name in ("shape", "spacing_mm", "affine"):
+        values[name] = json.dumps(values[name])
+    return values

@@ -1,0 +1,1 @@
+"""One standard protocol: splits by patient, floors, metrics with patient-level intervals."""

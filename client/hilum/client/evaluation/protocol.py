@@ -1,0 +1,224 @@
+"""The standard protocol: every arm, every protocol, every share of the labels, on the same test patients.
+
+Arms with an encoder are measured by neighbours, probe and fine-tuning; `random` by neighbours and probe (fine-tuned,
+it is `scratch`); `raw` pixels by neighbours and probe.
+"""
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from lightning_fabric import Fabric
+
+from hilum.client.evaluation.bootstrap import interval, patient_draws
+from hilum.client.evaluation.metrics import METRICS
+from hilum.client.evaluation.splits import labelled_share
+from hilum.client.site_data import SiteData
+from hilum.client.tasks import classification
+from hilum.client.tasks.classification import LabelledRows, Probabilities
+from hilum.common.config import StudyConfig
+from hilum.common.encoders import Encoder, build_encoder
+from hilum.common.encoders.base import initialise
+from hilum.common.errors import DataError
+from hilum.common.progress import Progress
+from hilum.common.seeding import derive
+from hilum.common.weights import NamedWeights
+
+TASK = "classification"
+_PROTOCOLS_OF = {
+    "scratch": {"finetune"},
+    "random": {"knn", "linear"},
+    "raw": {"knn", "linear"},
+}
+_ALL_PROTOCOLS = {"knn", "linear", "finetune"}
+_MIN_TEST_CLASSES = 2
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number with its interval, as `results.json` lists it."""
+
+    site: str
+    task: str
+    protocol: str
+    label_fraction: float
+    arm: str
+    metric: str
+    value: float
+    ci_low: float
+    ci_high: float
+    n_patients: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How much better the federated encoder is than another arm, over the same bootstrap draws."""
+
+    site: str
+    task: str
+    protocol: str
+    label_fraction: float
+    arm: str
+    metric: str
+    difference: float
+    ci_low: float
+    ci_high: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that one site found."""
+
+    rows: tuple[Row, ...]
+    comparisons: tuple[Comparison, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "rows": [asdict(row) for row in self.rows],
+            "comparisons": [asdict(c) for c in self.comparisons],
+        }
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> "Evaluation":
+        """The inverse of `to_json`."""
+        rows = tuple(Row(**row) for row in table["rows"])
+        return cls(rows, tuple(Comparison(**one) for one in table["comparisons"]))
+
+
+def encoder_from(study: StudyConfig, weights: NamedWeights | None) -> Encoder:
+    """The study's encoder with given weights, or with random ones that the seed decides."""
+    encoder = build_encoder(study)
+    initialise(encoder, torch.Generator().manual_seed(derive(study.study.seed, "random encoder")))
+    if weights is not None:
+        encoder.load_state_dict({name: torch.from_numpy(np.array(array)) for name, array in weights.items()})
+    return encoder
+
+
+def evaluate_site(
+    data: SiteData,
+    study: StudyConfig,
+    encoders: Mapping[str, NamedWeights],
+    fabric: Fabric,
+    progress: Progress,
+) -> Evaluation:
+    """Measure every arm at one site.
+
+    Args:
+        data: The site's images, labels and split.
+        study: Which arms, protocols and label fractions.
+        encoders: Weights by arm; `scratch`, `random` and `raw` need none, and an arm without weights is left out.
+        fabric: The device.
+        progress: Told after each combination.
+
+    Raises:
+        DataError: If the site's test patients do not have two classes.
+    """
+    names = sorted({label for label in data.labels if label is not None})
+    test = data.split.test
+    if len({data.labels[row] for row in test}) < _MIN_TEST_CLASSES:
+        raise DataError(
+            f"{data.name}: the test patients have {len({data.labels[row] for row in test})} class(es), two are needed; "
+            "add labelled patients of another class"
+        )
+    number = {name: index for index, name in enumerate(names)}
+    truth = np.array([number[str(data.labels[row])] for row in test], np.int64)
+    draws = patient_draws(data.split.group[test], study.evaluation.bootstrap_draws, study.study.seed)
+    patients = len(np.unique(data.split.group[test]))
+    runner = _Runner(data, study, encoders, fabric)
+    found: dict[tuple[str, float, str, str], npt.NDArray[np.float64]] = {}
+    combinations = list(_combinations(study, encoders))
+    for done, (protocol, share, arm) in enumerate(combinations, 1):
+        rows = labelled_share(data.split, data.labels, share, seed=study.study.seed)
+        train = LabelledRows(
+            rows, np.array([number[str(data.labels[row])] for row in rows], np.int64), len(names)
+        )
+        predicted = runner.predict(protocol, arm, train)
+        for metric, measure in METRICS.items():
+            found[protocol, share, arm, metric] = measure(predicted, truth, draws)
+        progress.advance(done, f"{arm} {protocol} {share:.0%}")
+    return Evaluation(_rows(data.name, found, patients), _comparisons(data.name, found))
+
+
+def combinations_count(study: StudyConfig, encoders: Mapping[str, NamedWeights]) -> int:
+    """How many times `evaluate_site` advances its progress."""
+    return len(list(_combinations(study, encoders)))
+
+
+def _combinations(
+    study: StudyConfig, encoders: Mapping[str, NamedWeights]
+) -> Iterator[tuple[str, float, str]]:
+    evaluation = study.evaluation
+    for protocol, share, arm in itertools.product(
+        evaluation.protocols, evaluation.label_fractions, evaluation.arms
+    ):
+        has_weights = arm in encoders or arm in _PROTOCOLS_OF
+        if has_weights and protocol in _PROTOCOLS_OF.get(arm, _ALL_PROTOCOLS):
+            yield protocol, share, arm
+
+
+class _Runner:
+    """Predictions of one site's test images; features of an arm are computed once."""
+
+    def __init__(
+        self, data: SiteData, study: StudyConfig, encoders: Mapping[str, NamedWeights], fabric: Fabric
+    ) -> None:
+        self.data, self.study, self.encoders, self.fabric = data, study, encoders, fabric
+        self.features: dict[str, npt.NDArray[np.float32]] = {}
+
+    def predict(self, protocol: str, arm: str, train: LabelledRows) -> Probabilities:
+        test = self.data.split.test
+        if protocol == "finetune":
+            encoder = encoder_from(self.study, self.encoders.get(arm))
+            return classification.predict_by_finetuning(
+                encoder, self.data.images, train, test, self.study, self.fabric
+            )
+        table = self._features(arm)
+        if protocol == "knn":
+            return classification.predict_by_neighbours(
+                table[train.rows], train, table[test], self.study.evaluation.knn_k
+            )
+        return classification.predict_by_probe(table[train.rows], train, table[test])
+
+    def _features(self, arm: str) -> npt.NDArray[np.float32]:
+        if arm not in self.features:
+            rows = np.arange(len(self.data.images))
+            if arm == "raw":
+                self.features[arm] = classification.pixel_features(self.data.images, rows, self.study)
+            else:
+                encoder = encoder_from(self.study, self.encoders.get(arm))
+                self.features[arm] = classification.encoder_features(
+                    encoder, self.data.images, rows, self.study, self.fabric
+                )
+        return self.features[arm]
+
+
+def _rows(
+    site: str, found: Mapping[tuple[str, float, str, str], npt.NDArray[np.float64]], patients: int
+) -> tuple[Row, ...]:
+    rows = []
+    for (protocol, share, arm, metric), draws in found.items():
+        known = interval(draws)
+        rows.append(
+            Row(site, TASK, protocol, share, arm, metric, known.value, known.low, known.high, patients)
+        )
+    return tuple(rows)
+
+
+def _comparisons(
+    site: str, found: Mapping[tuple[str, float, str, str], npt.NDArray[np.float64]]
+) -> tuple[Comparison, ...]:
+    """Federated minus each other arm; fine-tuned, the untrained rival is `scratch`."""
+    compared = []
+    for (protocol, share, arm, metric), draws in found.items():
+        ours = found.get((protocol, share, "federated", metric))
+        if ours is not None and arm != "federated":
+            known = interval(ours - draws)
+            compared.append(
+                Comparison(site, TASK, protocol, share, arm, metric, known.value, known.low, known.high)
+            )
+    return tuple(compared)

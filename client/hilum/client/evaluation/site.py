@@ -1,0 +1,45 @@
+"""What a site does when it is asked to evaluate: its own arms beside those it was sent."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from hilum.client.evaluation.protocol import Evaluation, evaluate_site
+from hilum.client.pretraining.device import Device, make_fabric
+from hilum.client.pretraining.site import pretrain_alone
+from hilum.client.site_data import SiteData
+from hilum.common.config import StudyConfig
+from hilum.common.methods import build_method
+from hilum.common.methods.parts import encoder_part, federated_manifest
+from hilum.common.progress import Progress, Quiet
+from hilum.common.weights import FlatWeights
+
+
+def evaluate_arms(
+    data: SiteData,
+    study: StudyConfig,
+    sent: Mapping[str, FlatWeights],
+    folder: Path,
+    *,
+    device: Device = "auto",
+    progress: Progress | None = None,
+) -> Evaluation:
+    """Evaluate the arms that were sent, and those that need no one else.
+
+    The arm `local` is this site's own pre-training with the study's whole schedule. It is trained here first, unless
+    an earlier call left it in `folder`.
+
+    Args:
+        data: The site's images and labels.
+        study: The study.
+        sent: (P,) weights by arm.
+        folder: Where the local arm is kept.
+        device: Where to train.
+        progress: Told after each combination.
+    """
+    manifest = federated_manifest(build_method(study))
+    weights = dict(sent)
+    if "local" in study.evaluation.arms and "local" not in weights:
+        weights["local"] = pretrain_alone(data, study, folder, device=device)
+    encoders = {arm: encoder_part(manifest, flat) for arm, flat in weights.items()}
+    fabric = make_fabric(device, study.training.precision, study.training.threads)
+    return evaluate_site(data, study, encoders, fabric, progress or Quiet())

@@ -1,0 +1,1 @@
+"""From DICOM files to pseudonymous arrays with known units. The only place that reads DICOM."""

@@ -1,0 +1,64 @@
+"""Why a file was not taken in: one list of codes, each with what it means to the person at the site."""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """The code is stored and counted; `EXPLAINED` says it in words."""
+
+    NOT_DICOM = "not_dicom"
+    UNREADABLE = "unreadable"
+    DAMAGED_HEADER = "damaged_header"
+    MISSING_ATTRIBUTE = "missing_attribute"
+    NOT_AN_IMAGE = "not_an_image"
+    OTHER_MODALITY = "other_modality"
+    UNSUPPORTED_SYNTAX = "unsupported_transfer_syntax"
+    UNSUPPORTED_PIXELS = "unsupported_pixel_format"
+    IMPLAUSIBLE_SIZE = "implausible_size"
+    LOCALIZER = "localizer"
+    DUPLICATE = "duplicate_instance"
+    TRUNCATED_PIXELS = "truncated_pixels"
+    UNDECODABLE_PIXELS = "undecodable_pixels"
+    CONSTANT_PIXELS = "constant_pixels"
+    TOO_FEW_SLICES = "too_few_slices"
+    MIXED_GEOMETRY = "mixed_geometry"
+    DUPLICATE_POSITION = "duplicate_slice_position"
+    IRREGULAR_SPACING = "irregular_slice_spacing"
+    TILTED = "tilted_series"
+
+
+EXPLAINED = {
+    Reason.NOT_DICOM: "not a DICOM file",
+    Reason.UNREADABLE: "the file could not be opened or read",
+    Reason.DAMAGED_HEADER: "the DICOM header is broken",
+    Reason.MISSING_ATTRIBUTE: "an attribute that the image needs is missing or malformed",
+    Reason.NOT_AN_IMAGE: "a DICOM object that is no image (report, directory, structure set, ...)",
+    Reason.OTHER_MODALITY: "an image of another kind than CR, DX, CT or MR",
+    Reason.UNSUPPORTED_SYNTAX: "the compression is not one that can be read yet",
+    Reason.UNSUPPORTED_PIXELS: "colour, several frames, or a bit depth that is not read yet",
+    Reason.IMPLAUSIBLE_SIZE: "the stated image size can't fit in the file",
+    Reason.LOCALIZER: "a scout image",
+    Reason.DUPLICATE: "another file holds the same instance",
+    Reason.TRUNCATED_PIXELS: "the pixel data ends too early",
+    Reason.UNDECODABLE_PIXELS: "the pixel data could not be decoded",
+    Reason.CONSTANT_PIXELS: "every pixel has the same value",
+    Reason.TOO_FEW_SLICES: "the series has too few slices to make a volume",
+    Reason.MIXED_GEOMETRY: "the slices of the series differ in size, spacing or orientation",
+    Reason.DUPLICATE_POSITION: "two slices of the series lie at one position",
+    Reason.IRREGULAR_SPACING: "the distance between slices changes, or one is missing",
+    Reason.TILTED: "the slices are not stacked along their normal",
+}
+
+
+class Skip(Exception):  # noqa: N818 - not an error: the file is counted under its reason
+    """Raised inside intake to set one file or one series aside.
+
+    Args:
+        reason: The code under which it is counted.
+        uids: SOP, series and study UID where the header gave them, so that a label for this file is still known.
+    """
+
+    def __init__(self, reason: Reason, uids: tuple[str, str, str] = ("", "", "")) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+        self.uids = uids

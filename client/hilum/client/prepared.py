@@ -1,0 +1,146 @@
+"""Packed arrays at a study's size: what training reads.
+
+Shapes: N items, C channels, *S space (H W, or D H W), all edges the study's store size.
+
+Values are uint16 over [0, 1] on a scale that the modality fixes: radiographs as displayed, CT from -1000 to 1000 HU
+(-1000 HU is air), MR between the volume's own percentiles. Items are sorted by content, so the order is the same on
+every machine. The longest edge fills the array, the rest is zero.
+"""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+
+from hilum.client.cache import ArrayCache
+from hilum.client.catalogue import Catalogue, Item, Kind
+from hilum.client.workspace import Workspace
+from hilum.common.config.study import DataSection
+from hilum.common.errors import DataError
+from hilum.common.files import replacing, sync_folder
+
+Packed = npt.NDArray[np.uint16]
+FULL_SCALE = 65_535
+_VERSION = 1  # raise it when the meaning of a prepared array changes
+_CT_RANGE_HU = (-1000.0, 1000.0)
+_MR_PERCENTILES = (0.5, 99.5)
+
+
+@dataclass(frozen=True)
+class PreparedImages:
+    """A site's images, ready to be gathered.
+
+    Attributes:
+        images: uint16 (N, 1, *S), a memory map.
+        items: What each row is.
+    """
+
+    images: Packed = field(repr=False)
+    items: tuple[Item, ...] = field(repr=False)
+
+
+def prepare(workspace: Workspace, data: DataSection) -> PreparedImages:
+    """Pack the site's images for a study; a second call with the same catalogue only opens the file.
+
+    Raises:
+        DataError: If the catalogue has no image of the study's kind.
+    """
+    if not workspace.catalogue.exists():
+        raise DataError("nothing is indexed yet; run `hilum site index FOLDER` first")
+    catalogue = Catalogue(workspace.catalogue)
+    try:
+        kind: Kind = "image" if data.dims == 2 else "volume"  # noqa: PLR2004 - dimensions, not a threshold
+        items = catalogue.items(family=data.modality, kind=kind)
+        if not items:
+            raise DataError(_nothing_fits(catalogue, data))
+    finally:
+        catalogue.close()
+    folder = workspace.prepared / _name(items, data)
+    if not (folder / "images.npy").exists():
+        with workspace.locked():
+            _pack(ArrayCache(workspace.cache), items, data, workspace, folder.name)
+    images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+    return PreparedImages(images, tuple(items))
+
+
+def _nothing_fits(catalogue: Catalogue, data: DataSection) -> str:
+    there = sorted({(item.family, 2 if item.kind == "image" else 3) for item in catalogue.items()})
+    if not there:
+        return "the site has no usable image: `hilum site status` lists why each file was set aside"
+    has = ", ".join(f"{family} in {dims}D" for family, dims in there)
+    return (
+        f"the study asks for {data.modality} in {data.dims}D, the site has {has}; "
+        "change `data.modality` and `data.dims` of the study to match"
+    )
+
+
+def _kind(data: DataSection) -> str:
+    return f"{data.modality}-{data.dims}d-{data.store_size}px"
+
+
+def _name(items: list[Item], data: DataSection) -> str:
+    facts = [_VERSION, [item.content_sha256 for item in items]]
+    return f"{_kind(data)}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]}"
+
+
+def _pack(cache: ArrayCache, items: list[Item], data: DataSection, workspace: Workspace, name: str) -> None:
+    """Write the packed file aside and rename it into place; that of an earlier catalogue, at the same size, goes.
+
+    A training that still reads the earlier file keeps it until it ends, as POSIX has it.
+    """
+    shape = (len(items), 1, *[data.store_size] * data.dims)
+    target = workspace.prepared / name / "images.npy"
+    header = {"descr": np.dtype(np.uint16).str, "fortran_order": False, "shape": shape}
+    with replacing(target) as file:
+        np.lib.format.write_array_header_2_0(file, header)
+        for item in items:
+            values = unit_range(cache.get(item.content_sha256), data.modality)
+            fitted = fit(values, item.spacing_mm, data.store_size)
+            file.write(np.rint(fitted * FULL_SCALE).astype(np.uint16).tobytes())
+    for earlier in workspace.prepared.glob(f"{_kind(data)}-*"):
+        if earlier.name != name:
+            shutil.rmtree(earlier)
+    sync_folder(workspace.prepared)
+
+
+def unit_range(values: npt.NDArray[np.generic], modality: str) -> npt.NDArray[np.float32]:
+    """Bring an array with known units to [0, 1]."""
+    wide = np.asarray(values, np.float32)
+    if modality == "radiograph":
+        return wide / np.float32(FULL_SCALE)
+    low, high = _CT_RANGE_HU if modality == "ct" else np.percentile(wide, _MR_PERCENTILES)
+    if low == high:
+        low, high = float(wide.min()), float(wide.max())
+    scaled: npt.NDArray[np.float32] = ((wide - np.float32(low)) / np.float32(high - low)).clip(0, 1)
+    return scaled
+
+
+def fit(values: npt.NDArray[np.float32], spacing_mm: tuple[float, ...], edge: int) -> npt.NDArray[np.float32]:
+    """Scale an image or volume, true to its physical proportions, to fill an edge; pad the rest with zero.
+
+    Args:
+        values: (*S).
+        spacing_mm: One distance an axis; empty means square pixels.
+        edge: Of the result.
+
+    Returns:
+        (edge, edge) or (edge, edge, edge).
+    """
+    extent = np.array(values.shape, float) * (np.array(spacing_mm) if spacing_mm else 1.0)
+    inner = [max(1, round(edge * part / extent.max())) for part in extent]
+    tensor = torch.from_numpy(np.ascontiguousarray(values))[None, None]
+    if tensor.ndim == 4:  # noqa: PLR2004 - B C H W
+        scaled = F.interpolate(tensor, inner, mode="bilinear", antialias=True)
+    else:
+        # Average first where an axis shrinks: trilinear sampling alone would skip voxels.
+        smaller = [min(part, size) for part, size in zip(inner, values.shape, strict=True)]
+        scaled = F.interpolate(F.interpolate(tensor, smaller, mode="area"), inner, mode="trilinear")
+    fitted = np.zeros((edge,) * values.ndim, np.float32)
+    place = tuple(slice((edge - part) // 2, (edge - part) // 2 + part) for part in inner)
+    fitted[place] = scaled[0, 0].clamp(0, 1).numpy()
+    return fitted

@@ -1,0 +1,67 @@
+"""What a site keeps of a run on its own disk: step checkpoints and local parts.
+
+Every file starts with the SHA-256 of the rest; one that does not match is taken for absent.
+"""
+
+import hashlib
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hilum.common.files import write_bytes
+
+_DIGEST_BYTES = 32
+_log = logging.getLogger(__name__)
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values in one step."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    content = buffer.getvalue()
+    write_bytes(path, hashlib.sha256(content).digest() + content)
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """Read what `save_state` wrote; None if the file is absent or damaged."""
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    digest, body = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    if hashlib.sha256(body).digest() != digest:
+        _log.warning("a checkpoint of this run is damaged; going on without it")
+        return None
+    # weights_only: the file is the site's own, yet nothing but tensors and plain values is accepted from it.
+    return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)  # type: ignore[no-any-return]
+
+
+class LocalParts:
+    """The parts of a method that stay at the site, one file for each of the last rounds.
+
+    A round may be asked twice, when the server lost it: so it always starts from the parts of the round before.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def before(self, round_number: int) -> dict[str, Tensor] | None:
+        """The newest parts from a round before this one; None if there are none."""
+        for path in sorted(self.folder.glob("local-*.pt"), reverse=True):
+            if int(path.stem.split("-")[1]) < round_number and (state := load_state(path)) is not None:
+                return state
+        return None
+
+    def save(self, round_number: int, parts: dict[str, Tensor]) -> None:
+        """Keep the parts after a round and those it started from; drop all others, an earlier run's among them."""
+        save_state(self._path(round_number), parts)
+        stored = sorted(self.folder.glob("local-*.pt"))
+        place = stored.index(self._path(round_number))
+        for path in (*stored[: max(0, place - 1)], *stored[place + 1 :]):
+            path.unlink()
+
+    def _path(self, round_number: int) -> Path:
+        return self.folder / f"local-{round_number:06d}.pt"

@@ -1,0 +1,115 @@
+"""A site's part in a round, and the same without any federation.
+
+A federation of one site and local pre-training are one computation: both move the weights by the same update.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from hilum.client.pretraining.checkpoint import LocalParts, load_state, save_state
+from hilum.client.pretraining.device import Device, make_fabric
+from hilum.client.pretraining.loop import RoundOutcome, RoundPlace, train_round
+from hilum.client.pretraining.sampling import ShuffledEpochs
+from hilum.client.site_data import SiteData
+from hilum.common.config import StudyConfig
+from hilum.common.methods import build_method
+from hilum.common.methods.parts import federated_manifest, get_federated, get_local, set_federated, set_local
+from hilum.common.progress import Progress, Quiet
+from hilum.common.weights import FlatWeights, apply_update, difference, limit_norm, sha256_of
+
+
+@dataclass(frozen=True)
+class SiteUpdate:
+    """What a site sends after a round.
+
+    Attributes:
+        update: (P,), the difference from what was received.
+        base_sha256: Of what was received.
+        examples: How many images it was trained on.
+        outcome: How the training went.
+    """
+
+    update: FlatWeights = field(repr=False)
+    base_sha256: str
+    examples: int
+    outcome: RoundOutcome
+
+
+def site_round(
+    data: SiteData,
+    study: StudyConfig,
+    base: FlatWeights,
+    round_number: int,
+    folder: Path,
+    *,
+    device: Device = "auto",
+    progress: Progress | None = None,
+) -> SiteUpdate:
+    """Train one round from `base`.
+
+    Args:
+        data: The site's images.
+        study: The study.
+        base: (P,) the weights received.
+        round_number: From 1.
+        folder: Where the site keeps this run's local parts and step checkpoint.
+        device: Where to train.
+        progress: Told after each step.
+    """
+    fabric = make_fabric(device, study.training.precision, study.training.threads)
+    method = build_method(study)
+    set_federated(method, base)
+    local = LocalParts(folder)
+    if (parts := local.before(round_number)) is not None:
+        set_local(method, parts)
+    manifest = federated_manifest(method)
+    base_sha256 = sha256_of(manifest.unflatten(base))
+    start = f"{base_sha256} {data.content_sha256}"
+    place = RoundPlace(data.name, round_number, start, folder / "step.pt")
+    rows = data.split.pretrain
+    sampler = ShuffledEpochs(
+        rows,
+        batch_size=study.training.batch_size,
+        accumulate=study.training.accumulate,
+        epochs=study.training.local_epochs,
+    )
+    outcome = train_round(method, data.images, sampler, study, place, fabric, progress or Quiet())
+    method.cpu()
+    update = difference(get_federated(method), base)
+    if study.privacy.max_update_norm is not None:
+        update = limit_norm(update, study.privacy.max_update_norm)
+    if method.spec.local:
+        local.save(round_number, get_local(method))
+    return SiteUpdate(update, base_sha256, len(rows), outcome)
+
+
+def pretrain_alone(
+    data: SiteData,
+    study: StudyConfig,
+    folder: Path,
+    *,
+    device: Device = "auto",
+    progress: Progress | None = None,
+) -> FlatWeights:
+    """Pre-train without a federation, with the same schedule; a second call goes on from the last full round.
+
+    Returns:
+        (P,) the final federated parts.
+    """
+    import torch
+
+    weights = get_federated(build_method(study))
+    done = 0
+    kept = load_state(folder / "rounds.pt")
+    if kept is not None and kept["content"] == data.content_sha256:
+        done, weights = kept["round"], kept["weights"].numpy()
+    for round_number in range(done + 1, study.federation.rounds + 1):
+        sent = site_round(data, study, weights, round_number, folder, device=device)
+        weights = apply_update(weights, sent.update)
+        kept = {"round": round_number, "content": data.content_sha256, "weights": torch.from_numpy(weights)}
+        save_state(folder / "rounds.pt", kept)
+        if progress:
+            progress.advance(round_number, f"loss {sent.outcome.loss:.4f}")
+    return np.asarray(weights, np.float32)

@@ -1,0 +1,1 @@
+"""What a site uses the encoder for."""

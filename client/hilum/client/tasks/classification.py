@@ -1,0 +1,154 @@
+"""Classification from an encoder: nearest neighbours, a linear probe, full fine-tuning.
+
+Shapes: N images, M test images, K classes, E features.
+"""
+
+import copy
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor, nn
+
+from hilum.client.prepared import Packed
+from hilum.client.pretraining.schedule import learning_rate_factor
+from hilum.client.views import Viewer, to_unit
+from hilum.common.config import StudyConfig
+from hilum.common.encoders import Encoder
+from hilum.common.methods import ViewPlan
+from hilum.common.seeding import derive, generator
+
+Rows = npt.NDArray[np.int64]
+Probabilities = npt.NDArray[np.float64]
+_INFERENCE_BATCH = 64
+# Ridge strength of the probe. Features outnumber patients at most sites; 0.1 was never the worst of 0.01 to 10 there.
+_PROBE_C = 0.1
+_WARMUP = 0.1
+
+
+@dataclass(frozen=True)
+class LabelledRows:
+    """Rows and their classes.
+
+    Attributes:
+        rows: (N,) rows of the prepared images.
+        classes: (N,) class numbers.
+        count: K.
+    """
+
+    rows: Rows = field(repr=False)
+    classes: Rows = field(repr=False)
+    count: int
+
+
+def pixel_features(images: Packed, rows: Rows, study: StudyConfig) -> npt.NDArray[np.float32]:
+    """The image as the encoder would see it, laid flat: the floor that every encoder must beat."""
+    viewer = Viewer(study.data, ViewPlan(1, "crop"))
+    return viewer.whole(to_unit(images[rows], torch.device("cpu"))).flatten(1).numpy()
+
+
+@torch.no_grad()
+def encoder_features(
+    encoder: Encoder, images: Packed, rows: Rows, study: StudyConfig, fabric: Fabric
+) -> npt.NDArray[np.float32]:
+    """(N, E) features of whole images."""
+    viewer = Viewer(study.data, ViewPlan(1, "crop"))
+    module = encoder.to(fabric.device).eval()
+    parts = []
+    for start in range(0, len(rows), _INFERENCE_BATCH):
+        batch = to_unit(images[rows[start : start + _INFERENCE_BATCH]], fabric.device)
+        with fabric.autocast():
+            parts.append(module(viewer.whole(batch)).float().cpu().numpy())
+    return np.concatenate(parts)
+
+
+def predict_by_neighbours(
+    features: npt.NDArray[np.float32], train: LabelledRows, test_features: npt.NDArray[np.float32], k: int
+) -> Probabilities:
+    """(M, K) by the k nearest training images in cosine distance, nearer ones counting more."""
+    model = KNeighborsClassifier(min(k, len(train.rows)), weights="distance", metric="cosine")
+    model.fit(features, train.classes)
+    return _all_classes(model.predict_proba(test_features), model.classes_, train.count)
+
+
+def predict_by_probe(
+    features: npt.NDArray[np.float32], train: LabelledRows, test_features: npt.NDArray[np.float32]
+) -> Probabilities:
+    """(M, K) by a logistic regression on standardised features, classes weighted equally."""
+    model = make_pipeline(
+        StandardScaler(), LogisticRegression(C=_PROBE_C, class_weight="balanced", max_iter=2000)
+    )
+    model.fit(features.astype(np.float64), train.classes)
+    return _all_classes(model.predict_proba(test_features.astype(np.float64)), model.classes_, train.count)
+
+
+def predict_by_finetuning(
+    encoder: Encoder, images: Packed, train: LabelledRows, test: Rows, study: StudyConfig, fabric: Fabric
+) -> Probabilities:
+    """(M, K) after training a copy of the encoder and a linear head on the labelled rows.
+
+    The seed depends on the study alone, so all arms see the same batches and views.
+    """
+    evaluation, seed = study.evaluation, study.study.seed
+    head = nn.Linear(encoder.width, train.count)
+    nn.init.zeros_(head.weight)
+    nn.init.zeros_(head.bias)
+    model = nn.Sequential(copy.deepcopy(encoder), head)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=evaluation.finetune_learning_rate, weight_decay=0.05, fused=True
+    )
+    module, wrapped_optimizer = fabric.setup(model, optimizer)
+    module.train()
+    viewer = Viewer(study.data, ViewPlan(1, "crop"))
+    weight = _class_weights(train).to(fabric.device)
+    steps_an_epoch = -(-len(train.rows) // evaluation.finetune_batch_size)
+    total = steps_an_epoch * evaluation.finetune_epochs
+    for epoch in range(evaluation.finetune_epochs):
+        order = generator(seed, "finetune", epoch).permutation(len(train.rows))
+        for index, places in enumerate(np.array_split(order, steps_an_epoch)):
+            number = epoch * steps_an_epoch + index
+            for group in optimizer.param_groups:
+                group["lr"] = evaluation.finetune_learning_rate * learning_rate_factor(
+                    (number + 1) / total, _WARMUP
+                )
+            rng = torch.Generator().manual_seed(derive(seed, "finetune", "step", number))
+            views = viewer(to_unit(images[train.rows[places]], fabric.device), rng)[:, 0]
+            truth = torch.from_numpy(train.classes[places]).to(fabric.device)
+            wrapped_optimizer.zero_grad()
+            fabric.backward(F.cross_entropy(module(views), truth, weight=weight))
+            fabric.clip_gradients(module, wrapped_optimizer, max_norm=1.0)
+            wrapped_optimizer.step()
+    return _predict(module, viewer, images, test, fabric)
+
+
+@torch.no_grad()
+def _predict(module: nn.Module, viewer: Viewer, images: Packed, rows: Rows, fabric: Fabric) -> Probabilities:
+    module.eval()
+    parts: list[Tensor] = []
+    for start in range(0, len(rows), _INFERENCE_BATCH):
+        batch = to_unit(images[rows[start : start + _INFERENCE_BATCH]], fabric.device)
+        parts.append(module(viewer.whole(batch)).float().softmax(1).cpu())
+    return torch.cat(parts).double().numpy()
+
+
+def _class_weights(train: LabelledRows) -> Tensor:
+    """Weights that let every class count the same; classes without an image get 0."""
+    counts = np.bincount(train.classes, minlength=train.count).astype(np.float32)
+    present = counts > 0
+    weights = np.zeros(train.count, np.float32)
+    weights[present] = len(train.classes) / (present.sum() * counts[present])
+    return torch.from_numpy(weights)
+
+
+def _all_classes(found: npt.NDArray[np.float64], classes: npt.NDArray[np.int64], count: int) -> Probabilities:
+    """Spread probabilities of the classes that were trained on over all classes."""
+    spread = np.zeros((len(found), count))
+    spread[:, classes] = found
+    return spread

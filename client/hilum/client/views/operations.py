@@ -1,0 +1,79 @@
+"""Batched operations on images in [0, 1]. All numbers that they use are arguments.
+
+Shapes: B batch, C channels, *S space (H W, or D H W).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def crop_and_rotate(images: Tensor, scale: Tensor, centre: Tensor, angle: Tensor, size: int) -> Tensor:
+    """Cut a rotated square or cube out of each image, in one resampling.
+
+    Args:
+        images: (B, C, *S).
+        scale: (B,) edge of the cut as a share of the image's edge, at most 1.
+        centre: (B, dims) in [-1, 1], from one extreme place of the cut to the other; x first.
+        angle: (B,) radians in the plane of the last two axes.
+        size: Edge of the result.
+
+    Returns:
+        (B, C, size, size[, size]); outside the image is 0.
+    """
+    B, C = images.shape[:2]
+    dims = images.ndim - 2
+    theta = torch.zeros(B, dims, dims + 1, device=images.device, dtype=images.dtype)
+    theta[:, 0, 0] = theta[:, 1, 1] = scale * angle.cos()
+    theta[:, 0, 1] = -scale * angle.sin()
+    theta[:, 1, 0] = scale * angle.sin()
+    if dims == 3:  # noqa: PLR2004 - dimensions, not a threshold
+        theta[:, 2, 2] = scale
+    theta[:, :, dims] = centre * (1 - scale)[:, None]
+    grid = F.affine_grid(theta, [B, C, *[size] * dims], align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
+    """Stretch each image about its mean; factor (B,)."""
+    mean = images.flatten(1).mean(1)
+    return (_wide(mean, images) + _wide(factor, images) * (images - _wide(mean, images))).clamp(0, 1)
+
+
+def adjust_gamma(images: Tensor, exponent: Tensor) -> Tensor:
+    """Raise each image to its exponent (B,)."""
+    # The slope of x ** g is infinite at 0 for g < 1, so nothing is exactly 0.
+    return images.clamp_min(1e-6) ** _wide(exponent, images)
+
+
+def apply_bias_field(images: Tensor, coefficients: Tensor) -> Tensor:
+    """Multiply each image by exp of a linear and quadratic field; coefficients (B, 2 * dims) bound its logarithm."""
+    dims = images.ndim - 2
+    field = torch.zeros_like(images[:, :1])
+    for axis in range(dims):
+        line = torch.linspace(-1, 1, images.shape[2 + axis], device=images.device, dtype=images.dtype)
+        line = line.view([-1 if other == axis else 1 for other in range(dims)])
+        field = field + _wide(coefficients[:, 2 * axis], images) * line
+        field = field + _wide(coefficients[:, 2 * axis + 1], images) * (line.square() - 1 / 3)
+    return (images * field.exp()).clamp(0, 1)
+
+
+def blur(images: Tensor, sigma_px: Tensor, radius: int) -> Tensor:
+    """Gaussian blur, one axis after the other, with a deviation for each image; sigma (B,), 0 leaves it sharp."""
+    B, C = images.shape[:2]
+    dims = images.ndim - 2
+    reach = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
+    kernel = torch.exp(-0.5 * (reach / sigma_px.clamp_min(1e-3)[:, None]).square())
+    kernel = (kernel / kernel.sum(1, keepdim=True)).repeat_interleave(C, 0)
+    convolve = F.conv2d if dims == 2 else F.conv3d  # noqa: PLR2004 - dimensions, not a threshold
+    out = images.reshape(1, B * C, *images.shape[2:])
+    for axis in range(dims):
+        shape = [B * C, 1, *[2 * radius + 1 if other == axis else 1 for other in range(dims)]]
+        padding = [radius if other == axis else 0 for other in range(dims)]
+        out = convolve(out, kernel.view(shape), padding=padding, groups=B * C)
+    return out.view_as(images)
+
+
+def _wide(values: Tensor, images: Tensor) -> Tensor:
+    """(B,) -> (B, 1, 1, ...) to go with the images."""
+    return values.view(-1, *[1] * (images.ndim - 1))

@@ -1,0 +1,97 @@
+"""A site's own folder: catalogue, cache, key, checkpoints. Nothing in it holds an identifier in clear.
+
+<state>/
+    site.key            32 random bytes under which identifiers become pseudonyms
+    catalogue.sqlite    what was indexed, by pseudonym
+    cache/              one array an image or volume, named by its content
+    prepared/           packed arrays at a study's size
+    runs/<run>/         local parts and step checkpoints of one run
+"""
+
+import fcntl
+import hmac
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from hilum.common.errors import RunError
+from hilum.common.files import write_bytes
+
+_KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The paths inside one site's state folder."""
+
+    folder: Path
+
+    @property
+    def catalogue(self) -> Path:
+        """The SQLite file."""
+        return self.folder / "catalogue.sqlite"
+
+    @property
+    def cache(self) -> Path:
+        """The decoded arrays."""
+        return self.folder / "cache"
+
+    @property
+    def prepared(self) -> Path:
+        """The packed arrays."""
+        return self.folder / "prepared"
+
+    def run(self, run_id: str) -> Path:
+        """The local state of one run."""
+        return self.folder / "runs" / run_id
+
+    def pseudonyms(self) -> "Pseudonyms":
+        """The site's pseudonyms; the key is made at first use, readable by its owner alone."""
+        path = self.folder / "site.key"
+        if not path.exists():
+            with self.locked():
+                if not path.exists():
+                    write_bytes(path, secrets.token_bytes(_KEY_BYTES))
+                    path.chmod(0o600)
+        key = path.read_bytes()
+        if len(key) != _KEY_BYTES:
+            raise RunError(
+                "site.key is damaged: restore it from a backup, or remove the state folder and index again"
+            )
+        return Pseudonyms(key)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for one process.
+
+        Raises:
+            RunError: If another process holds it.
+        """
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise RunError(
+                f"the state folder can't be written ({error.strerror}); choose another with --home"
+            ) from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            yield
+        except BlockingIOError:
+            raise RunError("another hilum process is working on this site; wait until it ends") from None
+        finally:
+            os.close(handle)
+
+
+@dataclass(frozen=True)
+class Pseudonyms:
+    """Identifiers to pseudonyms: HMAC-SHA256 under the site's key, apart for each kind of identifier."""
+
+    key: bytes
+
+    def of(self, kind: str, identifier: str) -> str:
+        """32 hex digits; the same identifier of the same kind always gives the same."""
+        return hmac.new(self.key, f"{kind}\0{identifier}".encode(), "sha256").hexdigest()[:32]
