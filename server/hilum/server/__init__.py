@@ -1,0 +1,1 @@
+"""The aggregation side: it sees studies, updates and counts, never data."""

@@ -1,0 +1,1 @@
+"""Round loop, aggregation, admission and checkpoints."""
