@@ -1,0 +1,106 @@
+"""A folder of archives, one a site: `site-0/dicom`, `site-0/labels.csv`, and so on."""
+
+import hashlib
+import re
+from pathlib import Path
+
+from hilum.client.intake.index import IndexReport, index_archive
+from hilum.client.site_data import SiteData, open_site
+from hilum.client.workspace import Workspace
+from hilum.common.config import SiteConfig, StudyConfig
+from hilum.common.config.base import NAME_PATTERN
+from hilum.common.config.site import SiteDataSection, SiteSection, SiteStateSection
+from hilum.common.errors import DataError
+from hilum.common.progress import Progress
+
+
+def find_sites(archives: Path, home: Path) -> list[SiteConfig]:
+    """One site for each folder that holds a `dicom` folder, in the order of their names.
+
+    Args:
+        archives: The folder of archives; it is only read.
+        home: Catalogues and caches go to a place under it that is this folder's own, so a second simulation on the
+            same archives reads no pixel again.
+
+    Raises:
+        DataError: If there is no such folder, or no site in it.
+    """
+    if not archives.is_dir():
+        raise DataError(
+            "the archives folder does not exist; `hilum phantom DIR` makes one, or check --archives"
+        )
+    folders = sorted((folder for folder in archives.iterdir() if (folder / "dicom").is_dir()), key=_natural)
+    if not folders:
+        raise DataError(
+            "the archives folder holds no site; each site is a folder with `dicom/` and `labels.csv` in it"
+        )
+    for folder in folders:
+        if not re.fullmatch(NAME_PATTERN, folder.name):
+            raise DataError(
+                "a site's folder names the site: letters, digits, '.', '_' and '-', at most 64, no space; rename it"
+            )
+    own = hashlib.sha256(str(archives.absolute()).encode()).hexdigest()[:16]
+    return [
+        SiteConfig(
+            site=SiteSection(name=folder.name),
+            data=SiteDataSection(
+                dicom=folder / "dicom",
+                labels=folder / "labels.csv" if (folder / "labels.csv").exists() else None,
+            ),
+            state=SiteStateSection(folder=home / "simulations" / own / folder.name),
+        )
+        for folder in folders
+    ]
+
+
+def index_sites(sites: list[SiteConfig], progress: Progress) -> dict[str, IndexReport]:
+    """Bring every site's catalogue up to date.
+
+    Raises:
+        DataError: If a site's archive can't be read, is empty, or holds no usable image; the message names the site.
+    """
+    reports = {}
+    done = 0
+
+    for site in sites:
+
+        class _Shifted:
+            """Counts this site's files on top of those of the sites before it."""
+
+            base = done
+
+            def advance(self, files: int, note: str = "") -> None:
+                progress.advance(self.base + files, note)
+
+        try:
+            report = index_archive(site.data.dicom, Workspace(site.state.folder), _Shifted())
+        except DataError as error:
+            raise type(error)(f"{site.site.name}: {error}") from None
+        if report.counts.instances == 0:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in report.counts.skipped.items())
+            raise DataError(
+                f"{site.site.name}: none of {report.counts.files} files is a usable image ({reasons})"
+            )
+        reports[site.site.name] = report
+        done += report.counts.files
+    return reports
+
+
+def open_sites(sites: list[SiteConfig], study: StudyConfig) -> list[SiteData]:
+    """Open every site for a study, so that what is wrong is known before anything is trained.
+
+    Raises:
+        DataError: If the study does not fit the archives.
+    """
+    if len(sites) != study.federation.sites:
+        raise DataError(
+            f"the archives hold {len(sites)} sites, the study asks for {study.federation.sites}; "
+            f"set federation.sites = {len(sites)}"
+        )
+    return [open_site(site, study) for site in sites]
+
+
+def _natural(folder: Path) -> tuple[list[tuple[int, str]], str]:
+    """`site-2` before `site-10`."""
+    parts = [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", folder.name)]
+    return parts, folder.name

@@ -1,0 +1,88 @@
+"""The researcher's commands: `hilum simulate`, `hilum phantom`, `hilum report`."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hilum.common.cli import AsJson, Home, print_json
+from hilum.common.home import hilum_home
+
+
+class BackendName(StrEnum):
+    """The engines of `hilum simulate`."""
+
+    PROCESS = "process"
+    RAY = "ray"
+
+
+def register(root: typer.Typer) -> None:
+    """Add this portion's commands to `hilum`."""
+    root.command("simulate")(simulate_command)
+    root.command("phantom")(phantom_command)
+    root.command("report")(report_command)
+
+
+def simulate_command(
+    study: Annotated[Path, typer.Argument(help="The study file.")],
+    archives: Annotated[
+        Path, typer.Option("--archives", help="One folder a site, with dicom/ and labels.csv in it.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The run directory: new or empty.")],
+    backend: Annotated[BackendName, typer.Option("--backend", help="Threads in this process, or Ray.")] = (
+        BackendName.PROCESS
+    ),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was killed.")] = False,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a whole federated study on this machine: index, pre-train, fine-tune at each site, report."""
+    from hilum.common.config import load_study
+    from hilum.simulations.run import simulate
+    from hilum.simulations.table import print_table
+
+    config = load_study(study)
+    engine: Literal["ray", "process"] = "ray" if backend is BackendName.RAY else "process"
+    results = simulate(config, archives, out, hilum_home(home), backend=engine, resume=resume)
+    if as_json:
+        print_json(results)
+        return
+    print_table(results)
+    print(f"report: {out / 'report.html'}")
+
+
+def phantom_command(
+    folder: Annotated[Path, typer.Argument(help="Where to write the archives: new or empty.")],
+    sites: Annotated[int, typer.Option("--sites", min=1, max=1000, help="How many hospitals.")] = 3,
+    patients: Annotated[int, typer.Option("--patients", min=4, max=100_000, help="Per hospital.")] = 60,
+    size: Annotated[
+        int, typer.Option("--size", min=64, max=4096, help="Edge of the radiographs in pixels.")
+    ] = 192,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="The same seed writes the same files.")] = 7,
+    as_json: AsJson = False,
+) -> None:
+    """Write synthetic chest radiographs of several hospitals, as DICOM, with labels, boxes and masks."""
+    from hilum.simulations.phantoms import write_phantoms
+
+    counts = write_phantoms(folder, sites=sites, patients=patients, size=size, seed=seed)
+    if as_json:
+        print_json(counts)
+        return
+    for name, facts in counts.items():
+        print(
+            f"{name}: {facts['files']} DICOM files of {facts['patients']} patients, {facts['positive']} with nodules"
+        )
+
+
+def report_command(
+    folder: Annotated[Path, typer.Argument(help="A finished run directory.")], as_json: AsJson = False
+) -> None:
+    """Build report.html anew from a run directory."""
+    from hilum.simulations.report import write_report
+
+    path = write_report(folder)
+    if as_json:
+        print_json({"report": str(path)})
+    else:
+        print(f"report: {path}")

@@ -1,0 +1,142 @@
+"""A whole federation on one machine: the same two apps as a deployment, on one of two engines."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from flwr.app import Context, RecordDict
+
+from hilum.client.app import make_app as make_client_app
+from hilum.client.pretraining.device import make_fabric
+from hilum.client.pretraining.site import pretrain_alone
+from hilum.client.site_data import SiteData, pooled
+from hilum.client.workspace import Workspace
+from hilum.common.config import SiteConfig, StudyConfig
+from hilum.common.progress import progress_bar
+from hilum.common.quiet import close_outbound
+from hilum.common.weights import FlatWeights
+from hilum.server.app import make_app as make_server_app
+from hilum.server.federation.conduct import Assignment
+from hilum.server.federation.rounds import Pace
+from hilum.server.federation.store import RunStore, check_output
+from hilum.simulations.archives import find_sites, index_sites, open_sites
+from hilum.simulations.grid import InProcessGrid
+from hilum.simulations.preview import write_previews
+
+Backend = Literal["process", "ray"]
+_PACES = {"process": Pace(poll_s=0.01, gather_s=60.0), "ray": Pace(poll_s=0.05, gather_s=300.0)}
+
+
+def simulate(
+    study: StudyConfig,
+    archives: Path,
+    out: Path,
+    home: Path,
+    *,
+    backend: Backend = "process",
+    resume: bool = False,
+) -> dict[str, Any]:
+    """Index, federate, evaluate, and write the run directory.
+
+    Args:
+        study: The study.
+        archives: One folder a site; see `find_sites`.
+        out: The run directory: new, empty, or with `resume` this study's own.
+        home: Where catalogues and caches are kept.
+        backend: `process` for threads in this process, `ray` for Flower's Ray engine.
+        resume: Go on with a run that was killed.
+
+    Returns:
+        What `results.json` holds.
+
+    Raises:
+        HilumError: If anything about the input is wrong; nothing is written to `out` then.
+    """
+    close_outbound()
+    started = time.monotonic()
+    check_output(out, study, resume=resume)
+    if backend == "ray":
+        _need_ray()
+    sites = find_sites(archives, home)
+    files = sum(sum(1 for _ in site.data.dicom.rglob("*")) for site in sites)
+    with progress_bar("indexing", files) as progress:
+        index_sites(sites, progress)
+    data = open_sites(sites, study)
+    make_fabric(
+        "auto", study.training.precision, study.training.threads
+    )  # threads are set before any worker starts
+    store = RunStore.open(out, study, resume=resume)
+    central = Workspace(home / "simulations" / "centralised").run(store.run_id)
+    folders = [Workspace(site.state.folder).run(store.run_id) for site in sites]
+    try:
+        assignment = Assignment(
+            study, store, _PACES[backend], more_arms=_central_arm(study, data, central), stage=progress_bar
+        )
+        engine = _run_in_process if backend == "process" else _run_on_ray
+        engine(assignment, sites)
+    finally:
+        if (out / "results.json").exists():
+            for folder in (central, *folders):
+                shutil.rmtree(folder, ignore_errors=True)
+    write_previews(study, store, data)
+    return _finish(store, backend, time.monotonic() - started)
+
+
+def _central_arm(
+    study: StudyConfig, data: list[SiteData], folder: Path
+) -> Callable[[], Mapping[str, FlatWeights]]:
+    """Pre-training on all sites' images in one place, which only a simulation can do."""
+
+    def train() -> Mapping[str, FlatWeights]:
+        if "centralised" not in study.evaluation.arms or study.tasks.classification is None:
+            return {}
+        with progress_bar("centralised pre-training", study.federation.rounds) as progress:
+            return {"centralised": pretrain_alone(pooled(data), study, folder, progress=progress)}
+
+    return train
+
+
+def _run_in_process(assignment: Assignment, sites: list[SiteConfig]) -> None:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = max(1, min(len(sites), cores // assignment.study.training.threads))
+    client_app = make_client_app(lambda context: sites[_partition(context)])
+    server_app = make_server_app(lambda _context: assignment)
+    context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
+    with InProcessGrid(client_app, nodes=len(sites), workers=workers) as grid:
+        server_app(grid=grid, context=context)
+
+
+def _run_on_ray(assignment: Assignment, sites: list[SiteConfig]) -> None:
+    from hilum.simulations.ray_engine import run_on_ray
+
+    client_app = make_client_app(lambda context: sites[_partition(context)])
+    server_app = make_server_app(lambda _context: assignment)
+    run_on_ray(server_app, client_app, nodes=len(sites), threads=assignment.study.training.threads)
+
+
+def _partition(context: Context) -> int:
+    return int(context.node_config["partition-id"])
+
+
+def _need_ray() -> None:
+    from importlib.util import find_spec
+
+    from hilum.common.errors import RunError
+
+    if find_spec("ray") is None:
+        raise RunError("--backend ray needs Ray: pip install 'hilum[simulation]'")
+
+
+def _finish(store: RunStore, backend: Backend, seconds: float) -> dict[str, Any]:
+    """Add what only the simulation knows to `results.json`, and write the report."""
+    from hilum.common.files import read_json
+    from hilum.simulations.report import write_report
+
+    results: dict[str, Any] = read_json(store.folder / "results.json")
+    results["simulation"] = {"backend": backend, "wall_seconds": round(seconds, 1)}
+    store.write("results.json", results)
+    write_report(store.folder)
+    return results

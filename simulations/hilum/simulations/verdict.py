@@ -1,0 +1,113 @@
+"""An honest sentence about what a run shows, made from the paired comparisons alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any
+
+METRIC = "auroc"
+_PREFERRED = ("linear", "finetune", "knn")
+_ARM_WORDS = {
+    "local": "each site's own pre-training",
+    "centralised": "pre-training on all images in one place",
+    "scratch": "supervised training from scratch",
+    "random": "a random encoder",
+    "raw": "regression on raw pixels",
+}
+_FLOORS = ("raw", "random", "scratch", "local")
+
+
+@dataclass(frozen=True)
+class Against:
+    """The federated encoder against one arm: the mean difference, and at how many sites it is beyond doubt."""
+
+    arm: str
+    words: str
+    difference: float
+    better: int
+    worse: int
+    sites: int
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A headline, what it rests on, and the comparisons behind it."""
+
+    headline: str
+    detail: str
+    against: tuple[Against, ...]
+
+
+def judge(results: dict[str, Any]) -> Verdict:
+    """Say what the run's comparisons bear out, at the largest share of the labels."""
+    chosen = _choose(results["comparisons"])
+    if not chosen:
+        return Verdict("No encoder was evaluated.", "The run holds no comparison with another arm.", ())
+    protocol, share = chosen[0]["protocol"], chosen[0]["label_fraction"]
+    against = tuple(_against(arm, [c for c in chosen if c["arm"] == arm]) for arm in _in_order(chosen))
+    floors = [one for one in against if one.arm in _FLOORS]
+    clear = [one for one in floors if one.better > 0 and one.worse == 0]
+    lost = [one for one in floors if one.worse > 0]
+    patients = [
+        row["n_patients"]
+        for row in results["evaluation"]
+        if (row["protocol"], row["label_fraction"], row["metric"]) == (protocol, share, METRIC)
+    ]
+    how = {"linear": "With a linear probe", "knn": "By nearest neighbours", "finetune": "Fine-tuned"}[
+        protocol
+    ]
+    few, many = min(patients), max(patients)
+    crowd = f"{few}" if few == many else f"{few} to {many}"
+    detail = (
+        f"{how} on {share:.0%} of the labels, over {against[0].sites} sites with {crowd} test patients each. "
+        "“Beyond doubt” means that the 95 % interval of the paired difference excludes zero; with so few patients, and "
+        "one seed, a difference that is not beyond doubt may be chance."
+    )
+    return Verdict(_headline(floors, clear, lost), detail, against)
+
+
+def _headline(floors: Sequence[Against], clear: Sequence[Against], lost: Sequence[Against]) -> str:
+    if not floors:
+        return "The federated encoder was compared with no floor, so nothing can be said of its worth."
+    if lost:
+        places = f"at {lost[0].worse} of {lost[0].sites} sites" if len(lost) == 1 else "at some site each"
+        return f"The federated encoder is beyond doubt worse than {_list(lost)} {places}."
+    if len(clear) == len(floors):
+        return f"The federated encoder beats {_list(clear)}, each beyond doubt at one site or more."
+    if clear:
+        rest = [one for one in floors if one not in clear]
+        return f"The federated encoder beats {_list(clear)} beyond doubt somewhere, but not {_list(rest)}."
+    return f"No site shows beyond doubt that the federated encoder beats {_list(floors, 'or')}."
+
+
+def _list(arms: Sequence[Against], joint: str = "and") -> str:
+    words = [one.words for one in arms]
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} {joint} {words[-1]}"
+
+
+def _choose(comparisons: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The comparisons of one protocol at the largest label fraction; `scratch` is known fine-tuned only."""
+    measured = [c for c in comparisons if c["metric"] == METRIC]
+    if not measured:
+        return []
+    share = max(c["label_fraction"] for c in measured)
+    largest = [c for c in measured if c["label_fraction"] == share]
+    protocol = next(p for p in _PREFERRED if any(c["protocol"] == p for c in largest))
+    scratch = [c for c in largest if c["arm"] == "scratch" and protocol != "finetune"]
+    return [c for c in largest if c["protocol"] == protocol] + scratch
+
+
+def _in_order(comparisons: Sequence[dict[str, Any]]) -> list[str]:
+    return [arm for arm in _ARM_WORDS if any(c["arm"] == arm for c in comparisons)]
+
+
+def _against(arm: str, comparisons: Sequence[dict[str, Any]]) -> Against:
+    words = _ARM_WORDS[arm] + (" (both fine-tuned)" if arm == "scratch" else "")
+    return Against(
+        arm=arm,
+        words=words,
+        difference=mean(c["difference"] for c in comparisons),
+        better=sum(c["ci_low"] > 0 for c in comparisons),
+        worse=sum(c["ci_high"] < 0 for c in comparisons),
+        sites=len(comparisons),
+    )
