@@ -1,0 +1,80 @@
+"""The texts are true: commands exist, `bash` blocks run, links lead somewhere, tables are complete."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from hilum.client.intake.reasons import EXPLAINED, Reason
+from hilum.common.cli import build
+from hilum.common.config import load_study
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def commands():
+    def walk(command, path):
+        if getattr(command, "commands", None):
+            for name, inner in command.commands.items():
+                yield from walk(inner, [*path, name])
+        else:
+            yield " ".join(path), command
+
+    return dict(walk(typer.main.get_command(build()), ["hilum"]))
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if "```bash" in p.read_text()], ids=lambda p: p.name)
+def test_bash_blocks_run_as_they_stand(page, tmp_path):
+    for block in re.findall(r"```bash\n(.*?)```", page.read_text(), flags=re.DOTALL):
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        environment = {**os.environ, "PATH": path, "HILUM_HOME": str(tmp_path / "home")}
+        done = subprocess.run(
+            ["bash", "-ec", block], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_every_command_in_the_texts_exists_with_its_options():
+    known = commands()
+    for page in PAGES:
+        for line in re.findall(
+            r"(?:^|`| )(hilum (?:site|admin|study) [a-z-]+[^`#\n]*|hilum (?:simulate|phantom|report) [^`#\n]*)",
+            page.read_text(),
+            flags=re.MULTILINE,
+        ):
+            words = line.split()
+            name = " ".join(words[:3]) if words[1] in ("site", "admin", "study") else " ".join(words[:2])
+            assert name in known, f"{page.name}: {line}"
+            options = {option for parameter in known[name].params for option in parameter.opts}
+            for word in words:
+                if word.startswith("--") and word.strip("-"):
+                    assert word in options, f"{page.name}: {line}"
+
+
+def test_every_command_is_in_the_reference():
+    text = (ROOT / "docs" / "reference" / "commands.md").read_text()
+    for name in commands():
+        assert f"`{name}" in text, name
+
+
+def test_every_reason_code_is_in_the_reference():
+    text = (ROOT / "docs" / "reference" / "reason-codes.md").read_text()
+    for reason in Reason:
+        assert f"| `{reason.value}` | {EXPLAINED[reason]} |" in text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_links_lead_to_files(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("study", sorted((ROOT / "examples").glob("*.toml")), ids=lambda p: p.name)
+def test_every_example_is_a_valid_study(study):
+    load_study(study)

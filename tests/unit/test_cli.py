@@ -1,0 +1,235 @@
+"""Every command has help; every wrong input is one line that says what to do, with an exit code that is not 0."""
+
+import json
+import shutil
+import tomllib
+
+import numpy as np
+import pytest
+import typer
+
+from hilum.common.cli import build
+from hilum.common.config import parse_study
+
+
+def commands():
+    def walk(command, path):
+        if getattr(command, "commands", None):
+            for name, inner in command.commands.items():
+                yield from walk(inner, [*path, name])
+        else:
+            yield path, command
+
+    return list(walk(typer.main.get_command(build()), []))
+
+
+def fails(done, *expected):
+    lines = done.stderr.strip().splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    assert done.returncode not in (0, 70), done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(errors) == 1, done.stderr
+    assert done.stdout == ""
+    for text in expected:
+        assert text in errors[0]
+
+
+@pytest.mark.parametrize(("path", "command"), [pytest.param(p, c, id=" ".join(p)) for p, c in commands()])
+def test_every_command_and_option_has_help(path, command):
+    assert command.help
+    for parameter in command.params:
+        if parameter.param_type_name == "option" and parameter.name not in ("port", "help"):
+            assert parameter.help, f"{path}: --{parameter.name}"
+
+
+def test_help_is_quick_to_come_and_imports_no_torch(run_hilum):
+    done = run_hilum("--help")
+    assert done.returncode == 0
+    for group in ("site", "admin", "simulate", "phantom", "report", "study", "methods", "encoders"):
+        assert group in done.stdout
+    import subprocess
+    import sys
+
+    code = "import sys; from hilum.common.cli import build; build(); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_new_study_is_valid_and_is_not_overwritten(run_hilum, tmp_path):
+    assert run_hilum("study", "new", "my study.toml").returncode == 0
+    study = parse_study(tomllib.loads((tmp_path / "my study.toml").read_text()))
+    assert study.study.name == "my-study"
+    assert "fine" in run_hilum("study", "check", "my study.toml").stdout
+    fails(run_hilum("study", "new", "my study.toml"), "exists already")
+
+
+def test_check_lists_every_problem_on_a_line_of_its_own(run_hilum, study_file):
+    path = study_file(training={"bach_size": 3, "local_epochs": "x"})
+    done = run_hilum("study", "check", path)
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 2
+    report = json.loads(run_hilum("study", "check", path, "--json").stdout)
+    assert report["ok"] is False
+    assert len(report["problems"]) == 2
+
+
+def test_methods_and_encoders_are_listed_as_documented(run_hilum):
+    methods = json.loads(run_hilum("methods", "--json").stdout)
+    keys = {"name", "paradigm", "dims", "encoders", "federated", "local", "dp", "dp_reason", "views", "paper"}
+    assert all(set(method) == keys for method in methods)
+    encoders = json.loads(run_hilum("encoders", "--json").stdout)
+    assert [e["name"] for e in encoders] == ["vit", "resnet"]
+    assert "simclr" in run_hilum("methods").stdout
+
+
+def test_indexing_reports_counts_that_add_up(run_hilum, dicom, tmp_path):
+    rng = np.random.default_rng(0)
+    for n in range(3):
+        dicom(tmp_path / "archive" / f"{n}.dcm", rng.integers(0, 99, (8, 8)).astype(np.uint16))
+    (tmp_path / "archive" / "ZZPHI.txt").write_text("hello")
+    first = json.loads(run_hilum("site", "index", "archive", "--json").stdout)
+    assert {k: first[k] for k in ("files", "instances", "series", "volumes", "patients", "skipped", "decoded")} == {
+        "files": 4, "instances": 3, "series": 3, "volumes": 0, "patients": 1, "skipped": {"not_dicom": 1}, "decoded": 3,
+    }  # fmt: skip
+    second = json.loads(run_hilum("site", "index", "archive", "--json").stdout)
+    assert second["decoded"] == 0
+    status = json.loads(run_hilum("site", "status", "--json").stdout)
+    assert status["files"] == 4
+    assert "not a DICOM file" in run_hilum("site", "status").stdout
+
+
+def test_a_folder_without_a_usable_image_is_counted_and_is_an_error(run_hilum, tmp_path):
+    (tmp_path / "archive").mkdir()
+    (tmp_path / "archive" / "note.txt").write_text("hello")
+    done = run_hilum("site", "index", "archive", "--json")
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["skipped"] == {"not_dicom": 1}
+    assert "error: none of 1 files is a usable image" in done.stderr
+
+
+def test_wrong_folders_are_refused(run_hilum, tmp_path, study_file):
+    fails(run_hilum("site", "index", "nowhere"), "does not exist")
+    (tmp_path / "empty").mkdir()
+    fails(run_hilum("site", "index", "empty"), "is empty")
+    fails(run_hilum("site", "status", "--home", tmp_path / "new"), "hilum site index")
+    assert not (tmp_path / "new").exists()
+    study = study_file()
+    fails(
+        run_hilum("simulate", study, "--archives", "nowhere", "--out", "run"),
+        "archives folder does not exist",
+    )
+    fails(run_hilum("simulate", study, "--archives", "empty", "--out", "run"), "holds no site")
+    fails(run_hilum("report", "empty"), "no finished run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def simulate_fails(run_hilum, archives, tmp_path):
+    """Run a simulation that must fail on changed archives, and leave nothing behind."""
+
+    def run(study, spoil, *expected):
+        copy = tmp_path / "archives"
+        shutil.copytree(archives, copy)
+        spoil(copy)
+        fails(run_hilum("simulate", study, "--archives", copy, "--out", tmp_path / "run"), *expected)
+        assert not (tmp_path / "run").exists()
+
+    return run
+
+
+def test_an_unknown_key_in_a_study(simulate_fails, study_file):
+    simulate_fails(
+        study_file(training={"bach_size": 3}),
+        lambda a: None,
+        "unknown key `training.bach_size`",
+        "batch_size",
+    )
+
+
+def test_a_wrong_type_in_a_study(simulate_fails, study_file):
+    simulate_fails(
+        study_file(training={"batch_size": "3"}), lambda a: None, "training.batch_size = '3'", "integer"
+    )
+
+
+def test_a_study_for_volumes_on_radiographs(simulate_fails, study_file):
+    simulate_fails(
+        study_file(data={"dims": 3}),
+        lambda a: None,
+        "site-0",
+        "asks for radiograph in 3D",
+        "radiograph in 2D",
+    )
+
+
+def test_a_label_for_an_unknown_image(simulate_fails, study_file):
+    def spoil(archives):
+        with (archives / "site-1" / "labels.csv").open("a") as file:
+            file.write("1.2.3.4,ZZPHI,1\n")
+
+    simulate_fails(study_file(), spoil, "site-1", "labels.csv line 15", "is in no indexed file")
+
+
+def test_a_site_without_a_usable_image(simulate_fails, study_file):
+    def spoil(archives):
+        for path in (archives / "site-2" / "dicom").iterdir():
+            path.write_bytes(path.read_bytes()[:-500])
+
+    simulate_fails(study_file(), spoil, "site-2", "none of 13 files is a usable image", "13")
+
+
+def test_a_site_folder_that_can_not_be_a_name(simulate_fails, study_file):
+    simulate_fails(
+        study_file(), lambda a: (a / "site-1").rename(a / "site 1"), "a site's folder names the site"
+    )
+
+
+def test_another_number_of_sites_than_the_study_names(simulate_fails, study_file):
+    simulate_fails(study_file(federation={"sites": 2}), lambda a: None, "set federation.sites = 3")
+
+
+def test_damaged_files_are_counted_and_do_not_end_the_index(run_hilum, archives, tmp_path):
+    shutil.copytree(archives / "site-0" / "dicom", tmp_path / "archive")
+    files = sorted((tmp_path / "archive").iterdir())
+    files[0].write_bytes(files[0].read_bytes()[:-500])
+    files[1].write_bytes(b"DICM" * 100)
+    counts = json.loads(run_hilum("site", "index", "archive", "--json").stdout)
+    assert counts["skipped"] == {"damaged_header": 1, "truncated_pixels": 1}
+    assert counts["files"] == counts["instances"] + 2
+
+
+def test_an_output_folder_that_holds_another_run(run_hilum, archives, study_file, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "study.resolved.toml").write_text("x")
+    common = ("simulate", study_file(), "--archives", archives, "--out", tmp_path / "run")
+    fails(run_hilum(*common), "holds another run", "--resume")
+    fails(run_hilum(*common, "--resume"), "another study")
+    assert (tmp_path / "run" / "study.resolved.toml").read_text() == "x"
+    fails(run_hilum("phantom", tmp_path / "run"), "not empty")
+
+
+def test_a_server_that_is_not_there(run_hilum, study_file, tmp_path):
+    keys = tmp_path / "keys"
+    assert run_hilum("admin", "dev-keys", keys, "--sites", 1).returncode == 0
+    server = ("--server", "127.0.0.1:9", "--root-certificate", keys / "root.crt")
+    fails(
+        run_hilum("admin", "submit", study_file(), *server), "127.0.0.1:9 did not answer", "hilum admin serve"
+    )
+    missing = ("--server", "127.0.0.1:9", "--root-certificate", tmp_path / "none")
+    fails(run_hilum("admin", "submit", study_file(), *missing), "root.crt")
+    fails(run_hilum("admin", "submit", study_file(), *server, "--run", "../x"), "a run's name")
+    fails(run_hilum("admin", "fetch", "none", "--out", "x"), "hilum admin runs")
+    fails(run_hilum("admin", "serve", tmp_path), "root.crt", "dev-keys")
+    assert "no run yet" in run_hilum("admin", "runs").stdout
+
+
+def test_a_site_file_without_a_link(run_hilum, tmp_path):
+    (tmp_path / "site.toml").write_text('[site]\nname = "a"\n[data]\ndicom = "x"\n[state]\nfolder = "s"\n')
+    fails(run_hilum("site", "start", "site.toml"), "`link` is missing")
+
+
+def test_keys_are_private_and_made_once(run_hilum, tmp_path):
+    assert run_hilum("admin", "dev-keys", "keys", "--sites", 2).returncode == 0
+    keys = tmp_path / "keys"
+    assert {(path.stat().st_mode & 0o077) for path in keys.glob("*.key")} == {0}
+    assert tomllib.loads((keys / "site-1.link.toml").read_text())["link"]["superlink"] == "127.0.0.1:9443"
+    fails(run_hilum("admin", "dev-keys", "keys"), "not empty")

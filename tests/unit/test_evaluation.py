@@ -1,0 +1,138 @@
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+from hilum.client.catalogue import Item
+from hilum.client.evaluation.bootstrap import interval, patient_draws
+from hilum.client.evaluation.metrics import auroc, balanced_accuracy
+from hilum.client.evaluation.splits import labelled_share, patient_groups, split_patients
+
+
+def item(number, patient):
+    name = f"{number:03d}"
+    return Item(name, "image", "radiograph", "display", name * 10, (8, 8), (), (), name, name, name, patient)
+
+
+def make(patients, labels):
+    items = [item(n, p) for n, p in enumerate(patients)]
+    label_of = {i.item_key: label for i, label in zip(items, labels, strict=True) if label is not None}
+    return items, label_of
+
+
+def split(items, label_of, patient_of=None, seed=1, share=0.3):
+    return split_patients(items, label_of, patient_of or {}, test_share=share, seed=seed)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_metrics_agree_with_scikit_learn_under_weights(classes):
+    rng = np.random.default_rng(0)
+    truth = rng.integers(0, classes, 60)
+    scores = rng.dirichlet(np.ones(classes), 60).round(1)  # ties included
+    weights = np.stack([np.ones(60), rng.integers(0, 4, 60)]).astype(float)
+    for row, weight in enumerate(weights):
+        if classes == 2:
+            expected = roc_auc_score(truth, scores[:, 1], sample_weight=weight)
+        else:
+            expected = np.mean(
+                [roc_auc_score(truth == k, scores[:, k], sample_weight=weight) for k in range(classes)]
+            )
+        assert auroc(scores, truth, weights)[row] == pytest.approx(expected)
+        expected = balanced_accuracy_score(truth, scores.argmax(1), sample_weight=weight)
+        assert balanced_accuracy(scores, truth, weights)[row] == pytest.approx(expected)
+
+
+def test_a_draw_without_a_class_is_nan_and_left_out():
+    scores = np.array([[0.2, 0.8], [0.7, 0.3], [0.4, 0.6]])
+    weights = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 0]], float)
+    values = auroc(scores, np.array([1, 0, 1]), weights)
+    assert np.isnan(values).tolist() == [False, True, False]
+    assert interval(values).value == 1.0
+
+
+def test_draws_take_patients_whole():
+    group = np.array([5, 5, 9, 2, 2, 2])
+    draws = patient_draws(group, 200, seed=3)
+    assert draws[0].tolist() == [1] * 6
+    assert np.array_equal(draws[:, 0], draws[:, 1])
+    assert np.array_equal(draws[:, 3], draws[:, 5])
+    assert np.all(draws[1:, [0, 2, 3]].sum(1) == 3)
+
+
+def test_the_interval_covers_a_known_mean():
+    """A 95 % interval of a mean over 100 patients covers the truth about 95 times in 100."""
+    rng = np.random.default_rng(0)
+    covered = 0
+    for trial in range(200):
+        values = rng.normal(size=100)
+        draws = patient_draws(np.arange(100), 300, seed=trial)
+        known = interval((draws @ values) / draws.sum(1))
+        covered += known.low <= 0 <= known.high
+    assert 178 <= covered <= 198
+
+
+def test_no_patient_is_on_both_sides_and_untested_patients_are_pretrained_on():
+    patients = [f"p{n // 2}" for n in range(40)]
+    labels = ["1" if n % 3 == 0 else "0" for n in range(40)]
+    labels[5] = None
+    items, label_of = make(patients, labels)
+    found = split(items, label_of)
+    tested = {patients[row] for row in found.test}
+    assert tested
+    assert not tested & {patients[row] for row in found.pretrain}
+    assert {patients[row] for row in found.pretrain} | tested == set(patients)
+    assert set(found.train) <= set(found.pretrain)
+    assert 5 not in found.train
+
+
+def test_an_unlabelled_image_of_a_test_patient_is_not_pretrained_on():
+    items, label_of = make(
+        ["a", "a", "b", "b", "c", "c", "d", "d"], ["1", None, "1", None, "0", None, "0", None]
+    )
+    found = split(items, label_of, share=0.5)
+    for row in found.test:
+        assert row + 1 not in found.pretrain
+
+
+def test_one_patient_under_two_names_is_one_patient():
+    """The archive knows a and b, the label table says both are x; c is y, and so is another a."""
+    items = [item(0, "a"), item(1, "b"), item(2, "c"), item(3, "a"), item(4, "d")]
+    stated = {"000": "x", "001": "x", "002": "y", "003": "y"}
+    assert patient_groups(items, stated).tolist() == [0, 0, 0, 0, 1]
+    assert patient_groups(items, {}).tolist() == [0, 1, 2, 0, 3]
+
+
+def test_a_split_depends_on_content_and_seed_alone():
+    patients, labels = [f"p{n}" for n in range(30)], ["01"[n % 2] for n in range(30)]
+    items, label_of = make(patients, labels)
+    renamed = [item(n, f"other-{n}") for n in range(30)]
+    assert split(items, label_of).test.tolist() == split(renamed, label_of).test.tolist()
+    assert split(items, label_of, seed=2).test.tolist() != split(items, label_of).test.tolist()
+
+
+@given(st.integers(2, 12), st.integers(2, 12), st.floats(0.05, 0.9))
+def test_every_class_of_two_patients_is_trained_on_and_tested(zeros, ones, share):
+    labels = ["0"] * zeros + ["1"] * ones
+    items, label_of = make([f"p{n}" for n in range(len(labels))], labels)
+    found = split(items, label_of, share=share)
+    for rows in (found.train, found.test):
+        assert {labels[row] for row in rows} == {"0", "1"}
+
+
+def test_a_class_of_one_patient_is_only_trained_on():
+    items, label_of = make(["a", "b", "c"], ["0", "0", "1"])
+    assert 2 in split(items, label_of).train
+
+
+def test_smaller_shares_of_labels_are_parts_of_larger_ones_and_hold_every_class():
+    labels = ["1" if n % 4 == 0 else "0" for n in range(80)]
+    items, label_of = make([f"p{n}" for n in range(80)], labels)
+    found = split(items, label_of)
+    shares = [labelled_share(found, labels, share, seed=1) for share in (0.01, 0.1, 0.5, 1.0)]
+    for small, large in itertools.pairwise(shares):
+        assert set(small) <= set(large)
+        assert {labels[row] for row in small} == {"0", "1"}
+    assert set(shares[-1]) == set(found.train)

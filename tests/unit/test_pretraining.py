@@ -1,0 +1,171 @@
+import numpy as np
+import pytest
+import torch
+
+from hilum.client.evaluation.splits import Split
+from hilum.client.pretraining.checkpoint import LocalParts, load_state, save_state
+from hilum.client.pretraining.sampling import ShuffledEpochs
+from hilum.client.pretraining.schedule import learning_rate_factor
+from hilum.client.pretraining.site import pretrain_alone, site_round
+from hilum.client.site_data import SiteData
+from hilum.common.methods import build_method
+from hilum.common.methods.parts import get_federated
+from hilum.common.weights import apply_update
+
+METHODS = [{}, {"method": {"name": "simclr"}}]
+
+
+@pytest.fixture
+def data():
+    images = np.random.default_rng(0).integers(0, 65535, (20, 1, 20, 20)).astype(np.uint16)
+    rows, none = np.arange(20), np.zeros(0, np.int64)
+    return SiteData("site-0", images, (None,) * 20, Split(rows, none, none, rows), "content")
+
+
+class StopAt:
+    def __init__(self, step):
+        self.step = step
+
+    def advance(self, done, note=""):
+        if done == self.step:
+            raise KeyboardInterrupt
+
+
+def test_an_epoch_sees_every_image_once_in_batches_of_like_size():
+    sampler = ShuffledEpochs(np.arange(50), batch_size=16, accumulate=3, epochs=2)
+    steps = sampler.plan(1, "a", 1)
+    assert [len(step) for step in steps] == [3, 1, 3, 1]
+    first = np.concatenate([rows for step in steps[:2] for rows in step])
+    assert sorted(first) == list(range(50))
+    assert {len(rows) for step in steps for rows in step} <= {12, 13}
+
+
+def test_the_plan_depends_on_seed_site_and_round():
+    plans = [
+        ShuffledEpochs(np.arange(30), batch_size=30, accumulate=1, epochs=1).plan(*key)[0][0].tolist()
+        for key in [(1, "a", 1), (2, "a", 1), (1, "b", 1), (1, "a", 2), (1, "a", 1)]
+    ]
+    assert plans[0] == plans[4]
+    assert len({tuple(plan) for plan in plans}) == 4
+
+
+def test_the_rate_climbs_and_then_falls_to_zero_over_the_whole_study():
+    rates = [learning_rate_factor(done, 0.1) for done in np.linspace(0, 1, 101)]
+    assert rates[0] == 0
+    assert max(rates) == rates[10] == 1
+    assert rates[-1] == pytest.approx(0)
+    assert rates[55] == pytest.approx(0.5)
+    assert learning_rate_factor(0, 0) == 1
+
+
+@pytest.mark.parametrize("changes", METHODS)
+def test_a_round_that_is_killed_at_any_step_ends_with_the_same_bits(make_study, data, tmp_path, changes):
+    study = make_study(**changes, training={"batch_size": 5, "local_epochs": 2, "checkpoint_steps": 2})
+    base = get_federated(build_method(study))
+    whole = site_round(data, study, base, 1, tmp_path / "whole", device="cpu")
+    assert whole.outcome.steps == 8
+    for step in (1, 3, 7):
+        folder = tmp_path / f"killed-{step}"
+        with pytest.raises(KeyboardInterrupt):
+            site_round(data, study, base, 1, folder, device="cpu", progress=StopAt(step))
+        assert (folder / "step.pt").exists() is (step >= 2)
+        again = site_round(data, study, base, 1, folder, device="cpu")
+        assert again.update.tobytes() == whole.update.tobytes()
+        assert again.outcome.loss == whole.outcome.loss
+        assert not (folder / "step.pt").exists()
+
+
+def test_accumulated_micro_batches_make_one_step_of_their_mean(make_study, data, tmp_path):
+    one = make_study(training={"batch_size": 20, "gradient_clip": 1e9})
+    four = make_study(training={"batch_size": 5, "accumulate": 4, "gradient_clip": 1e9})
+    base = get_federated(build_method(one))
+    outcomes = [
+        site_round(data, s, base, 1, tmp_path / str(n), device="cpu").outcome
+        for n, s in enumerate((one, four))
+    ]
+    assert [o.steps for o in outcomes] == [1, 1]
+    assert outcomes[0].loss == pytest.approx(outcomes[1].loss, rel=0.2)
+
+
+def test_a_checkpoint_of_other_weights_or_images_is_not_taken_up(make_study, data, tmp_path):
+    study = make_study(training={"batch_size": 5, "checkpoint_steps": 1})
+    base = get_federated(build_method(study))
+    other = apply_update(base, np.full_like(base, 0.01))
+    with pytest.raises(KeyboardInterrupt):
+        site_round(data, study, base, 1, tmp_path / "a", device="cpu", progress=StopAt(2))
+    found = site_round(data, study, other, 1, tmp_path / "a", device="cpu")
+    fresh = site_round(data, study, other, 1, tmp_path / "b", device="cpu")
+    assert found.update.tobytes() == fresh.update.tobytes()
+
+
+def test_asking_for_a_round_twice_gives_the_same_update(make_study, data, tmp_path):
+    """The server may lose a round: local parts always start from those of the round before."""
+    study = make_study(method={"name": "simclr"})
+    base = get_federated(build_method(study))
+    first = site_round(data, study, base, 1, tmp_path, device="cpu")
+    base = apply_update(base, first.update)
+    second = site_round(data, study, base, 2, tmp_path, device="cpu")
+    again = site_round(data, study, base, 2, tmp_path, device="cpu")
+    assert second.update.tobytes() == again.update.tobytes()
+    without = site_round(data, study, base, 2, tmp_path / "elsewhere", device="cpu")
+    assert without.update.tobytes() != second.update.tobytes(), "the projection head of round 1 matters"
+
+
+def test_pretraining_alone_goes_on_from_its_last_round(make_study, data, tmp_path):
+    study = make_study(federation={"rounds": 3})
+    whole = pretrain_alone(data, study, tmp_path / "whole", device="cpu")
+    with pytest.raises(KeyboardInterrupt):
+        pretrain_alone(data, study, tmp_path / "cut", device="cpu", progress=StopAt(2))
+    assert pretrain_alone(data, study, tmp_path / "cut", device="cpu").tobytes() == whole.tobytes()
+
+
+def test_the_updates_norm_can_be_bounded(make_study, data, tmp_path):
+    study = make_study(privacy={"max_update_norm": 0.05})
+    sent = site_round(data, study, get_federated(build_method(study)), 1, tmp_path, device="cpu")
+    assert 0.049 < np.linalg.norm(sent.update.astype(float)) <= 0.05
+
+
+def test_a_damaged_checkpoint_counts_as_none(tmp_path):
+    save_state(tmp_path / "a.pt", {"x": torch.ones(3), "n": 1})
+    assert load_state(tmp_path / "a.pt")["n"] == 1
+    content = bytearray((tmp_path / "a.pt").read_bytes())
+    content[-1] ^= 1
+    (tmp_path / "a.pt").write_bytes(content)
+    assert load_state(tmp_path / "a.pt") is None
+    assert load_state(tmp_path / "none.pt") is None
+
+
+def test_local_parts_keep_two_rounds_and_pass_over_a_damaged_one(tmp_path):
+    parts = LocalParts(tmp_path)
+    for number in (1, 2, 3):
+        parts.save(number, {"x": torch.tensor([float(number)])})
+    assert len(list(tmp_path.iterdir())) == 2
+    assert parts.before(4)["x"].item() == 3
+    assert parts.before(3)["x"].item() == 2
+    (tmp_path / "local-000003.pt").write_bytes(b"damaged")
+    assert parts.before(4)["x"].item() == 2
+    assert parts.before(1) is None
+
+
+def test_local_parts_of_an_earlier_run_at_the_same_place_go(tmp_path):
+    parts = LocalParts(tmp_path)
+    for number in (7, 8, 1, 2):
+        parts.save(number, {"x": torch.tensor([float(number)])})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["local-000001.pt", "local-000002.pt"]
+
+
+def test_a_site_that_missed_rounds_starts_from_its_last_one_however_often_it_is_asked(tmp_path):
+    parts = LocalParts(tmp_path)
+    for number in (3, 6, 6):
+        parts.save(number, {"x": torch.tensor([float(number)])})
+        assert parts.before(6)["x"].item() == 3
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("changes", METHODS)
+def test_a_round_runs_on_a_gpu_in_bf16(make_study, data, tmp_path, changes):
+    study = make_study(**changes)
+    sent = site_round(data, study, get_federated(build_method(study)), 1, tmp_path, device="cuda")
+    assert np.isfinite(sent.update).all()
+    assert np.isfinite(sent.outcome.loss)

@@ -1,0 +1,123 @@
+import json
+import tomllib
+
+import numpy as np
+import pytest
+
+from hilum.common.config import parse_study
+from hilum.common.errors import DamagedError, RunError
+from hilum.common.export import Made, read_encoder, write_encoder
+from hilum.common.methods import build_method
+from hilum.common.methods.parts import federated_manifest, get_federated
+from hilum.common.weights import Manifest, sha256_of
+from hilum.server.app import check_run_name
+from hilum.server.federation.store import Progressed, RoundRecord, RunStore
+
+MANIFEST = Manifest((("a", (2, 2)), ("b", (3,))))
+
+
+def progressed(rounds):
+    record = [
+        RoundRecord(n + 1, 1.0, 7, 7, {"site-0": {"loss": 1.0, "examples": 3}}, {}, 0.5)
+        for n in range(rounds)
+    ]
+    return Progressed(np.arange(7, dtype=np.float32) + rounds, tuple(record))
+
+
+@pytest.fixture
+def store(make_study, tmp_path):
+    made = RunStore.open(tmp_path / "run", make_study(), resume=False)
+    for rounds in (1, 2, 3):
+        made.save(progressed(rounds), MANIFEST)
+    return made
+
+
+def test_a_checkpoint_comes_back_bit_for_bit_and_two_are_kept(store):
+    loaded = store.load(MANIFEST)
+    assert loaded.weights.tobytes() == progressed(3).weights.tobytes()
+    assert loaded.rounds == progressed(3).rounds
+    assert len(list((store.folder / "checkpoints").iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[:-1], lambda c: c[:-4] + b"\0\0\0\x41", lambda c: b"", lambda c: b"x" * len(c)]
+)
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(store, damage):
+    newest = store.folder / "checkpoints" / "round-000003.safetensors"
+    newest.write_bytes(damage(newest.read_bytes()))
+    assert len(store.load(MANIFEST).rounds) == 2
+    assert len((store.folder / "rounds.jsonl").read_text().splitlines()) == 2
+
+
+def test_when_all_are_damaged_it_says_so(store):
+    for path in (store.folder / "checkpoints").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DamagedError, match="every checkpoint of this run is damaged"):
+        store.load(MANIFEST)
+
+
+def test_a_run_directory_is_used_once_or_resumed(make_study, tmp_path):
+    study = make_study()
+    first = RunStore.open(tmp_path / "run", study, resume=False)
+    with pytest.raises(RunError, match="holds another run"):
+        RunStore.open(tmp_path / "run", study, resume=False)
+    assert RunStore.open(tmp_path / "run", study, resume=True).run_id == first.run_id
+    with pytest.raises(RunError, match="a run of another study"):
+        RunStore.open(tmp_path / "run", make_study(study={"seed": 12}), resume=True)
+    with pytest.raises(RunError, match="no run to resume"):
+        RunStore.open(tmp_path / "new", study, resume=True)
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("")
+    with pytest.raises(RunError, match="not empty"):
+        RunStore.open(tmp_path / "full", study, resume=False)
+    with pytest.raises(RunError, match="is a file"):
+        RunStore.open(tmp_path / "full" / "x", study, resume=False)
+
+
+def test_the_resolved_study_is_stored(store, make_study):
+    assert parse_study(tomllib.loads((store.folder / "study.resolved.toml").read_text())) == make_study()
+
+
+def test_two_runs_never_share_local_state(make_study, tmp_path):
+    ids = {
+        RunStore.open(tmp_path / n, s, resume=False).run_id
+        for n, s in [("a", make_study()), ("b", make_study())]
+    }
+    assert len(ids) == 2
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "x" * 65])
+def test_a_runs_name_leads_nowhere_else(name):
+    with pytest.raises(RunError, match="a run's name"):
+        check_run_name(name)
+
+
+@pytest.fixture
+def exported(make_study, tmp_path):
+    study = make_study()
+    method = build_method(study)
+    write_encoder(tmp_path / "encoder", study, federated_manifest(method), get_federated(method), Made(2, 3))
+    return study, tmp_path / "encoder"
+
+
+def test_an_exported_encoder_is_read_back_and_its_hash_is_over_its_tensors(exported):
+    study, folder = exported
+    files = read_encoder(folder, study)
+    facts = json.loads((folder / "manifest.json").read_text())
+    assert files.sha256 == facts["encoder_sha256"] == sha256_of(files.weights)
+    assert {tensor["name"] for tensor in facts["tensors"]} == set(build_method(study).encoder.state_dict())
+    assert files.sha256 in (folder / "MODEL_CARD.md").read_text()
+
+
+def test_an_encoder_that_was_changed_or_made_otherwise_is_refused(exported, make_study, tmp_path):
+    study, folder = exported
+    with pytest.raises(RunError, match=r"another \[data\]"):
+        read_encoder(folder, make_study(data={"image_size": 24}))
+    with pytest.raises(RunError, match="no encoder in this folder"):
+        read_encoder(tmp_path, study)
+    content = bytearray((folder / "model.safetensors").read_bytes())
+    content[-2] ^= 1
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(DamagedError, match="does not have the SHA-256"):
+        read_encoder(folder, study)

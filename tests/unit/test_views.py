@@ -1,0 +1,101 @@
+import numpy as np
+import pytest
+import torch
+
+from hilum.client.views import Viewer, operations, to_unit
+from hilum.common.config.study import DataSection
+from hilum.common.methods import ViewPlan
+
+CPU = torch.device("cpu")
+
+
+def centred(count, dims):
+    return torch.zeros(count, dims)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_crop_of_everything_is_the_image(dims):
+    images = torch.rand(3, 1, *[10] * dims)
+    out = operations.crop_and_rotate(images, torch.ones(3), centred(3, dims), torch.zeros(3), 10)
+    assert torch.allclose(out, images, atol=1e-5)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+def test_a_corner_crop_shows_that_corner(dims):
+    images = torch.rand(1, 1, *[8] * dims)
+    out = operations.crop_and_rotate(images, torch.tensor([0.5]), -torch.ones(1, dims), torch.zeros(1), 4)
+    corner = (slice(None), slice(None), *[slice(0, 4)] * dims)
+    assert torch.allclose(out, images[corner], atol=1e-5)
+
+
+def test_a_quarter_turn_turns_the_image():
+    images = torch.rand(1, 1, 6, 6)
+    out = operations.crop_and_rotate(images, torch.ones(1), centred(1, 2), torch.tensor([torch.pi / 2]), 6)
+    assert torch.allclose(out, images.rot90(1, (2, 3)), atol=1e-4)
+
+
+def test_gamma_and_contrast_by_hand():
+    images = torch.tensor([0.25, 0.75]).view(1, 1, 1, 2)
+    assert torch.allclose(operations.adjust_gamma(images, torch.tensor([2.0])), images**2)
+    assert operations.adjust_contrast(images, torch.tensor([0.5])).flatten().tolist() == [0.375, 0.625]
+
+
+def test_blur_keeps_the_sum_inside_and_zero_sigma_keeps_the_image():
+    spot = torch.zeros(2, 1, 11, 11)
+    spot[:, :, 5, 5] = 1
+    out = operations.blur(spot, torch.tensor([0.0, 1.0]), radius=3)
+    assert torch.allclose(out[0], spot[0])
+    assert out[1].sum() == pytest.approx(1, abs=1e-5)
+    assert out[1, 0, 5, 5] < 0.2
+
+
+def test_a_bias_field_is_smooth_and_bounded():
+    flat = torch.full((1, 1, 16, 16), 0.5)
+    out = operations.apply_bias_field(flat, torch.tensor([[0.3, 0.0, 0.0, 0.0]]))[0, 0]
+    assert torch.allclose(out[:, 0], out[:, -1])
+    assert out[0, 0] == pytest.approx(0.5 * np.exp(-0.3), abs=1e-3)
+
+
+@pytest.mark.parametrize("modality", ["radiograph", "ct", "mr"])
+@pytest.mark.parametrize("strength", ["crop", "strong"])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_views_have_the_studys_size_and_stay_in_range_and_repeat(modality, strength, dims):
+    data = DataSection(modality=modality, dims=dims, image_size=16)
+    viewer = Viewer(data, ViewPlan(2, strength))
+    images = torch.rand(3, 1, *[data.store_size] * dims)
+    views, again = (viewer(images, torch.Generator().manual_seed(4)) for _ in range(2))
+    other = viewer(images, torch.Generator().manual_seed(5))
+    assert views.shape == (3, 2, 1, *[16] * dims)
+    assert views.min() >= 0
+    assert views.max() <= 1
+    assert torch.equal(views, again)
+    assert not torch.equal(views, other)
+    assert not torch.equal(views[:, 0], views[:, 1])
+    assert viewer.whole(images).shape == (3, 1, *[16] * dims)
+
+
+def test_a_view_of_a_radiograph_is_never_mirrored():
+    """The heart's side is a finding: brightness on the left stays on the left."""
+    data = DataSection(modality="radiograph", image_size=16)
+    images = torch.zeros(64, 1, 20, 20)
+    images[..., :10] = 1
+    views = Viewer(data, ViewPlan(1, "strong"))(images, torch.Generator().manual_seed(0))[:, 0]
+    left, right = views[..., :8].mean((1, 2, 3)), views[..., 8:].mean((1, 2, 3))
+    assert torch.all(left >= right)
+
+
+def test_stored_values_come_back_on_the_unit_scale():
+    rows = np.array([[0, 1, 32767, 32768, 65535]], np.uint16)
+    assert torch.allclose(to_unit(rows, CPU), torch.from_numpy(rows.astype(np.float32)) / 65535)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_views_on_a_gpu_are_those_of_the_cpu():
+    data = DataSection(modality="radiograph", image_size=32)
+    viewer = Viewer(data, ViewPlan(2, "strong"))
+    images = torch.rand(4, 1, 40, 40)
+    one, other = (
+        viewer(images.to(device), torch.Generator().manual_seed(1)).cpu() for device in ("cpu", "cuda")
+    )
+    assert torch.allclose(one, other, atol=1e-4)
