@@ -25,6 +25,15 @@ class Reason(StrEnum):
     DUPLICATE_POSITION = "duplicate_slice_position"
     IRREGULAR_SPACING = "irregular_slice_spacing"
     TILTED = "tilted_series"
+    MULTIPLE_TIMES = "several_time_points_not_told_apart"
+    LYING_GEOMETRY = "geometry_contradicts_itself"
+    UNSUPPORTED_MULTIFRAME = "unsupported_multi_frame"
+    UNSUPPORTED_MOSAIC = "unsupported_mosaic"
+    TOO_LARGE = "too_large"
+    DECODER_DIED = "decoder_died"
+    DECODER_TIMEOUT = "decoder_timeout"
+    BURNED_IN_TEXT = "quarantined_possible_text"
+    DROPPED = "dropped_at_site"
 
 
 EXPLAINED = {
@@ -47,6 +56,15 @@ EXPLAINED = {
     Reason.DUPLICATE_POSITION: "two slices of the series lie at one position",
     Reason.IRREGULAR_SPACING: "the distance between slices changes, or one is missing",
     Reason.TILTED: "the slices are not stacked along their normal",
+    Reason.MULTIPLE_TIMES: "several images lie at each position and nothing tells them apart",
+    Reason.LYING_GEOMETRY: "positions, orientations or spacings contradict one another",
+    Reason.UNSUPPORTED_MULTIFRAME: "a multi-frame object whose frames have no place in the patient",
+    Reason.UNSUPPORTED_MOSAIC: "a mosaic whose private header could not be understood",
+    Reason.TOO_LARGE: "decoding it would take more memory than a file is given",
+    Reason.DECODER_DIED: "the decoder crashed on it",
+    Reason.DECODER_TIMEOUT: "the decoder did not finish in time",
+    Reason.BURNED_IN_TEXT: "in quarantine: text may be burned into the pixels",
+    Reason.DROPPED: "dropped from quarantine at the site",
 }
 
 

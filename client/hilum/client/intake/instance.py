@@ -1,0 +1,161 @@
+"""What intake knows of one file before it decodes a pixel: typed facts, and nothing else of the data set.
+
+The identifiers are for grouping in memory and never shown. Axes are LPS: x to the patient's left, y to the back, z to
+the head. Attributes are named as in DICOM PS3.6; their meaning is in PS3.3 sections C.7.6 (images) and C.11 (look-up
+tables).
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+Family = Literal[
+    "radiograph", "mammogram", "ct", "mr", "pet", "ultrasound", "angiogram", "photograph", "secondary"
+]
+"""What made the image. `secondary` is a secondary capture: it may be anything, a screen save among them."""
+
+STACKED_FAMILIES: frozenset[Family] = frozenset({"ct", "mr", "pet"})
+"""The families whose slices make volumes."""
+
+
+@dataclass(frozen=True)
+class PixelFormat:
+    """How pixels are stored (PS3.3 section C.7.6.3).
+
+    Attributes:
+        syntax: Transfer syntax UID (0002,0010).
+        photometric: Photometric interpretation, upper case, as the file states it.
+        planar: True where colour planes follow one another instead of pixels.
+    """
+
+    syntax: str
+    rows: int
+    columns: int
+    frames: int
+    samples: int
+    photometric: str
+    planar: bool
+    bits_allocated: int
+    bits_stored: int
+    high_bit: int
+    signed: bool
+
+
+@dataclass(frozen=True)
+class Window:
+    """A VOI window (PS3.3 section C.11.2.1.2)."""
+
+    center: float
+    width: float
+    function: Literal["LINEAR", "LINEAR_EXACT", "SIGMOID"]
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What tells frames at one place apart: echo, phase, coil, time, ... None or empty where the file says nothing.
+
+    Attributes:
+        component: Of complex MR data: `M`, `P`, `R`, `I` or empty.
+        temporal_position: Temporal position identifier or index (0020,0100), (0020,9128).
+        acquisition_time_s: Seconds after midnight.
+        stack: Stack identifier of an enhanced object (0020,9056).
+    """
+
+    vendor: str = ""
+    image_type: tuple[str, ...] = ()
+    component: str = ""
+    coil: str = field(default="", repr=False)
+    echo_number: int | None = None
+    echo_time_ms: float | None = None
+    repetition_time_ms: float | None = None
+    inversion_time_ms: float | None = None
+    flip_angle_deg: float | None = None
+    b_value: float | None = None
+    gradient: tuple[float, ...] | None = None
+    temporal_position: float | None = None
+    trigger_time_ms: float | None = None
+    acquisition_number: int | None = None
+    acquisition_time_s: float | None = field(default=None, repr=False)
+    instance_number: int | None = None
+    stack: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One plane of an instance: where it lies, and how its stored values become values with units.
+
+    Attributes:
+        index: Which frame of the file, from 0.
+        spacing_mm: Distance between rows and between columns, or None.
+        thickness_mm: Nominal slice thickness (0018,0050), or None.
+        position_mm: LPS position of the first voxel's centre, or None.
+        orientation: Direction cosines of a row and of a column, or None.
+        slope: Modality rescale (PS3.3 section C.11.1); a frame of an enhanced object has its own.
+    """
+
+    index: int
+    spacing_mm: tuple[float, float] | None = None
+    thickness_mm: float | None = None
+    position_mm: tuple[float, float, float] | None = None
+    orientation: tuple[float, ...] | None = None
+    slope: float = 1.0
+    intercept: float = 0.0
+    window: Window | None = None
+    contrast: Contrast = Contrast()
+
+
+@dataclass(frozen=True)
+class Region:
+    """A calibrated part of an ultrasound image (PS3.3 section C.8.5.5), in pixels, both ends inside.
+
+    Attributes:
+        spacing_mm: Distance between rows and between columns, or None where the region is no plane of space.
+    """
+
+    row_first: int
+    column_first: int
+    row_last: int
+    column_last: int
+    spacing_mm: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One file's technical facts.
+
+    Attributes:
+        patient_id: Falls back to the study where the file has none.
+        frame_of_reference: Frame of reference UID, or empty.
+        image_type: Upper case.
+        padding: Lowest and highest stored value that means "no data", or None.
+        inverted: MONOCHROME1, low values bright.
+        has_lut: A modality LUT or palette stands in the data set, so the whole of it is needed to decode.
+        mosaic: A Siemens mosaic: many slices tiled into one plane.
+        regions: Of ultrasound; empty elsewhere.
+        frame_time_ms: Of a cine; None elsewhere.
+    """
+
+    sop_uid: str = field(repr=False)
+    series_uid: str = field(repr=False)
+    study_uid: str = field(repr=False)
+    patient_id: str = field(repr=False)
+    frame_of_reference: str = field(repr=False)
+    sop_class: str
+    family: Family
+    image_type: tuple[str, ...]
+    pixels: PixelFormat
+    frames: tuple[Frame, ...]
+    padding: tuple[int, int] | None = None
+    has_lut: bool = False
+    mosaic: bool = False
+    regions: tuple[Region, ...] = ()
+    frame_time_ms: float | None = None
+
+    @property
+    def inverted(self) -> bool:
+        """Whether low values are bright."""
+        return self.pixels.photometric == "MONOCHROME1"
+
+    @property
+    def localizer(self) -> bool:
+        """Whether the file says that it is a scout image."""
+        return "LOCALIZER" in self.image_type
