@@ -1,7 +1,9 @@
 """The server's side against client apps that misbehave, on the in-process grid."""
 
+import gc
 import threading
 import time
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -254,6 +256,30 @@ def test_a_silent_site_is_dropped_at_the_deadline(make_study, tmp_path, monkeypa
         release.set()
     assert sorted(admitted) == ["site-1", "site-2"]
     assert done.rounds[0].failures == {"site-0": "lost: no answer within 60 s"}
+
+
+def test_memory_does_not_grow_with_the_number_of_sites(make_study, tmp_path):
+    """Replies are let go one by one, without the garbage collector, which comes when it likes."""
+    names = tuple(f"site-{n}" for n in range(12))
+    EXAMPLES.update(dict.fromkeys(names[3:], 10))
+    most = {}
+    for count in (3, 12):
+        study = make_study(federation={"rounds": 1, "sites": count})
+        store = RunStore.open(tmp_path / str(count), study, resume=False)
+        with InProcessGrid(make_client(names=names), nodes=count, workers=1) as grid:
+            sites = gather(grid, study, store.run_id, PACE)
+            gc.collect()
+            gc.disable()
+            tracemalloc.start()
+            try:
+                done = run_rounds(grid, study, sites, store, PACE, Quiet(), lambda record: None)
+                most[count] = tracemalloc.get_traced_memory()[1] / done.weights.nbytes
+            finally:
+                tracemalloc.stop()
+                gc.enable()
+    for name in names[3:]:
+        del EXAMPLES[name]
+    assert most[12] < most[3] + 3, most
 
 
 def test_two_sites_of_one_name_are_refused(make_study):
