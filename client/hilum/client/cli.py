@@ -110,7 +110,7 @@ def evaluate(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune and measure an encoder on this site's labels, beside the floors."""
+    """Fine-tune and measure an encoder on this site's labels, beside the floors. Its rows are named `federated`."""
     from hilum.client.evaluation.protocol import combinations_count, evaluate_site
     from hilum.client.pretraining.device import make_fabric
     from hilum.client.site_data import open_site
