@@ -30,6 +30,7 @@ test-all: install
 bench: install
 	$(BIN)/python benchmarks/federation.py
 	$(BIN)/python benchmarks/training.py
+	$(BIN)/python benchmarks/simulation.py
 
 format: install
 	$(BIN)/ruff check --fix .

@@ -5,15 +5,15 @@
 Ratios are medians over interleaved repetitions in this one run; absolutes are for orientation.
 """
 
-import resource
-import statistics
-import time
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterable
 
 import numpy as np
+import numpy.typing as npt
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
+from timing import median_s
 
 from hilum.common import records
 from hilum.common.config import parse_study
@@ -21,19 +21,18 @@ from hilum.server.federation.accumulator import FixedPointMean
 from hilum.server.federation.exchange import exchange
 from hilum.simulations.grid import InProcessGrid
 
-SITES, VALUES, REPEATS = 8, 5_600_000, 5  # a ViT-Tiny MAE
+SITES, VALUES = 8, 5_600_000  # a ViT-Tiny MAE
 VIRTUAL_SITES = 128
 
 
-def median_s(*work: Callable[[], object]) -> list[float]:
-    """Median seconds of each function, taken in turn."""
-    times: list[list[float]] = [[] for _ in work]
-    for _ in range(REPEATS):
-        for index, one in enumerate(work):
-            started = time.perf_counter()
-            one()
-            times[index].append(time.perf_counter() - started)
-    return [statistics.median(taken) for taken in times]
+def peak_bytes(work: Callable[[], object]) -> int:
+    """Most memory that Python and NumPy held at once during `work`."""
+    tracemalloc.start()
+    try:
+        work()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def aggregation() -> None:
@@ -41,16 +40,16 @@ def aggregation() -> None:
     rng = np.random.default_rng(0)
     updates = [rng.normal(0, 1e-3, VALUES).astype(np.float32) for _ in range(SITES)]
 
+    def reply_with(update: npt.NDArray[np.float32]) -> RecordDict:
+        return RecordDict({"a": ArrayRecord([update]), "m": MetricRecord({"num-examples": 100})})
+
     def ours() -> None:
         mean = FixedPointMean(VALUES, 10_000 * SITES)
         for update in updates:
             mean.add(update, 100)
         mean.mean()
 
-    replies = [
-        RecordDict({"a": ArrayRecord([update]), "m": MetricRecord({"num-examples": 100})})
-        for update in updates
-    ]
+    replies = [reply_with(update) for update in updates]
 
     def flower() -> None:
         aggregate_arrayrecords(replies, "num-examples")
@@ -66,7 +65,23 @@ def aggregation() -> None:
     print(
         f"  ratio {theirs / mine:.2f}x (above 1: ours is faster); a bare copy takes {limit * 1e3:.0f} ms, {limit / mine:.0%} of ours"
     )
-    print(f"  held at once: ours {8 / 4:.0f}x the model and one update, FedAvg {SITES + 1}x the model")
+    size = updates[0].nbytes
+    streamed = peak_bytes(lambda: _stream(reply_with(update) for update in updates))
+    held = peak_bytes(
+        lambda: aggregate_arrayrecords([reply_with(update) for update in updates], "num-examples")
+    )
+    print(
+        f"  most held at once, replies included: ours {streamed / size:.1f}x the model, FedAvg {held / size:.1f}x"
+    )
+
+
+def _stream(replies: Iterable[RecordDict]) -> None:
+    """Take each reply as it comes and let it go, as the round loop does."""
+    mean = FixedPointMean(VALUES, 10_000 * SITES)
+    for reply in replies:
+        [array] = reply.array_records["a"].to_numpy_ndarrays()
+        mean.add(array, 100)
+    mean.mean()
 
 
 def engine() -> None:
@@ -100,5 +115,3 @@ def engine() -> None:
 if __name__ == "__main__":
     aggregation()
     engine()
-    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    print(f"peak memory of this benchmark: {peak_mb:.0f} MB")

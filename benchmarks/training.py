@@ -5,36 +5,21 @@
 Ratios are medians over interleaved repetitions in this one run; absolutes are for orientation.
 """
 
-import statistics
-import time
-from collections.abc import Callable
-
 import torch
+from timing import median_s
 
 from hilum.client.pretraining.device import make_fabric
 from hilum.client.views import Viewer
 from hilum.common.config import parse_study
 from hilum.common.methods import ViewPlan, build_method
 
-BATCH, REPEATS = 32, 5
+BATCH = 32
 TABLE = {
     "study": {"name": "bench"},
     "data": {"modality": "radiograph", "image_size": 64},
     "encoder": {"name": "vit", "size": "tiny", "patch_size": 8},
     "method": {"name": "mae"},
 }
-
-
-def median_s(*work: Callable[[], object]) -> list[float]:
-    """Median seconds of each function, taken in turn, after one warm-up."""
-    times: list[list[float]] = [[] for _ in work]
-    for repeat in range(REPEATS + 1):
-        for index, one in enumerate(work):
-            started = time.perf_counter()
-            one()
-            if repeat:
-                times[index].append(time.perf_counter() - started)
-    return [statistics.median(taken) for taken in times]
 
 
 def views() -> None:
@@ -44,7 +29,7 @@ def views() -> None:
     images = torch.rand(BATCH, 1, 80, 80)
     rng = torch.Generator().manual_seed(0)
     batched, single = median_s(
-        lambda: viewer(images, rng), lambda: [viewer(image[None], rng) for image in images]
+        lambda: viewer(images, rng), lambda: [viewer(image[None], rng) for image in images], warm_up=True
     )
     print(
         f"strong views of 64 px: {2 * BATCH / batched:.0f}/s batched, {2 * BATCH / single:.0f}/s one by one"
@@ -67,7 +52,7 @@ def masked_encoding() -> None:
     def whole() -> None:
         method.encoder(images[:, 0]).mean().backward()
 
-    ours, full = median_s(masked, whole)
+    ours, full = median_s(masked, whole, warm_up=True)
     print(f"MAE step, ViT-Tiny/8, 64 px, one thread: {BATCH / ours:.0f} images/s")
     print(
         f"  a step of the encoder alone on all patches: {BATCH / full:.0f} images/s, ratio {full / ours:.1f}x"

@@ -3,16 +3,19 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import pydicom
 import pytest
+import typer
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
+from hilum.common.cli import build
 from hilum.common.config import StudyConfig, parse_study
 from hilum.common.quiet import close_outbound
 
@@ -77,7 +80,9 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_hilum(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
     """Run the real command line in a process of its own, with a state folder of its own."""
 
-    def run(*words: object, timeout_s: float = 300) -> subprocess.CompletedProcess[str]:
+    def run(
+        *words: object, before: Sequence[str] = (), timeout_s: float = 300
+    ) -> subprocess.CompletedProcess[str]:
         hilum = Path(sys.executable).parent / "hilum"
         environment = {
             **os.environ,
@@ -86,7 +91,7 @@ def run_hilum(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]
             "NO_COLOR": "1",
         }
         return subprocess.run(
-            [str(hilum), *map(str, words)],
+            [*before, str(hilum), *map(str, words)],
             capture_output=True,
             text=True,
             timeout=timeout_s,
@@ -187,6 +192,20 @@ def write_series() -> Callable[..., list[Dataset]]:
         ]
 
     return write
+
+
+@pytest.fixture(scope="session")
+def commands() -> dict[str, click.Command]:
+    """Every command of the command line by its full name."""
+
+    def walk(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
+        inner = getattr(command, "commands", None)
+        if not inner:
+            yield name, command
+        for word, one in (inner or {}).items():
+            yield from walk(one, f"{name} {word}")
+
+    return dict(walk(typer.main.get_command(build()), "hilum"))
 
 
 @pytest.fixture(scope="session")

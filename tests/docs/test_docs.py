@@ -7,25 +7,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 
 from hilum.client.intake.reasons import EXPLAINED, Reason
-from hilum.common.cli import build
 from hilum.common.config import load_study
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-
-
-def commands():
-    def walk(command, path):
-        if getattr(command, "commands", None):
-            for name, inner in command.commands.items():
-                yield from walk(inner, [*path, name])
-        else:
-            yield " ".join(path), command
-
-    return dict(walk(typer.main.get_command(build()), ["hilum"]))
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if "```bash" in p.read_text()], ids=lambda p: p.name)
@@ -39,8 +26,7 @@ def test_bash_blocks_run_as_they_stand(page, tmp_path):
         assert done.returncode == 0, done.stderr
 
 
-def test_every_command_in_the_texts_exists_with_its_options():
-    known = commands()
+def test_every_command_in_the_texts_exists_with_its_options(commands):
     for page in PAGES:
         for line in re.findall(
             r"(?:^|`| )(hilum (?:site|admin|study) [a-z-]+[^`#\n]*|hilum (?:simulate|phantom|report) [^`#\n]*)",
@@ -49,16 +35,16 @@ def test_every_command_in_the_texts_exists_with_its_options():
         ):
             words = line.split()
             name = " ".join(words[:3]) if words[1] in ("site", "admin", "study") else " ".join(words[:2])
-            assert name in known, f"{page.name}: {line}"
-            options = {option for parameter in known[name].params for option in parameter.opts}
+            assert name in commands, f"{page.name}: {line}"
+            options = {option for parameter in commands[name].params for option in parameter.opts}
             for word in words:
                 if word.startswith("--") and word.strip("-"):
                     assert word in options, f"{page.name}: {line}"
 
 
-def test_every_command_is_in_the_reference():
+def test_every_command_is_in_the_reference(commands):
     text = (ROOT / "docs" / "reference" / "commands.md").read_text()
-    for name in commands():
+    for name in commands:
         assert f"`{name}" in text, name
 
 

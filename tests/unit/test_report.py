@@ -28,19 +28,19 @@ def results(*comparisons):
     [
         (
             [comparison("raw", 0.1, 0.3), comparison("random", 0.01, 0.2)],
-            "beats a random encoder and regression on raw pixels, each beyond doubt",
+            "beats a random encoder and regression on raw pixels, each significantly",
         ),
         (
             [comparison("raw", -0.1, 0.3), comparison("random", 0.01, 0.2)],
-            "beats a random encoder beyond doubt somewhere, but not regression on raw pixels",
+            "beats a random encoder significantly somewhere, but not regression on raw pixels",
         ),
         (
             [comparison("raw", -0.1, 0.3)],
-            "No site shows beyond doubt that the federated encoder beats regression on raw pixels",
+            "At no site does the federated encoder significantly beat regression on raw pixels",
         ),
         (
             [comparison("raw", 0.1, 0.3), comparison("raw", -0.3, -0.1, "site-1")],
-            "beyond doubt worse than regression on raw pixels at 1 of 2 sites",
+            "significantly worse than regression on raw pixels at 1 of 2 sites",
         ),
         ([comparison("centralised", 0.1, 0.2)], "compared with no floor"),
         ([], "No encoder was evaluated"),

@@ -97,6 +97,15 @@ def test_the_mean_of_one_update_is_that_update(before, after, weight):
     assert apply_update(before, mean.mean()).tobytes() == apply_update(before, update).tobytes()
 
 
+def test_an_update_knows_one_zero():
+    tiny = np.float32([-(2.0**-52), -0.0, 0.0])
+    update = difference(tiny, np.float32([-0.0, 0.0, -0.0]))
+    limited = limit_norm(np.float32([3.0, -(2.0**-40)]), 1.0)
+    assert update.tolist() == [0, 0, 0]
+    assert limited[1] == 0
+    assert not np.signbit(np.concatenate([update, limited])).any()
+
+
 def test_a_mean_by_hand():
     mean = FixedPointMean(2, 4)
     mean.add(np.float32([1.0, -2.0]), 1)

@@ -12,8 +12,8 @@ from hilum.common.progress import progress_bar
 
 app = typer.Typer(no_args_is_help=True, help="For the site engineer: index, train and take part.")
 
-Study = Annotated[Path, typer.Argument(help="The study file.")]
-SiteFile = Annotated[Path, typer.Argument(help="The site file.")]
+Study = Annotated[Path, typer.Argument(help="The study file.", readable=False)]
+SiteFile = Annotated[Path, typer.Argument(help="The site file.", readable=False)]
 
 
 def register(root: typer.Typer) -> None:
@@ -23,7 +23,9 @@ def register(root: typer.Typer) -> None:
 
 @app.command()
 def index(
-    folder: Annotated[Path, typer.Argument(help="The folder of DICOM files; it is only read.")],
+    folder: Annotated[
+        Path, typer.Argument(help="The folder of DICOM files; it is only read.", readable=False)
+    ],
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
@@ -66,7 +68,9 @@ def status(home: Home = None, as_json: AsJson = False) -> None:
 def pretrain(
     study: Study,
     site: SiteFile,
-    out: Annotated[Path, typer.Option("--out", help="Where to write the encoder; new or empty.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="Where to write the encoder; new or empty.", readable=False)
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Pre-train alone, with the study's whole schedule. A killed call goes on where it was."""
@@ -101,10 +105,12 @@ def pretrain(
 def evaluate(
     study: Study,
     site: SiteFile,
-    encoder: Annotated[Path, typer.Option("--encoder", help="The `encoder` folder of a run.")],
+    encoder: Annotated[
+        Path, typer.Option("--encoder", help="The `encoder` folder of a run.", readable=False)
+    ],
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune and measure an encoder on this site's labels, beside the floors."""
+    """Fine-tune and measure an encoder on this site's labels, beside the floors. Its rows are named `federated`."""
     from hilum.client.evaluation.protocol import combinations_count, evaluate_site
     from hilum.client.pretraining.device import make_fabric
     from hilum.client.site_data import open_site

@@ -21,7 +21,8 @@ INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 Home = Annotated[
-    Path | None, typer.Option("--home", help="State folder; default: HILUM_HOME, else ~/.hilum.")
+    Path | None,
+    typer.Option("--home", help="State folder; default: HILUM_HOME, else ~/.hilum.", readable=False),
 ]
 
 study_app = typer.Typer(no_args_is_help=True, help="Write and check study files.")
@@ -34,7 +35,9 @@ def print_json(value: Any) -> None:
 
 @study_app.command("new")
 def study_new(
-    file: Annotated[Path, typer.Argument(help="Where to write the study.")] = Path("study.toml"),
+    file: Annotated[Path, typer.Argument(help="Where to write the study.", readable=False)] = Path(
+        "study.toml"
+    ),
 ) -> None:
     """Write a commented study that runs as it is."""
     from hilum.common.config.template import STUDY_TEMPLATE
@@ -52,7 +55,7 @@ def study_new(
 
 @study_app.command("check")
 def study_check(
-    file: Annotated[Path, typer.Argument(help="The study to check.")], as_json: AsJson = False
+    file: Annotated[Path, typer.Argument(help="The study to check.", readable=False)], as_json: AsJson = False
 ) -> None:
     """Say what is wrong with a study, one line a problem, or that nothing is."""
     from hilum.common.config import load_study

@@ -23,6 +23,17 @@ class Quiet:
         """Ignore the news."""
 
 
+class Onward:
+    """One of several jobs under one bar: counts on from what the jobs before it did."""
+
+    def __init__(self, whole: Progress, before: int) -> None:
+        self.whole, self.before = whole, before
+
+    def advance(self, done: int, note: str = "") -> None:
+        """Tell the whole."""
+        self.whole.advance(self.before + done, note)
+
+
 class _Lines:
     def __init__(self, title: str, total: int, interval_s: float) -> None:
         self.title, self.total, self.interval_s = title, total, interval_s

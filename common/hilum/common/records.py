@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
@@ -126,8 +126,8 @@ def pack_training_request(study: StudyConfig, run: str, round_number: int, base:
 
 def unpack_request(content: RecordDict) -> Request:
     """The inverse of `pack_request`."""
-    facts = content.config_records[_FACTS]
-    arrays = content.array_records[_ARRAYS]
+    facts = _part(content, _FACTS, ConfigRecord)
+    arrays = _part(content, _ARRAYS, ArrayRecord)
     return Request(
         study=str(facts["study"]),
         run=str(facts["run"]),
@@ -151,8 +151,8 @@ def unpack_hello(content: RecordDict) -> Hello:
         UpdateRefused: If a part is missing or of another kind.
     """
     with _well_formed():
-        numbers = content.metric_records[_NUMBERS]
-        site = str(content.config_records[_FACTS]["site"])
+        numbers = _part(content, _NUMBERS, MetricRecord)
+        site = str(_part(content, _FACTS, ConfigRecord)["site"])
         if not re.fullmatch(NAME_PATTERN, site):
             raise UpdateRefused("wrong_format", "the site's name is no name")
         return Hello(site, _whole(numbers["examples"]))
@@ -186,7 +186,7 @@ def unpack_training_reply(content: RecordDict) -> TrainReply:
         UpdateRefused: If a part is missing, of another kind, or not what it says it is.
     """
     with _well_formed():
-        facts, numbers = content.config_records[_FACTS], content.metric_records[_NUMBERS]
+        facts, numbers = _part(content, _FACTS, ConfigRecord), _part(content, _NUMBERS, MetricRecord)
         return TrainReply(
             site=str(facts["site"]),
             round_number=_whole(facts["round"]),
@@ -194,7 +194,7 @@ def unpack_training_reply(content: RecordDict) -> TrainReply:
             examples=_whole(numbers["examples"]),
             loss=_real(numbers["loss"]),
             seconds=_real(numbers["seconds"]),
-            update=_unpack(content.array_records[_ARRAYS][_UPDATE]),
+            update=_unpack(_part(content, _ARRAYS, ArrayRecord)[_UPDATE]),
         )
 
 
@@ -212,7 +212,7 @@ def unpack_evaluation_reply(content: RecordDict) -> EvaluateReply:
         UpdateRefused: If it is no table of finite numbers about the site that sent it.
     """
     with _well_formed():
-        facts = content.config_records[_FACTS]
+        facts = _part(content, _FACTS, ConfigRecord)
         table = json.loads(str(facts["evaluation"]), parse_constant=_refuse_constant)
         if any(row["site"] != facts["site"] for kind in ("rows", "comparisons") for row in table[kind]):
             raise UpdateRefused("wrong_site", "the results are not the sender's")
@@ -236,7 +236,7 @@ def unpack_refusal(content: RecordDict) -> Refusal | None:
         UpdateRefused: If it is neither.
     """
     with _well_formed():
-        facts = content.config_records[_FACTS]
+        facts = _part(content, _FACTS, ConfigRecord)
         if "refused" not in facts:
             return None
         return Refusal(str(facts["site"]), str(facts["refused"]), str(facts["detail"]))
@@ -251,6 +251,21 @@ def _well_formed() -> Iterator[None]:
         raise UpdateRefused(
             "wrong_format", f"a part is missing or of another kind ({type(error).__name__})"
         ) from None
+
+
+_Part = TypeVar("_Part", ArrayRecord, ConfigRecord, MetricRecord)
+
+
+def _part(content: RecordDict, name: str, kind: type[_Part]) -> _Part:
+    """One record of a message.
+
+    Not by `content.array_records`: that view refers to the message and the message to it, so the garbage collector
+    alone could free either, and would not in time: every update of a round stayed in memory.
+    """
+    part = content[name]
+    if not isinstance(part, kind):
+        raise UpdateRefused("wrong_format", f"expected a part of another kind than {type(part).__name__}")
+    return part
 
 
 def _refuse_constant(name: str) -> float:

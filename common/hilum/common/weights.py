@@ -4,7 +4,8 @@ Shapes: P all parameters of one model, laid end to end in the manifest's order.
 
 An update is the difference from what was received, on a fixed grid of 2**-40. On that grid a weighted sum is a sum of
 integers: exact, the same for every order of arrival, and ready for secure aggregation. A float32 difference of at
-least 2**-16 lies on the grid by itself; smaller ones move by at most 4.6e-13.
+least 2**-16 lies on the grid by itself; smaller ones move by at most 4.6e-13. As integers know one zero, so does an
+update: a negative zero in it would turn up in weights that were -0.0 themselves, by one way of training and not another.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ FlatWeights = npt.NDArray[np.float32]
 NamedWeights = Mapping[str, npt.NDArray[np.float32]]
 
 GRID_BITS = 40
+_ZERO = np.float32(0)  # -0.0 + 0.0 is 0.0; every other number stays
 MAX_ABS_CHANGE = 8.0  # no sane step moves one weight further; it bounds the integer sum
 
 
@@ -90,7 +92,8 @@ def difference(after: FlatWeights, before: FlatWeights) -> FlatWeights:
     np.clip(change, -MAX_ABS_CHANGE, MAX_ABS_CHANGE, out=change)
     # To float32 first, then to the grid: what is rounded to the grid is again a float32.
     change = change.astype(np.float32).astype(np.float64)
-    return np.ldexp(np.rint(np.ldexp(change, GRID_BITS)), -GRID_BITS).astype(np.float32)
+    on_grid = np.ldexp(np.rint(np.ldexp(change, GRID_BITS)), -GRID_BITS)
+    return on_grid.astype(np.float32) + _ZERO
 
 
 def apply_update(before: FlatWeights, update: npt.NDArray[np.floating[Any]]) -> FlatWeights:
@@ -107,4 +110,5 @@ def limit_norm(update: FlatWeights, max_norm: float) -> FlatWeights:
     # Both roundings, to the grid and to float32, go towards zero, so the norm stays under the bound.
     on_grid = np.ldexp(np.trunc(np.ldexp(scaled, GRID_BITS)), -GRID_BITS)
     rounded = on_grid.astype(np.float32)
-    return np.where(np.abs(rounded) > np.abs(on_grid), np.nextafter(rounded, np.float32(0)), rounded)
+    inward = np.where(np.abs(rounded) > np.abs(on_grid), np.nextafter(rounded, _ZERO), rounded)
+    return inward + _ZERO

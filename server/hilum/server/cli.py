@@ -13,7 +13,9 @@ from hilum.common.home import hilum_home
 app = typer.Typer(no_args_is_help=True, help="For the federation admin: serve, submit, fetch.")
 
 Server = Annotated[str, typer.Option("--server", help="The server's address, HOST:PORT.")]
-RootCertificate = Annotated[Path, typer.Option("--root-certificate", help="The server's root.crt.")]
+RootCertificate = Annotated[
+    Path, typer.Option("--root-certificate", help="The server's root.crt.", readable=False)
+]
 
 
 def register(root: typer.Typer) -> None:
@@ -23,7 +25,9 @@ def register(root: typer.Typer) -> None:
 
 @app.command("dev-keys")
 def dev_keys(
-    folder: Annotated[Path, typer.Argument(help="Where to write keys and certificates: new or empty.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Where to write keys and certificates: new or empty.", readable=False)
+    ],
     sites: Annotated[int, typer.Option("--sites", min=1, help="How many sites.")] = 3,
     host: Annotated[
         str, typer.Option("--host", help="The name under which sites reach the server.")
@@ -44,7 +48,7 @@ def dev_keys(
 
 @app.command()
 def serve(
-    keys: Annotated[Path, typer.Argument(help="The folder of keys and certificates.")],
+    keys: Annotated[Path, typer.Argument(help="The folder of keys and certificates.", readable=False)],
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 9443,
     home: Home = None,
@@ -57,7 +61,7 @@ def serve(
 
 @app.command()
 def submit(
-    study: Annotated[Path, typer.Argument(help="The study file.")],
+    study: Annotated[Path, typer.Argument(help="The study file.", readable=False)],
     server: Server,
     root_certificate: RootCertificate,
     run: Annotated[str | None, typer.Option("--run", help="The run's name; default: the study's.")] = None,
@@ -68,7 +72,7 @@ def submit(
     """Start a study on the connected sites."""
     from hilum.common.config import load_study
     from hilum.server.app import check_run_name
-    from hilum.server.superlink import ServerLink, submit, wait_for
+    from hilum.server.control import ServerLink, submit, wait_for
 
     config = load_study(study)
     name = check_run_name(run or config.study.name)
@@ -94,7 +98,7 @@ def stop(
     as_json: AsJson = False,
 ) -> None:
     """Stop a run; its checkpoints stay, and `submit --resume` goes on with it."""
-    from hilum.server.superlink import ServerLink, stop_run
+    from hilum.server.control import ServerLink, stop_run
 
     if not stop_run(ServerLink(server, root_certificate), flower_run):
         raise FederationError("the server did not stop the run; has it finished?")
@@ -121,7 +125,7 @@ def runs(home: Home = None, as_json: AsJson = False) -> None:
 @app.command()
 def fetch(
     run: Annotated[str, typer.Argument(help="The run's name.")],
-    out: Annotated[Path, typer.Option("--out", help="Where to: new or empty.")],
+    out: Annotated[Path, typer.Option("--out", help="Where to: new or empty.", readable=False)],
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:

@@ -11,7 +11,7 @@ from hilum.common.config import SiteConfig, StudyConfig
 from hilum.common.config.base import NAME_PATTERN
 from hilum.common.config.site import SiteDataSection, SiteSection, SiteStateSection
 from hilum.common.errors import DataError
-from hilum.common.progress import Progress
+from hilum.common.progress import Onward, Progress
 
 
 def find_sites(archives: Path, home: Path) -> list[SiteConfig]:
@@ -61,19 +61,9 @@ def index_sites(sites: list[SiteConfig], progress: Progress) -> dict[str, IndexR
     """
     reports = {}
     done = 0
-
     for site in sites:
-
-        class _Shifted:
-            """Counts this site's files on top of those of the sites before it."""
-
-            base = done
-
-            def advance(self, files: int, note: str = "") -> None:
-                progress.advance(self.base + files, note)
-
         try:
-            report = index_archive(site.data.dicom, Workspace(site.state.folder), _Shifted())
+            report = index_archive(site.data.dicom, Workspace(site.state.folder), Onward(progress, done))
         except DataError as error:
             raise type(error)(f"{site.site.name}: {error}") from None
         if report.counts.instances == 0:

@@ -25,11 +25,14 @@ def register(root: typer.Typer) -> None:
 
 
 def simulate_command(
-    study: Annotated[Path, typer.Argument(help="The study file.")],
+    study: Annotated[Path, typer.Argument(help="The study file.", readable=False)],
     archives: Annotated[
-        Path, typer.Option("--archives", help="One folder a site, with dicom/ and labels.csv in it.")
+        Path,
+        typer.Option(
+            "--archives", help="One folder a site, with dicom/ and labels.csv in it.", readable=False
+        ),
     ],
-    out: Annotated[Path, typer.Option("--out", help="The run directory: new or empty.")],
+    out: Annotated[Path, typer.Option("--out", help="The run directory: new or empty.", readable=False)],
     backend: Annotated[BackendName, typer.Option("--backend", help="Threads in this process, or Ray.")] = (
         BackendName.PROCESS
     ),
@@ -53,7 +56,9 @@ def simulate_command(
 
 
 def phantom_command(
-    folder: Annotated[Path, typer.Argument(help="Where to write the archives: new or empty.")],
+    folder: Annotated[
+        Path, typer.Argument(help="Where to write the archives: new or empty.", readable=False)
+    ],
     sites: Annotated[int, typer.Option("--sites", min=1, max=1000, help="How many hospitals.")] = 3,
     patients: Annotated[int, typer.Option("--patients", min=4, max=100_000, help="Per hospital.")] = 60,
     size: Annotated[
@@ -76,7 +81,8 @@ def phantom_command(
 
 
 def report_command(
-    folder: Annotated[Path, typer.Argument(help="A finished run directory.")], as_json: AsJson = False
+    folder: Annotated[Path, typer.Argument(help="A finished run directory.", readable=False)],
+    as_json: AsJson = False,
 ) -> None:
     """Build report.html anew from a run directory."""
     from hilum.simulations.report import write_report

@@ -19,7 +19,7 @@ _FLOORS = ("raw", "random", "scratch", "local")
 
 @dataclass(frozen=True)
 class Against:
-    """The federated encoder against one arm: the mean difference, and at how many sites it is beyond doubt."""
+    """The federated encoder against one arm: the mean difference, and at how many sites it is significant."""
 
     arm: str
     words: str
@@ -60,8 +60,8 @@ def judge(results: dict[str, Any]) -> Verdict:
     crowd = f"{few}" if few == many else f"{few} to {many}"
     detail = (
         f"{how} on {share:.0%} of the labels, over {against[0].sites} sites with {crowd} test patients each. "
-        "“Beyond doubt” means that the 95 % interval of the paired difference excludes zero; with so few patients, and "
-        "one seed, a difference that is not beyond doubt may be chance."
+        "“Significant” means that the 95 % interval of the paired difference, over patients, excludes zero. "
+        f"{_looks(floors)} With so few patients and one seed, a difference that is not significant may be chance."
     )
     return Verdict(_headline(floors, clear, lost), detail, against)
 
@@ -71,13 +71,19 @@ def _headline(floors: Sequence[Against], clear: Sequence[Against], lost: Sequenc
         return "The federated encoder was compared with no floor, so nothing can be said of its worth."
     if lost:
         places = f"at {lost[0].worse} of {lost[0].sites} sites" if len(lost) == 1 else "at some site each"
-        return f"The federated encoder is beyond doubt worse than {_list(lost)} {places}."
+        return f"The federated encoder is significantly worse than {_list(lost)} {places}."
     if len(clear) == len(floors):
-        return f"The federated encoder beats {_list(clear)}, each beyond doubt at one site or more."
+        return f"The federated encoder beats {_list(clear)}, each significantly at one site or more."
     if clear:
         rest = [one for one in floors if one not in clear]
-        return f"The federated encoder beats {_list(clear)} beyond doubt somewhere, but not {_list(rest)}."
-    return f"No site shows beyond doubt that the federated encoder beats {_list(floors, 'or')}."
+        return f"The federated encoder beats {_list(clear)} significantly somewhere, but not {_list(rest)}."
+    return f"At no site does the federated encoder significantly beat {_list(floors, 'or')}."
+
+
+def _looks(floors: Sequence[Against]) -> str:
+    """How many comparisons were made: of twenty, one is expected outside its interval by chance."""
+    looks = sum(one.sites for one in floors)
+    return f"{looks} such comparisons with floors were made, and nothing is corrected for their number."
 
 
 def _list(arms: Sequence[Against], joint: str = "and") -> str:

@@ -109,7 +109,7 @@ def train_round(
 
 
 def _decayed_apart(method: SSLMethod, weight_decay: float) -> list[dict[str, object]]:
-    """Weight decay for matrices; none for biases and norms (arXiv 2111.06377, appendix A)."""
+    """Weight decay for matrices; none for biases and norms, as is usual for transformers."""
     named = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
     matrices = [p for _, p in named if p.ndim > 1]
     vectors = [p for _, p in named if p.ndim <= 1]

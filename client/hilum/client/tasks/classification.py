@@ -28,7 +28,8 @@ from hilum.common.seeding import derive, generator
 Rows = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.float64]
 _INFERENCE_BATCH = 64
-# Ridge strength of the probe. Features outnumber patients at most sites; 0.1 was never the worst of 0.01 to 10 there.
+# Inverse strength of the probe's ridge: one value for every arm and site, and a strong one, for features outnumber
+# patients at most sites. It is not tuned: a site's few patients would not bear a search.
 _PROBE_C = 0.1
 _WARMUP = 0.1
 

@@ -64,4 +64,5 @@ class FixedPointMean:
         """
         if self.weight == 0:
             raise ValueError("no update was added")
-        return np.ldexp(self.sum / self.weight, -self.bits)
+        mean: npt.NDArray[np.float64] = self.sum / self.weight
+        return np.ldexp(mean, -self.bits, out=mean)
