@@ -302,12 +302,12 @@ def _window(dataset: Dataset) -> Window | None:
         function = "SIGMOID"
     elif stated == "LINEAR_EXACT":
         function = "LINEAR_EXACT"
-    return Window(center, width, function) if function != "LINEAR" or width >= 1 else None
+    return Window(center, width, function) if function != "LINEAR" or width > 1 else None
 
 
 def _seconds(stated: str) -> float | None:
     """Seconds after midnight of a date and time (PS3.5 section 6.2, VR DT); None where it is no such text."""
-    clock = stated[8:].split("+")[0].split("-")[0]
+    clock = stated[8:].split("+", maxsplit=1)[0].split("-", maxsplit=1)[0]
     digits, _, fraction = clock.partition(".")
     if len(digits) != _TIME_DIGITS or not digits.isdigit() or not (fraction or "0").isdigit():
         return None
