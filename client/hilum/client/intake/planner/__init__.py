@@ -1,0 +1,30 @@
+"""From the headers of one series to what it holds: volumes, images, cines, or a reason why not."""
+
+from hilum.client.intake.planner.assembling import GetPlane, assemble
+from hilum.client.intake.planner.geometry import MIN_SLICES
+from hilum.client.intake.planner.plan import plan_series
+from hilum.client.intake.planner.records import (
+    PlaneId,
+    PlannedCine,
+    PlannedImage,
+    PlannedVolume,
+    Quality,
+    SeriesPlan,
+    Tilt,
+)
+from hilum.client.intake.planner.tilt import shear_resample
+
+__all__ = [
+    "MIN_SLICES",
+    "GetPlane",
+    "PlaneId",
+    "PlannedCine",
+    "PlannedImage",
+    "PlannedVolume",
+    "Quality",
+    "SeriesPlan",
+    "Tilt",
+    "assemble",
+    "plan_series",
+    "shear_resample",
+]

@@ -1,0 +1,48 @@
+"""From decoded planes to the planned volume.
+
+Shapes: D slices, H rows, W columns.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+from hilum.client.intake.planner.records import Affine, PlannedVolume
+from hilum.client.intake.planner.tilt import shear_resample
+from hilum.client.intake.reasons import Reason, Skip
+
+GetPlane = Callable[[int, int], npt.NDArray[np.float32]]
+
+
+def assemble(
+    volume: PlannedVolume, get_plane: GetPlane, background: float | None = None
+) -> tuple[npt.NDArray[np.float32], Affine]:
+    """Stack the planes of one planned volume, and bring it upright where it is tilted.
+
+    Args:
+        volume: From `plan_series`.
+        get_plane: Gives the (H, W) values of a frame from the index of its instance and its own; of a mosaic, one
+            tile.
+        background: Value of what a tilted stack did not measure; the volume's minimum where None.
+
+    Returns:
+        (D, H, W) of the planned shape, and the planned affine.
+
+    Raises:
+        Skip: `MULTIPLE_TIMES` where planes that were taken for copies differ; `MIXED_GEOMETRY` where a decoded plane
+            has another size than its header said.
+    """
+    for kept, dropped in volume.verify_equal:
+        if not np.array_equal(get_plane(*kept), get_plane(*dropped), equal_nan=True):
+            raise Skip(Reason.MULTIPLE_TIMES)
+    planes = [get_plane(*plane) for plane in volume.planes]
+    if len({plane.shape for plane in planes}) != 1:
+        raise Skip(Reason.MIXED_GEOMETRY)
+    stacked = np.stack(planes).astype(np.float32, copy=False)
+    affine = volume.affine
+    if volume.tilt is not None:
+        stacked, affine = shear_resample(stacked, volume.tilt, background)
+    if stacked.shape != volume.shape:
+        raise Skip(Reason.MIXED_GEOMETRY)
+    return stacked, affine

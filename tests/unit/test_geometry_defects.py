@@ -1,0 +1,119 @@
+"""No wrong volume without a refusal, over every defect in `tests/defects.py`."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from defects import DEFECTS, Defect
+from hilum.client.intake.planner import SeriesPlan, assemble, plan_series
+from hilum.client.intake.reasons import Reason, Skip
+
+TOLERANCE_MM = 0.01
+
+
+def orders(made):
+    """The files as made, backwards, and in two other orders."""
+    yield made
+    yield made[::-1]
+    for seed in (1, 2):
+        yield [made[k] for k in np.random.default_rng(seed).permutation(len(made))]
+
+
+def channels(made):
+    """What a decoder would give, if pixels were coordinates: x, y, z in mm, and the number of the image."""
+
+    def coordinate(axis):
+        def get_plane(instance, frame):
+            one = made[instance]
+            shape = tile(one.instance)
+            return one.truths[frame].coordinates(shape)[..., axis]
+
+        return get_plane
+
+    def image(instance, frame):
+        one = made[instance]
+        return np.full(tile(one.instance), one.truths[frame].image, np.float32)
+
+    return [coordinate(axis) for axis in range(3)], image
+
+
+def tile(instance):
+    side = int(np.ceil(np.sqrt(len(instance.frames)))) if instance.mosaic else 1
+    return instance.pixels.rows // side, instance.pixels.columns // side
+
+
+def copies_differ(volume, made):
+    """Whether what was planned as a copy is in truth another image."""
+    _coordinates, image = channels(made)
+    return any(not np.array_equal(image(*kept), image(*copy)) for kept, copy in volume.verify_equal)
+
+
+def check_volume(volume, made):
+    """Every voxel's value is the coordinate that the affine gives it, and all slices are of one image."""
+    coordinates, image = channels(made)
+    images, affine = assemble(volume, image, background=np.nan)
+    np.testing.assert_array_equal(affine, volume.affine)
+    inside = ~np.isnan(images)
+    assert inside.any(axis=(1, 2)).all()
+    np.testing.assert_array_equal(np.ptp(images[inside]), 0, err_msg="slices of several images in one volume")
+    if volume.tilt is None:
+        assert inside.all()
+    index = np.moveaxis(np.indices(volume.shape), 0, -1)
+    expected = index @ affine[:3, :3].T + affine[:3, 3]
+    for axis, get_plane in enumerate(coordinates):
+        found, _affine = assemble(volume, get_plane, background=np.nan)
+        np.testing.assert_allclose(found[inside], expected[..., axis][inside], rtol=0, atol=TOLERANCE_MM)
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    np.testing.assert_allclose(lengths, volume.spacing_mm, rtol=1e-5)
+    if volume.tilt is not None:
+        unit = affine[:3, :3] / lengths
+        np.testing.assert_allclose(unit.T @ unit, np.eye(3), atol=1e-6)
+
+
+def check_accounts(plan: SeriesPlan, made):
+    """Every file is used or refused, never both, never neither; no frame is used twice."""
+    planes = [plane for volume in plan.volumes for plane in volume.planes]
+    planes += [image.plane for image in plan.images]
+    planes += [plane for cine in plan.cines for plane in cine.planes]
+    assert len(set(planes)) == len(planes)
+    used = {instance for instance, _frame in planes}
+    assert used.isdisjoint(plan.refused)
+    assert used | set(plan.refused) == set(range(len(made)))
+
+
+def names(plan: SeriesPlan, made):
+    """A plan in the files' own names, so that plans of two orders can be compared."""
+    return {
+        volume.key: [(made[i].instance.sop_uid, frame) for i, frame in volume.planes]
+        for volume in plan.volumes
+    }
+
+
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.name)
+def test_no_wrong_volume_is_made(defect: Defect):
+    made = defect.make()
+    first = names(plan_series([one.instance for one in made]), made)
+    for ordered in orders(made):
+        plan = plan_series([one.instance for one in ordered])
+        check_accounts(plan, ordered)
+        good, differ = {}, 0
+        for volume in plan.volumes:
+            if copies_differ(volume, ordered):
+                with pytest.raises(Skip, match=Reason.MULTIPLE_TIMES):
+                    check_volume(volume, ordered)
+                differ += 1
+                continue
+            check_volume(volume, ordered)
+            good[volume.key] = len(volume.planes)
+            assert volume.quality.planes == len(volume.planes)
+            assert (volume.tilt is not None) == defect.tilted
+        assert good == defect.volumes
+        assert differ == defect.differ
+        assert Counter(plan.refused.values()) == Counter(defect.refused)
+        assert (len(plan.images), len(plan.cines)) == (defect.images, defect.cines)
+        assert names(plan, ordered) == first
+
+
+def test_there_are_at_least_sixty_defects():
+    assert len({defect.name for defect in DEFECTS}) == len(DEFECTS) >= 60
