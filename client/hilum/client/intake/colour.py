@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pydicom.pixels.processing import convert_color_space
 
 from hilum.client.intake.instance import PixelFormat
 from hilum.client.intake.luts import LookUpTables
@@ -44,6 +43,8 @@ def to_rgb(frame: StoredFrame, pixels: PixelFormat, luts: LookUpTables | None) -
     in_bytes = _in_bytes(frame.values, pixels.bits_stored)
     if space == "RGB":
         return np.ascontiguousarray(in_bytes)
+    from pydicom.pixels.processing import convert_color_space
+
     return np.asarray(convert_color_space(np.ascontiguousarray(in_bytes), "YBR_FULL", "RGB"), np.uint8)
 
 

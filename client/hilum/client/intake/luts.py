@@ -6,18 +6,16 @@ They are the only part of a data set that is parsed to decode pixels, and only w
 import io
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pydicom.config
-from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset
-from pydicom.pixels.processing import apply_color_lut
-from pydicom.tag import BaseTag
 
 from hilum.client.intake.layout import Layout
 from hilum.client.intake.reasons import Reason, Skip
+
+if TYPE_CHECKING:  # pydicom takes a third of a second to import, and most files have no tables
+    from pydicom.dataset import Dataset
 
 _HEADER_MAX_BYTES = 64 << 20
 _SIGN_BIT, _WORD = 1 << 15, 1 << 16
@@ -97,6 +95,10 @@ def read_luts(layout: Layout) -> LookUpTables:
     size = layout.pixels.offset - layout.start
     if size > _HEADER_MAX_BYTES:
         raise Skip(Reason.DAMAGED_HEADER)
+    import pydicom.config
+    from pydicom.filereader import read_dataset
+    from pydicom.tag import BaseTag
+
     try:
         with pydicom.config.disable_value_validation():
             dataset = read_dataset(
@@ -123,14 +125,14 @@ def _at_pixels(tag: int, _vr: str | None, _length: int) -> bool:
     return tag >= 0x7FE0_0000  # noqa: PLR2004 - the group of pixel data
 
 
-def _first_of(dataset: Dataset, name: str, order: str) -> Table | None:
+def _first_of(dataset: "Dataset", name: str, order: str) -> Table | None:
     items = dataset.get(name)
     if not items:
         return None
     return _table(items[0], "LUTDescriptor", items[0]["LUTData"].value, order)
 
 
-def _palette(dataset: Dataset, order: str) -> tuple[Table, Table, Table] | None:
+def _palette(dataset: "Dataset", order: str) -> tuple[Table, Table, Table] | None:
     if "RedPaletteColorLookupTableDescriptor" not in dataset:
         return None
     if "SegmentedRedPaletteColorLookupTableData" in dataset:
@@ -148,7 +150,7 @@ def _palette(dataset: Dataset, order: str) -> tuple[Table, Table, Table] | None:
     return red, green, blue
 
 
-def _table(dataset: Dataset, descriptor: str, raw: Any, order: str) -> Table:
+def _table(dataset: "Dataset", descriptor: str, raw: Any, order: str) -> Table:
     count, first, bits, signed = _descriptor(dataset, descriptor, order)
     if isinstance(raw, bytes):
         # Entries of 8 bits lie in bytes or, by other writers, each in a word.
@@ -161,7 +163,7 @@ def _table(dataset: Dataset, descriptor: str, raw: Any, order: str) -> Table:
     return Table(values[:count], first, signed, bits)
 
 
-def _descriptor(dataset: Dataset, name: str, order: str) -> tuple[int, int, int, bool]:
+def _descriptor(dataset: "Dataset", name: str, order: str) -> tuple[int, int, int, bool]:
     """Entries, first value as 16 bits, bits of an entry, and whether the first value is declared signed."""
     element = dataset[name]
     count, first, bits = (
@@ -170,8 +172,10 @@ def _descriptor(dataset: Dataset, name: str, order: str) -> tuple[int, int, int,
     return (int(count) & (_WORD - 1)) or _WORD, int(first) & (_WORD - 1), int(bits), element.VR == "SS"
 
 
-def _unrolled(dataset: Dataset) -> list[Table]:
+def _unrolled(dataset: "Dataset") -> list[Table]:
     """Segmented tables (PS3.3 section C.7.9.2) as plain ones: pydicom's colours of every index."""
+    from pydicom.pixels.processing import apply_color_lut
+
     count, first, bits, signed = _descriptor(dataset, "RedPaletteColorLookupTableDescriptor", "<")
     if bits == 8 and count > 256:  # noqa: PLR2004 - pydicom's index has the width of an entry
         raise Skip(Reason.UNSUPPORTED_PIXELS)
