@@ -1,0 +1,307 @@
+"""Which decoder reads which transfer syntax: one pinned order, the same on every machine.
+
+The first of a syntax's decoders that does not refuse a frame decides. Each is chosen by being right on known images,
+then by not dying on broken ones, then by speed (`benchmarks/codecs.py` measures it). What a decoder gives is checked
+against the header and the code stream before anything uses it; where both decoders refuse, the frame is refused.
+All are permissively licensed.
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hilum.client.intake.codestream import StreamInfo, j2k_info, jpeg_info
+from hilum.client.intake.instance import PixelFormat
+from hilum.client.intake.layout import BIG_ENDIAN, DEFLATED
+from hilum.client.intake.reasons import Reason, Skip
+
+Decoded = npt.NDArray[Any]
+"""(H, W), or (H, W, 3) with the samples of a pixel side by side."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """One decoder of one package.
+
+    Attributes:
+        name: As docs and reports show it.
+        package: The distribution that it comes from.
+        decode: From a code stream to an array, (H, W) or (H, W, samples) or (samples, H, W).
+    """
+
+    name: str
+    package: str
+    decode: Callable[[bytes, PixelFormat], Decoded]
+
+    @property
+    def version(self) -> str:
+        """The package's version here."""
+        return version(self.package)
+
+
+@dataclass(frozen=True)
+class DecodedFrame:
+    """One decoded frame.
+
+    Attributes:
+        stored: (H, W) or (H, W, 3), in the header's own dtype.
+        info: What the code stream says of itself; None where it says nothing (RLE).
+    """
+
+    stored: Decoded
+    info: StreamInfo | None
+
+
+def _imagecodecs_jpeg(stream: bytes, pixels: PixelFormat) -> Decoded:
+    import imagecodecs
+
+    if pixels.samples == 1:
+        return _array(imagecodecs.jpeg8_decode(stream))
+    # The same colour space in and out: samples come as they were stored, and are converted by what the file says.
+    return _array(imagecodecs.jpeg8_decode(stream, colorspace="YCBCR", outcolorspace="YCBCR"))
+
+
+def _imagecodecs_lossless(stream: bytes, pixels: PixelFormat) -> Decoded:
+    import imagecodecs
+
+    if pixels.samples == 1:
+        return _array(imagecodecs.jpeg8_decode(stream))
+    return _array(imagecodecs.jpeg8_decode(stream, colorspace="RGB", outcolorspace="RGB"))
+
+
+def _imagecodecs_sof3(stream: bytes, _pixels: PixelFormat) -> Decoded:
+    import imagecodecs
+
+    return _array(imagecodecs.jpegsof3_decode(stream))
+
+
+def _imagecodecs_jpegls(stream: bytes, _pixels: PixelFormat) -> Decoded:
+    import imagecodecs
+
+    return _array(imagecodecs.jpegls_decode(stream))
+
+
+def _imagecodecs_j2k(stream: bytes, _pixels: PixelFormat) -> Decoded:
+    import imagecodecs
+
+    return _array(imagecodecs.jpeg2k_decode(stream, numthreads=1))
+
+
+def _imagecodecs_htj2k(stream: bytes, _pixels: PixelFormat) -> Decoded:
+    import imagecodecs
+
+    return _array(imagecodecs.htj2k_decode(stream))
+
+
+def _imagecodecs_rle(stream: bytes, pixels: PixelFormat) -> Decoded:
+    import imagecodecs
+
+    return _planes(imagecodecs.dicomrle_decode(stream, f"<u{pixels.bits_allocated // 8}"), pixels)
+
+
+def _pylibjpeg_rle(stream: bytes, pixels: PixelFormat) -> Decoded:
+    from rle.utils import decode_pixel_data
+
+    size: dict[str, Any] = {
+        "rows": pixels.rows,
+        "columns": pixels.columns,
+        "bits_allocated": pixels.bits_allocated,
+    }
+    return _planes(decode_pixel_data(stream, version=2, byteorder="<", **size), pixels)
+
+
+def _pylibjpeg_openjpeg(stream: bytes, pixels: PixelFormat) -> Decoded:
+    from openjpeg.utils import decode_pixel_data
+
+    info = j2k_info(stream)
+    bytes_each = 1 if info.bits <= 8 else 2 if info.bits <= 16 else 4  # noqa: PLR2004 - its own containers
+    raw = np.frombuffer(decode_pixel_data(stream, version=2), f"<{'i' if info.signed else 'u'}{bytes_each}")
+    return _shaped(raw, pixels)
+
+
+def _pyjpegls(stream: bytes, pixels: PixelFormat) -> Decoded:
+    from jpeg_ls import decode_pixel_data
+
+    raw, info = decode_pixel_data(stream)
+    values = np.frombuffer(raw, "<u2" if info["bits_per_sample"] > 8 else "u1")  # noqa: PLR2004 - bits of a byte
+    if pixels.samples > 1 and info["interleave_mode"] == 0:
+        return values.reshape(pixels.samples, pixels.rows, pixels.columns)
+    return _shaped(values, pixels)
+
+
+def _gdcm(stream: bytes, pixels: PixelFormat) -> Decoded:
+    import gdcm
+
+    fragment = gdcm.Fragment()
+    fragment.SetByteStringValue(stream)
+    fragments = gdcm.SequenceOfFragments.New()
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((pixels.columns, pixels.rows, 1))
+    image.SetDataElement(element)
+    kind = gdcm.PhotometricInterpretation.GetPIType(pixels.photometric)
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
+    image.SetTransferSyntax(gdcm.TransferSyntax(gdcm.TransferSyntax.GetTSType(pixels.syntax)))
+    bits = pixels.bits_allocated
+    image.SetPixelFormat(gdcm.PixelFormat(pixels.samples, bits, bits, bits - 1, 0))
+    values = image.GetBuffer()
+    if values is None:
+        raise ValueError("gdcm refuses")
+    return _shaped(np.frombuffer(values.encode("utf-8", "surrogateescape"), f"<u{bits // 8}"), pixels)
+
+
+def _array(decoded: Any) -> Decoded:
+    return np.asarray(decoded)
+
+
+def _shaped(values: Decoded, pixels: PixelFormat) -> Decoded:
+    return values.reshape((pixels.rows, pixels.columns, pixels.samples)[: 2 if pixels.samples == 1 else 3])
+
+
+def _planes(raw: Any, pixels: PixelFormat) -> Decoded:
+    """RLE stores a sample's whole plane before the next (PS3.5 section G.2)."""
+    values = np.frombuffer(raw, f"<u{pixels.bits_allocated // 8}")
+    planes = values.reshape(pixels.samples, pixels.rows, pixels.columns)
+    return planes[0] if pixels.samples == 1 else planes
+
+
+_JPEG = Decoder("imagecodecs libjpeg-turbo", "imagecodecs", _imagecodecs_jpeg)
+_LOSSLESS = Decoder("imagecodecs libjpeg-turbo", "imagecodecs", _imagecodecs_lossless)
+_SOF3 = Decoder("imagecodecs jpegsof3", "imagecodecs", _imagecodecs_sof3)
+_GDCM = Decoder("gdcm", "python-gdcm", _gdcm)
+_CHARLS = Decoder("imagecodecs charls", "imagecodecs", _imagecodecs_jpegls)
+_PYJPEGLS = Decoder("pyjpegls", "pyjpegls", _pyjpegls)
+_OPENJPEG = Decoder("imagecodecs openjpeg", "imagecodecs", _imagecodecs_j2k)
+_OPENJPEG_2 = Decoder("pylibjpeg-openjpeg", "pylibjpeg-openjpeg", _pylibjpeg_openjpeg)
+_OPENJPH = Decoder("imagecodecs openjph", "imagecodecs", _imagecodecs_htj2k)
+_RLE = Decoder("pylibjpeg-rle", "pylibjpeg-rle", _pylibjpeg_rle)
+_RLE_2 = Decoder("imagecodecs dicomrle", "imagecodecs", _imagecodecs_rle)
+
+DECODERS: Mapping[str, tuple[Decoder, ...]] = MappingProxyType(
+    {
+        "1.2.840.10008.1.2.5": (_RLE, _RLE_2),  # RLE Lossless
+        "1.2.840.10008.1.2.4.50": (_JPEG, _GDCM),  # JPEG Baseline, 8 bit
+        "1.2.840.10008.1.2.4.51": (_JPEG,),  # JPEG Extended, 8 and 12 bit; gdcm has no 12 bit
+        "1.2.840.10008.1.2.4.57": (_LOSSLESS, _SOF3, _GDCM),  # JPEG Lossless, process 14
+        "1.2.840.10008.1.2.4.70": (_LOSSLESS, _SOF3, _GDCM),  # JPEG Lossless, first-order prediction
+        "1.2.840.10008.1.2.4.80": (_CHARLS, _PYJPEGLS),  # JPEG-LS Lossless
+        "1.2.840.10008.1.2.4.81": (_CHARLS, _PYJPEGLS),  # JPEG-LS Near-lossless
+        "1.2.840.10008.1.2.4.90": (_OPENJPEG, _OPENJPEG_2),  # JPEG 2000, lossless only
+        "1.2.840.10008.1.2.4.91": (_OPENJPEG, _OPENJPEG_2),  # JPEG 2000
+        "1.2.840.10008.1.2.4.201": (_OPENJPH, _OPENJPEG),  # HTJ2K, lossless only
+        "1.2.840.10008.1.2.4.202": (_OPENJPH, _OPENJPEG),  # HTJ2K, lossless with RPCL order
+        "1.2.840.10008.1.2.4.203": (_OPENJPH, _OPENJPEG),  # HTJ2K
+    }
+)
+"""By transfer syntax UID, for compressed pixels."""
+
+NATIVE: frozenset[str] = frozenset(
+    {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.98", BIG_ENDIAN, DEFLATED}
+)
+"""The syntaxes whose pixels are not compressed: implicit, explicit, encapsulated uncompressed, big endian, deflated."""
+
+_JPEG_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70, 80, 81))
+_J2K_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203))
+_SIGN_BY_STREAM = _J2K_SYNTAXES | {"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"}
+
+
+@cache
+def log_decoders() -> None:
+    """Say once in a process which decoders are used, in which order and version."""
+    for syntax, decoders in DECODERS.items():
+        order = ", ".join(f"{one.name} ({one.package} {one.version})" for one in decoders)
+        log.info("transfer syntax %s: %s", syntax, order)
+
+
+def decode_frame(stream: bytes, pixels: PixelFormat) -> DecodedFrame:
+    """Decode one compressed frame.
+
+    Args:
+        stream: The frame's code stream.
+        pixels: What the header says of it; what comes out is checked against this.
+
+    Returns:
+        The frame in the header's dtype. Colour is as stored: nothing is converted here.
+
+    Raises:
+        Skip: If the code stream contradicts the header or is cut, or no decoder takes it.
+        MemoryError: If it needs more memory than there is.
+    """
+    decoders = DECODERS.get(pixels.syntax)
+    if decoders is None:
+        raise Skip(Reason.UNSUPPORTED_SYNTAX)
+    info = _checked_info(stream, pixels)
+    for decoder in decoders:
+        try:
+            decoded = decoder.decode(stream, pixels)
+        except (KeyboardInterrupt, SystemExit, MemoryError):
+            raise
+        except BaseException:  # noqa: S112 - a decoder in Rust panics with a BaseException; the next one is asked
+            continue
+        stored = _conformed(decoded, pixels, info)
+        if stored is not None:
+            return DecodedFrame(stored, info)
+    raise Skip(Reason.UNDECODABLE_PIXELS)
+
+
+def _checked_info(stream: bytes, pixels: PixelFormat) -> StreamInfo | None:
+    """The code stream's header, once it agrees with the data set's."""
+    if pixels.syntax in _JPEG_SYNTAXES:
+        info = jpeg_info(stream)
+    elif pixels.syntax in _J2K_SYNTAXES:
+        info = j2k_info(stream)
+    else:
+        return None
+    size = (info.rows, info.columns, info.samples)
+    if size != (pixels.rows, pixels.columns, pixels.samples) or info.bits > pixels.bits_allocated:
+        raise Skip(Reason.UNDECODABLE_PIXELS)
+    return info
+
+
+def _conformed(decoded: Decoded, pixels: PixelFormat, info: StreamInfo | None) -> Decoded | None:
+    """The array in the header's shape and dtype, or None where it is something else."""
+    whole = (pixels.rows, pixels.columns) + ((pixels.samples,) if pixels.samples > 1 else ())
+    if decoded.shape == (pixels.samples, pixels.rows, pixels.columns) != whole and pixels.samples > 1:
+        decoded = np.moveaxis(decoded, 0, -1)
+    if decoded.shape != whole or decoded.dtype.kind not in "iu":
+        return None
+    container = np.dtype(f"u{pixels.bits_allocated // 8}")
+    stored = decoded.astype(container, copy=False)  # wraps: two's complement in the container's width
+    if info is None:
+        return in_bits(stored, pixels.bits_stored, pixels.high_bit + 1, signed=pixels.signed)
+    bits = pixels.bits_stored
+    if pixels.syntax in _SIGN_BY_STREAM:
+        # JPEG-LS has no sign, and JPEG 2000's may not be the header's: then the code stream's precision holds it.
+        bits = pixels.bits_allocated if info.signed == pixels.signed else info.bits
+    return in_bits(stored, bits, bits, signed=pixels.signed)
+
+
+def in_bits(container: Decoded, bits: int, top: int, *, signed: bool) -> Decoded:
+    """The sample out of its container (PS3.5 section 8.1.1): what lies in the other bits is no part of the value.
+
+    Overlays lay in the unused bits once, and some writers leave noise there.
+
+    Args:
+        container: Unsigned whole numbers.
+        bits: Bits of the sample, BitsStored.
+        top: Bits up to and with the sample's highest, HighBit + 1.
+        signed: Whether the sample's highest bit is a sign.
+    """
+    width = 8 * container.dtype.itemsize
+    values = container.view(container.dtype.str.replace("u", "i")) if signed else container
+    if bits == width:
+        return values
+    sample: Decoded = np.right_shift(np.left_shift(values, width - top), width - bits)
+    return sample

@@ -1,0 +1,148 @@
+"""From a file to what the rest of intake wants of it: an image to look at, or planes of a volume.
+
+Shapes: H rows, W columns.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hilum.client.intake.colour import to_rgb
+from hilum.client.intake.instance import Frame, Instance, Region
+from hilum.client.intake.luts import LookUpTables, read_luts
+from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.stored import PixelReader, StoredFrame, open_frames
+from hilum.client.intake.values import display_values, padding_mask, rescaled
+
+Image = npt.NDArray[Any]
+"""(H, W) uint16, or (H, W, 3) uint8 in RGB."""
+
+_GREY = {"MONOCHROME1", "MONOCHROME2"}
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One plane of a volume.
+
+    Attributes:
+        values: (H, W) float32, with units; for CT Hounsfield units. MONOCHROME1 is never inverted here.
+        empty: (H, W), True where there is no data, or None where all is.
+    """
+
+    values: npt.NDArray[np.float32] = field(repr=False)
+    empty: npt.NDArray[np.bool_] | None = field(repr=False)
+
+
+def read_stored(path: Path, instance: Instance, indices: Iterable[int]) -> Iterator[npt.NDArray[Any]]:
+    """Frames as stored: (H, W) or (H, W, 3), in the header's dtype.
+
+    Raises:
+        Skip: If the file's pixels can't be read, with the reason.
+    """
+    with open_frames(path, instance) as reader:
+        for index in indices:
+            yield _frame(reader, instance, index).values
+
+
+def read_planes(path: Path, instance: Instance, indices: Iterable[int]) -> Iterator[Plane]:
+    """Grey frames as planes of a volume, one at a time.
+
+    Args:
+        path: The file.
+        instance: What its header says.
+        indices: Which frames, from 0; each needs an entry in `instance.frames`.
+
+    Raises:
+        Skip: If the file's pixels can't be read or are no grey image, with the reason.
+    """
+    _require_grey(instance)
+    frames = {frame.index: frame for frame in instance.frames}
+    with open_frames(path, instance) as reader:
+        luts = _luts(reader, instance)
+        for index in indices:
+            stored = _frame(reader, instance, index)
+            values = rescaled(stored.values, frames[index], luts)
+            yield Plane(values, padding_mask(stored, instance))
+
+
+def read_image(path: Path, instance: Instance, index: int = 0) -> Image:
+    """One frame to look at, cropped to what the scanner imaged where that is known.
+
+    Returns:
+        Grey: (H, W) uint16, 0 black to 65535 white. Colour: (H, W, 3) uint8, RGB.
+
+    Raises:
+        Skip: If the pixels can't be read or are all equal, with the reason.
+    """
+    return next(read_images(path, instance, (index,)))
+
+
+def read_images(path: Path, instance: Instance, indices: Iterable[int]) -> Iterator[Image]:
+    """Like `read_image` for several frames, one at a time: a cine is never held whole."""
+    frames = {frame.index: frame for frame in instance.frames}
+    region = shown_region(instance)
+    with open_frames(path, instance) as reader:
+        luts = _luts(reader, instance)
+        for index in indices:
+            stored = _cropped(_frame(reader, instance, index), region)
+            if instance.pixels.photometric in _GREY:
+                _require_grey(instance)
+                yield display_values(stored, instance, frames.get(index, Frame(index)), luts)
+            else:
+                yield _not_constant(to_rgb(stored, instance.pixels, luts))
+
+
+def shown_region(instance: Instance) -> Region | None:
+    """The largest region of an ultrasound image, a plane of space before any other; None where it names none.
+
+    Its spacing is that of the image that `read_image` gives.
+
+    Raises:
+        Skip: If the regions lie outside the image.
+    """
+    if not instance.regions:
+        return None
+    region = max(instance.regions, key=lambda one: (one.spacing_mm is not None, _area(one)))
+    rows, columns = instance.pixels.rows, instance.pixels.columns
+    ordered = 0 <= region.row_first <= region.row_last and 0 <= region.column_first <= region.column_last
+    if not ordered or region.row_first >= rows or region.column_first >= columns:
+        raise Skip(Reason.LYING_GEOMETRY)
+    return region
+
+
+def _area(region: Region) -> int:
+    return (region.row_last - region.row_first + 1) * (region.column_last - region.column_first + 1)
+
+
+def _cropped(frame: StoredFrame, region: Region | None) -> StoredFrame:
+    if region is None:
+        return frame
+    inside = np.s_[region.row_first : region.row_last + 1, region.column_first : region.column_last + 1]
+    values = frame.values[inside]
+    return StoredFrame(values, values if frame.cells is frame.values else frame.cells[inside], frame.info)
+
+
+def _frame(reader: PixelReader, instance: Instance, index: int) -> StoredFrame:
+    if not 0 <= index < instance.pixels.frames:
+        raise Skip(Reason.MISSING_ATTRIBUTE)
+    return reader.frame(index)
+
+
+def _luts(reader: PixelReader, instance: Instance) -> LookUpTables | None:
+    wanted = instance.has_lut or instance.pixels.photometric == "PALETTE COLOR"
+    return read_luts(reader.layout) if wanted else None
+
+
+def _require_grey(instance: Instance) -> None:
+    if instance.pixels.photometric not in _GREY or instance.pixels.samples != 1:
+        raise Skip(Reason.UNSUPPORTED_PIXELS)
+
+
+def _not_constant(image: Image) -> Image:
+    if (image == image[0, 0]).all():
+        raise Skip(Reason.CONSTANT_PIXELS)
+    return image

@@ -1,0 +1,177 @@
+"""What a decoding process may be asked, and what it answers: plain facts and arrays, never code or pickles.
+
+A job crosses to the worker as JSON, and its answer comes back as JSON with the arrays' bytes beside it. A worker that a
+hostile file took over can so give a wrong picture of that file, and nothing else.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import TypeAdapter
+
+from hilum.client.intake.images import Image, read_image, read_planes
+from hilum.client.intake.instance import Contrast, Instance
+from hilum.client.intake.reasons import Reason
+
+Array = npt.NDArray[Any]
+Write = Callable[[Array], None]
+"""Appends one array to the answer."""
+
+
+@dataclass(frozen=True)
+class DecodeImage:
+    """One frame to look at; answered by `ImageDecoded`."""
+
+    path: Path = field(repr=False)
+    instance: Instance
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class DecodePlanes:
+    """Frames as planes of a volume, in the order of `indices`; answered by `PlanesDecoded`."""
+
+    path: Path = field(repr=False)
+    instance: Instance
+    indices: tuple[int, ...] = (0,)
+
+
+Job: TypeAlias = DecodeImage | DecodePlanes
+
+
+@dataclass(frozen=True)
+class ImageDecoded:
+    """(H, W) uint16, 0 black to 65535 white, or (H, W, 3) uint8 in RGB."""
+
+    image: Image = field(repr=False)
+
+
+@dataclass(frozen=True)
+class PlanesDecoded:
+    """Planes with units.
+
+    Attributes:
+        values: (N, H, W) float32.
+        empty: (N, H, W), True where there is no data, or None where all is.
+    """
+
+    values: npt.NDArray[np.float32] = field(repr=False)
+    empty: npt.NDArray[np.bool_] | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """The file is not taken, and why."""
+
+    reason: Reason
+
+
+Result: TypeAlias = ImageDecoded | PlanesDecoded | Refused
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of job: how a worker does it, and how its arrays become a result.
+
+    Attributes:
+        job: Its type.
+        do: Runs in the worker, giving the answer's arrays one at a time.
+        result: Runs in the parent, on the arrays as they were written, those of one shape and dtype stacked.
+        failed: The reason where the worker raises what nobody expected.
+    """
+
+    job: type[Job]
+    do: Callable[[Any, Write], None]
+    result: Callable[[list[Array]], Result]
+    failed: Reason
+
+
+def _image(job: DecodeImage, write: Write) -> None:
+    write(read_image(job.path, job.instance, job.index))
+
+
+def _image_result(runs: list[Array]) -> Result:
+    ((image,),) = runs
+    grey = image.ndim == 2 and image.dtype == np.uint16  # noqa: PLR2004 - (H, W)
+    colour = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8  # noqa: PLR2004 - (H, W, 3)
+    if not (grey or colour):
+        raise ValueError("no image")
+    return ImageDecoded(image)
+
+
+def _planes(job: DecodePlanes, write: Write) -> None:
+    masks: list[Array | None] = []
+    for plane in read_planes(job.path, job.instance, job.indices):
+        write(plane.values)
+        masks.append(None if plane.empty is None else np.packbits(plane.empty))
+    if any(mask is not None for mask in masks):
+        shape = (job.instance.pixels.rows, job.instance.pixels.columns)
+        for mask in masks:
+            write(np.zeros(shape, np.uint8) if mask is None else _unpacked(mask, shape))
+
+
+def _unpacked(mask: Array, shape: tuple[int, int]) -> Array:
+    return np.unpackbits(mask, count=shape[0] * shape[1]).reshape(shape)
+
+
+def _planes_result(runs: list[Array]) -> Result:
+    values, *masks = runs
+    alike = all(mask.shape == values.shape and mask.dtype == np.uint8 for mask in masks)
+    if values.dtype != np.float32 or values.ndim != 3 or len(masks) > 1 or not alike:  # noqa: PLR2004 - (N, H, W)
+        raise ValueError("no planes")
+    return PlanesDecoded(values, masks[0] != 0 if masks else None)
+
+
+KINDS: Mapping[str, Kind] = {
+    "image": Kind(DecodeImage, _image, _image_result, Reason.UNDECODABLE_PIXELS),
+    "planes": Kind(DecodePlanes, _planes, _planes_result, Reason.UNDECODABLE_PIXELS),
+}
+"""All that a worker does."""
+
+
+def kind_of(job: Job) -> str:
+    """The name of a job's kind."""
+    return next(name for name, kind in KINDS.items() if isinstance(job, kind.job))
+
+
+def to_plain(job: Job) -> dict[str, Any]:
+    """A job as JSON takes it. What tells the patient or the device is left out: pixels decode without."""
+    plain = {
+        **dataclasses.asdict(replace(job, instance=_technical(job.instance, _asked(job)))),
+        "path": str(job.path),
+    }
+    return {"kind": kind_of(job), "job": plain}
+
+
+def from_plain(message: Mapping[str, Any]) -> tuple[Kind, Job]:
+    """The inverse of `to_plain`, with every type checked."""
+    kind = KINDS[message["kind"]]
+    return kind, _ADAPTERS[kind.job].validate_python(message["job"])
+
+
+_ADAPTERS: Mapping[type[Any], TypeAdapter[Any]] = {kind.job: TypeAdapter(kind.job) for kind in KINDS.values()}
+
+
+def _asked(job: Job) -> Iterable[int]:
+    return job.indices if isinstance(job, DecodePlanes) else (job.index,)
+
+
+def _technical(instance: Instance, asked: Iterable[int]) -> Instance:
+    wanted = set(asked)
+    return replace(
+        instance,
+        sop_uid="",
+        series_uid="",
+        study_uid="",
+        patient_id="",
+        frame_of_reference="",
+        image_type=(),
+        frames=tuple(
+            replace(frame, contrast=Contrast()) for frame in instance.frames if frame.index in wanted
+        ),
+    )

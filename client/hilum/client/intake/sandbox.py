@@ -1,0 +1,356 @@
+"""Decoding where a file can do no harm: in processes with bounded memory and time that the parent outlives.
+
+The parent never looks at a file's bytes. A worker that crashes, hangs or takes too much memory costs the one file that
+it was given, under its reason; it is replaced, and the other files go on. On Linux the memory bound is held by the
+system (RLIMIT_AS); on macOS it is advisory.
+"""
+
+import json
+import logging
+import math
+import os
+import selectors
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+import numpy as np
+
+from hilum.client.intake.decoders import log_decoders
+from hilum.client.intake.jobs import KINDS, Array, Job, Refused, Result, kind_of, to_plain
+from hilum.client.intake.plausible import MAX_DECODED_BYTES, MEMORY_BYTES
+from hilum.client.intake.reasons import Reason
+from hilum.common.errors import RunError
+
+TIMEOUT_S = 10.0
+BYTES_A_SECOND = 1_000_000
+"""A large file may take longer: one second more for each of these, several times slower than the slowest decoder."""
+LONGEST_TIMEOUTS = 12
+"""No file takes longer than this many times the limit, however large it is."""
+
+_START_TIMEOUT_S = 120.0
+_MAX_FAILED_STARTS = 3
+_JOBS_OF_A_WORKER = 2_000  # then it is replaced, for decoders leak
+_AHEAD = 4  # jobs begun for each worker before the first result is taken
+_LENGTH_BYTES = 4
+_MAX_REPLY_BYTES = 16 << 20
+_DTYPES = {"|u1", "<u2", "<f4"}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Task:
+    """A job on its way."""
+
+    number: int
+    job: Job
+    deadline_s: float = 0.0
+
+
+@dataclass
+class _Worker:
+    """One process and its pipes."""
+
+    process: subprocess.Popen[bytes]
+    jobs: int
+    replies: int
+    output: IO[bytes]
+    deadline_s: float
+    ready: bool = False
+    done: int = 0
+    task: _Task | None = None
+    received: bytearray = field(default_factory=bytearray)
+
+    def close(self) -> None:
+        """End the process at once: it holds nothing that anyone waits for."""
+        for pipe in (self.jobs, self.replies):
+            with suppress(OSError):
+                os.close(pipe)
+        self.process.kill()
+        self.process.wait()
+        self.output.close()
+
+
+class DecodePool:
+    """A pool of decoding processes.
+
+    Args:
+        workers: How many processes.
+        memory_bytes: Address space that each may take beyond what it starts with.
+        timeout_s: For a small file; see `BYTES_A_SECOND` and `LONGEST_TIMEOUTS`.
+        scratch: A folder for the arrays on their way, under no name and gone with the pool; best on a fast disk
+            with room for the largest file's frames. The system's temporary folder where it is None.
+
+    Raises:
+        RunError: From `map`, if processes can't be started, or the scratch folder is full.
+    """
+
+    def __init__(
+        self,
+        workers: int,
+        *,
+        memory_bytes: int = MEMORY_BYTES,
+        timeout_s: float = TIMEOUT_S,
+        scratch: Path | None = None,
+    ) -> None:
+        self._count = max(workers, 1)
+        self._memory_bytes, self._timeout_s, self._scratch = memory_bytes, timeout_s, scratch
+        self._workers: list[_Worker] = []
+        self._selector = selectors.DefaultSelector()
+        self._failed_starts = 0
+        self._busy = False
+
+    def __enter__(self) -> Self:
+        log_decoders()
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all processes."""
+        for worker in list(self._workers):
+            self._remove(worker)
+        self._selector.close()
+
+    def map(self, jobs: Iterable[Job]) -> Iterator[Result]:
+        """Do jobs, giving the results in their order, whatever the number of workers.
+
+        Jobs are taken from the iterable as workers get free, and no more results than a few a worker wait for the
+        caller, so memory does not grow with the archive.
+        """
+        assert not self._busy, "one map at a time"
+        self._busy = True
+        try:
+            yield from self._results(enumerate(jobs))
+        finally:
+            for worker in [one for one in self._workers if one.task is not None]:
+                self._remove(worker)
+            self._busy = False
+
+    def _results(self, jobs: Iterator[tuple[int, Job]]) -> Iterator[Result]:
+        waiting: deque[_Task] = deque()
+        results: dict[int, Result] = {}
+        following, exhausted = 0, False
+        taken = 0
+        while True:
+            while not exhausted and taken - following < _AHEAD * self._count and len(waiting) < self._count:
+                number, job = next(jobs, (-1, None))
+                if job is None:
+                    exhausted = True
+                else:
+                    waiting.append(_Task(number, job))
+                    taken += 1
+            self._assign(waiting)
+            while following in results:
+                yield results.pop(following)
+                following += 1
+            if exhausted and following == taken:
+                return
+            if following not in results and any(one.task or not one.ready for one in self._workers):
+                self._wait(waiting, results)
+
+    def _assign(self, waiting: deque[_Task]) -> None:
+        """Give jobs to free workers, starting processes only for work that is there."""
+        busy = sum(one.task is not None for one in self._workers)
+        while len(self._workers) < min(self._count, busy + len(waiting)):
+            self._start()
+        for worker in self._workers:
+            if waiting and worker.ready and worker.task is None:
+                self._send(worker, waiting.popleft(), waiting)
+
+    def _send(self, worker: _Worker, task: _Task, waiting: deque[_Task]) -> None:
+        limit_s = self._limit_s(task.job)
+        message = json.dumps({**to_plain(task.job), "timeout_s": limit_s}).encode()
+        worker.task = task
+        worker.deadline_s = time.monotonic() + limit_s
+        content = memoryview(len(message).to_bytes(_LENGTH_BYTES, "little") + message)
+        try:
+            while content:
+                content = content[os.write(worker.jobs, content) :]
+        except BrokenPipeError:  # it died while it was idle, which no file is to blame for
+            worker.task = None
+            waiting.appendleft(task)
+            self._remove(worker)
+
+    def _limit_s(self, job: Job) -> float:
+        try:
+            size_bytes = job.path.stat().st_size
+        except OSError:
+            size_bytes = 0
+        return min(self._timeout_s + size_bytes / BYTES_A_SECOND, LONGEST_TIMEOUTS * self._timeout_s)
+
+    def _wait(self, waiting: deque[_Task], results: dict[int, Result]) -> None:
+        """Take what comes first: an answer, a death, or the end of somebody's time."""
+        now = time.monotonic()
+        live = [one for one in self._workers if one.task is not None or not one.ready]
+        first = min(one.deadline_s for one in live)
+        for key, _events in self._selector.select(max(first - now, 0)):
+            self._read(key.data, waiting, results)
+        now = time.monotonic()
+        for worker in [one for one in self._workers if one.task is not None or not one.ready]:
+            if now >= worker.deadline_s:
+                if worker.task is None:
+                    self._start_failed(worker)
+                else:
+                    self._settle(worker, Refused(Reason.DECODER_TIMEOUT), results)
+                    self._remove(worker)
+
+    def _read(self, worker: _Worker, waiting: deque[_Task], results: dict[int, Result]) -> None:
+        """Take what a worker wrote; nothing at all means that it died."""
+        try:
+            content = os.read(worker.replies, 1 << 16)
+        except BlockingIOError:
+            return
+        worker.received += content
+        if not content or len(worker.received) > _MAX_REPLY_BYTES:
+            self._died(worker, Reason.DECODER_DIED, waiting, results)
+            return
+        reply = _message(worker.received)
+        if reply is None:
+            return
+        worker.received.clear()
+        self._answered(worker, reply, waiting, results)
+
+    def _answered(
+        self, worker: _Worker, reply: dict[str, Any], waiting: deque[_Task], results: dict[int, Result]
+    ) -> None:
+        status = reply.get("status")
+        if worker.task is None:
+            worker.ready = status == "ready"
+            self._failed_starts = 0
+        elif status == "memory":
+            self._died(worker, Reason.TOO_LARGE, waiting, results)
+        elif status == "no_room":
+            raise RunError(
+                "a decoded image could not be written: the scratch folder is full; make room and go on"
+            )
+        else:
+            result = _result(worker.task.job, reply, worker.output)
+            if result is None:
+                self._died(worker, Reason.DECODER_DIED, waiting, results)
+                return
+            self._settle(worker, result, results)
+            if worker.done >= _JOBS_OF_A_WORKER:
+                self._remove(worker)
+
+    def _died(
+        self, worker: _Worker, reason: Reason, waiting: deque[_Task], results: dict[int, Result]
+    ) -> None:
+        """Count a file under its reason, unless an earlier file may be to blame: then it is tried afresh."""
+        if worker.task is None:
+            if worker.ready:
+                self._remove(worker)
+            else:
+                self._start_failed(worker)
+            return
+        if worker.done:
+            waiting.appendleft(worker.task)
+        else:
+            self._settle(worker, Refused(reason), results)
+        self._remove(worker)
+
+    def _settle(self, worker: _Worker, result: Result, results: dict[int, Result]) -> None:
+        assert worker.task is not None
+        results[worker.task.number] = result
+        worker.task = None
+        worker.done += 1
+
+    def _start(self) -> None:
+        """Start one process: a fresh interpreter, which imports nothing of the caller's."""
+        jobs_read, jobs = os.pipe()
+        replies, replies_write = os.pipe()
+        output = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115 - closed with the worker
+        passed = (jobs_read, replies_write, output.fileno())
+        numbers = [*passed, self._memory_bytes, os.getpid()]
+        try:
+            process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
+                [sys.executable, "-P", *_WORKER, *map(str, numbers)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=passed,
+                env={**os.environ, **_ONE_THREAD},
+                start_new_session=True,  # an interrupt at the terminal is the parent's to handle
+            )
+        except OSError:
+            raise RunError("no decoding process can be started; is the machine out of memory?") from None
+        finally:
+            os.close(jobs_read)
+            os.close(replies_write)
+        os.set_blocking(replies, False)
+        worker = _Worker(process, jobs, replies, output, time.monotonic() + _START_TIMEOUT_S)
+        self._workers.append(worker)
+        self._selector.register(replies, selectors.EVENT_READ, worker)
+
+    def _start_failed(self, worker: _Worker) -> None:
+        self._remove(worker)
+        self._failed_starts += 1
+        if self._failed_starts >= _MAX_FAILED_STARTS:
+            raise RunError(
+                "the decoding processes end as soon as they start; check the installation with `hilum site check`"
+            )
+
+    def _remove(self, worker: _Worker) -> None:
+        self._selector.unregister(worker.replies)
+        self._workers.remove(worker)
+        worker.close()
+
+
+_WORKER = ("-m", "hilum.client.intake.worker")
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def _message(received: bytearray) -> dict[str, Any] | None:
+    """A whole reply, or None while it is not all there. What is no reply at all is an empty one."""
+    if len(received) < _LENGTH_BYTES:
+        return None
+    length = int.from_bytes(received[:_LENGTH_BYTES], "little")
+    if length <= _MAX_REPLY_BYTES and len(received) < _LENGTH_BYTES + length:
+        return None
+    try:
+        reply = json.loads(received[_LENGTH_BYTES:])
+    except ValueError:
+        return {}
+    return reply if isinstance(reply, dict) else {}
+
+
+def _result(job: Job, reply: dict[str, Any], output: IO[bytes]) -> Result | None:
+    """A worker's answer, checked like anything from outside; None where it is no answer to this job."""
+    try:
+        if reply["status"] == "refused":
+            return Refused(Reason(reply["reason"]))
+        return KINDS[kind_of(job)].result(_arrays(reply["arrays"], output))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def _arrays(heads: list[Any], output: IO[bytes]) -> list[Array]:
+    """What a worker wrote; arrays of one shape and dtype that follow one another come stacked, without a copy."""
+    size_bytes = os.fstat(output.fileno()).st_size
+    runs = [
+        (dtype, (len(list(alike)), *map(int, shape)))
+        for (dtype, shape), alike in groupby((str(dtype), tuple(shape)) for dtype, shape in heads)
+    ]
+    if not runs or any(dtype not in _DTYPES or min(shape) < 1 for dtype, shape in runs):
+        raise ValueError("no arrays that a job gives")
+    claimed = sum(math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in runs)
+    if claimed != size_bytes or size_bytes > MAX_DECODED_BYTES:
+        raise ValueError("what was written is not what was announced")
+    output.seek(0)
+    return [np.fromfile(output, dtype, math.prod(shape)).reshape(shape) for dtype, shape in runs]

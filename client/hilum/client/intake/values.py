@@ -1,0 +1,129 @@
+"""From stored values to values with units.
+
+Shapes: H rows, W columns.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from hilum.client.intake.instance import Frame, Instance, Window
+from hilum.client.intake.luts import LookUpTables
+from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.stored import Stored, StoredFrame
+
+Values = npt.NDArray[np.float32]
+Display = npt.NDArray[np.uint16]
+DISPLAY_MAX = 65_535
+_TAILS = (0.5, 99.5)  # percentiles used where a radiograph carries no window
+
+
+def rescaled(stored: Stored, frame: Frame, luts: LookUpTables | None = None) -> Values:
+    """Apply the modality look-up table or rescale (PS3.3 section C.11.1): Hounsfield units for CT.
+
+    Args:
+        stored: (H, W).
+        frame: Its slope and intercept.
+        luts: Where the data set has tables; a modality table stands in for slope and intercept.
+    """
+    if luts is not None and luts.modality is not None:
+        return luts.manufacturers_values(stored)
+    return stored.astype(np.float32) * np.float32(frame.slope) + np.float32(frame.intercept)
+
+
+def padding_mask(frame: StoredFrame, instance: Instance) -> npt.NDArray[np.bool_] | None:
+    """True where a pixel holds no data (PS3.3 section C.7.5.1.1.2), or None where the file names no such value.
+
+    The padding value is often written with the other signedness than the pixels: 63536 for -2000. It is taken modulo
+    the width of the cells. A value that no sample can have is looked for in the cells with their unused bits.
+    """
+    if frame.values.dtype.kind == "f":
+        return _nothing_there(frame.values)
+    if instance.padding is None:
+        return None
+    low, high = sorted(_as_stored(value, frame.values.dtype) for value in instance.padding)
+    empty: npt.NDArray[np.bool_] = (frame.values >= low) & (frame.values <= high)
+    if frame.cells is not frame.values and not _holds(instance, low, high):
+        empty |= (frame.cells >= low) & (frame.cells <= high)
+    return empty
+
+
+def _nothing_there(values: Stored) -> npt.NDArray[np.bool_] | None:
+    """Float pixels mark "no data" by what is no number, whatever else they do."""
+    empty: npt.NDArray[np.bool_] = ~np.isfinite(values)
+    return empty if empty.any() else None
+
+
+def _as_stored(value: int, dtype: np.dtype[np.integer]) -> int:
+    width = 8 * dtype.itemsize
+    wrapped = value & ((1 << width) - 1)
+    return wrapped - (1 << width) if dtype.kind == "i" and wrapped >> (width - 1) else wrapped
+
+
+def _holds(instance: Instance, low: int, high: int) -> bool:
+    """Whether a sample of this many bits can have these values."""
+    bits, signed = instance.pixels.bits_stored, instance.pixels.signed
+    least = -(1 << (bits - 1)) if signed else 0
+    return least <= low and high < least + (1 << bits)
+
+
+def display_values(
+    stored: StoredFrame, instance: Instance, frame: Frame, luts: LookUpTables | None = None
+) -> Display:
+    """What a grey image looks like on a light box: 0 black to 65535 white, bone bright.
+
+    The file's VOI table or window where it has one, else its percentiles; MONOCHROME1 is inverted; padding is black.
+
+    Returns:
+        (H, W).
+
+    Raises:
+        Skip: If all pixels are equal.
+    """
+    padded = padding_mask(stored, instance)
+    values = rescaled(stored.values, frame, luts)
+    inside = values if padded is None else values[~padded]
+    if inside.size == 0 or inside.min() == inside.max():
+        raise Skip(Reason.CONSTANT_PIXELS)
+    shown = _shown(values, inside, frame, luts)
+    if instance.inverted:
+        shown = 1 - shown
+    if padded is not None:
+        shown[padded] = 0
+    return np.rint(shown * DISPLAY_MAX).astype(np.uint16)
+
+
+def _shown(values: Values, inside: Values, frame: Frame, luts: LookUpTables | None) -> Values:
+    """Values as brightness, 0 to 1, by the first of table, window and percentiles that tells pixels apart."""
+    if luts is not None and luts.voi is not None:
+        shown = luts.brightness(values)
+        if shown.min() < shown.max():
+            return shown
+    if frame.window is not None:
+        shown = apply_window(values, frame.window)
+        if shown.min() < shown.max():  # a window that misses the data says nothing about it
+            return shown
+    return _between_tails(values, inside)
+
+
+def apply_window(values: Values, window: Window) -> Values:
+    """Map values to 0..1 by a VOI window (PS3.3 section C.11.2.1.2.1 to C.11.2.1.3)."""
+    match window.function:
+        case "LINEAR":
+            if window.width <= 1:  # a step (formula C.11-1 with w = 1)
+                return (values > window.center - 0.5).astype(np.float32)
+            shown = (values - (window.center - 0.5)) / (window.width - 1) + 0.5
+        case "LINEAR_EXACT":
+            shown = (values - window.center) / window.width + 0.5
+        case "SIGMOID":
+            with np.errstate(over="ignore"):
+                shown = 1 / (1 + np.exp(-4 * (values - window.center) / window.width))
+    clipped: Values = np.clip(shown, 0, 1).astype(np.float32)
+    return clipped
+
+
+def _between_tails(values: Values, inside: Values) -> Values:
+    low, high = np.percentile(inside, _TAILS)
+    if low == high:
+        low, high = inside.min(), inside.max()
+    shown: Values = np.clip((values - low) / (high - low), 0, 1).astype(np.float32)
+    return shown

@@ -1,0 +1,145 @@
+"""The process that decodes: `python -m hilum.client.intake.worker`, started by `DecodePool` alone.
+
+It takes jobs from one pipe, answers on another and writes arrays into one open file. It has no standard streams and no
+log, for the libraries inside quote what they read. Its memory, its file and its time are bounded by the system.
+"""
+
+import ctypes
+import json
+import logging
+import os
+import resource
+import signal
+import sys
+import warnings
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from hilum.client.intake.jobs import Array, Kind, from_plain
+from hilum.client.intake.plausible import MAX_DECODED_BYTES
+from hilum.client.intake.reasons import Reason, Skip
+
+_LENGTH_BYTES = 4
+_SET_DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG
+_GRACE_S = 5
+
+
+@dataclass(frozen=True)
+class Pipes:
+    """The three open files that the parent gave."""
+
+    jobs: BinaryIO
+    replies: int
+    output: int
+
+
+def main() -> None:
+    """Work until the parent closes the pipe, or dies."""
+    jobs, replies, output, memory_bytes, parent = map(int, sys.argv[1:6])
+    _die_with(parent)
+    _be_silent()
+    _bound(memory_bytes)
+    _reply(replies, {"status": "ready"})
+    with os.fdopen(jobs, "rb") as pipe:
+        _serve(Pipes(pipe, replies, output))
+
+
+def _serve(pipes: Pipes) -> None:
+    while (head := pipes.jobs.read(_LENGTH_BYTES)) and len(head) == _LENGTH_BYTES:
+        message = json.loads(pipes.jobs.read(int.from_bytes(head, "little")))
+        # A worker whose parent is gone ends by itself, also where the system does not see to it.
+        signal.alarm(int(message["timeout_s"]) + _GRACE_S)
+        reply = _done(message, pipes.output)
+        signal.alarm(0)
+        _reply(pipes.replies, reply)
+        if reply["status"] == "memory":
+            return  # what is left of the heap after that is no ground to judge the next file on
+
+
+def _done(message: dict[str, Any], output: int) -> dict[str, Any]:
+    """Do one job. Whatever is raised ends here: as a reason, and nothing of the file with it."""
+    kind: Kind | None = None
+    try:
+        os.ftruncate(output, 0)
+        os.lseek(output, 0, os.SEEK_SET)
+        kind, job = from_plain(message)
+        writer = _Writer(output)
+        kind.do(job, writer.write)
+    except Skip as skip:
+        return {"status": "refused", "reason": skip.reason.value}
+    except MemoryError:
+        return {"status": "memory"}
+    except _NoRoom:
+        return {"status": "no_room"}
+    except BaseException:  # a decoder in Rust panics with a BaseException
+        if kind is None:
+            raise
+        return {"status": "refused", "reason": kind.failed.value}
+    return {"status": "done", "arrays": writer.heads}
+
+
+class _NoRoom(Exception):  # noqa: N818 - turned into a reply
+    """The scratch folder can't take the answer."""
+
+
+class _Writer:
+    """Appends arrays to the output, and remembers their heads."""
+
+    def __init__(self, output: int) -> None:
+        self.heads: list[tuple[str, tuple[int, ...]]] = []
+        self._output = output
+        self._written = 0
+
+    def write(self, array: Array) -> None:
+        array = np.ascontiguousarray(array)
+        self._written += array.nbytes
+        if self._written > MAX_DECODED_BYTES:
+            raise Skip(Reason.TOO_LARGE)
+        rest = array.data.cast("B")
+        try:
+            while rest:
+                rest = rest[os.write(self._output, rest) :]
+        except OSError:
+            raise _NoRoom from None
+        self.heads.append((array.dtype.str, array.shape))
+
+
+def _reply(replies: int, reply: dict[str, Any]) -> None:
+    content = json.dumps(reply).encode()
+    content = len(content).to_bytes(_LENGTH_BYTES, "little") + content
+    while content:
+        content = content[os.write(replies, content) :]
+
+
+def _die_with(parent: int) -> None:
+    """Have the system end this process when the parent ends. Elsewhere than on Linux the closed pipe does."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def _be_silent() -> None:
+    logging.disable(logging.CRITICAL)
+    warnings.simplefilter("ignore")
+
+
+def _bound(memory_bytes: int) -> None:
+    """Bound the address space, so that an allocation fails instead of the machine.
+
+    macOS takes the limit and does not hold it: there only the checks before decoding bound the memory.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the image
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_DECODED_BYTES, MAX_DECODED_BYTES))
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    if sys.platform == "linux":
+        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - a system file, read before any limit
+            base_bytes = int(file.read().split()[0]) * resource.getpagesize()
+        limit = base_bytes + memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+
+
+if __name__ == "__main__":
+    main()
