@@ -1,8 +1,7 @@
 """Which attributes intake takes from the top level of a header, and the value that carries them."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 Value: TypeAlias = str | int | float | bool | tuple[str | int | float, ...] | None
 """Strings are stripped as pydicom strips them, DS and FD are float, IS and US are int, several values are a tuple."""
@@ -70,8 +69,7 @@ NOTED: dict[int, str] = {
 KEYWORDS: tuple[str, ...] = (*(keyword for keyword, _ in TAKEN.values()), *NOTED.values())
 
 
-@dataclass(frozen=True, slots=True)
-class PixelElement:
+class PixelElement(NamedTuple):
     """Where the pixel data lies (7FE0,0008), (7FE0,0009) or (7FE0,0010).
 
     Attributes:
@@ -85,8 +83,7 @@ class PixelElement:
     size_bytes: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Tags:
+class Tags(NamedTuple):
     """The allow-listed attributes of one file, the same whichever way they were read.
 
     Attributes:
@@ -97,7 +94,7 @@ class Tags:
             it: nothing behind those is looked at.
     """
 
-    values: Mapping[str, Value] = field(repr=False)
+    values: Mapping[str, Value]
     syntax: str
     media_class: str
     size_bytes: int
@@ -106,3 +103,7 @@ class Tags:
     def get(self, keyword: str) -> Value:
         """The value; None where the attribute is absent, or empty and a number."""
         return self.values.get(keyword)
+
+    def __repr__(self) -> str:
+        """Without values: identifiers are among them."""
+        return f"Tags({len(self.values)} values)"

@@ -6,7 +6,7 @@ no input makes it recurse, inflate or allocate more than its window.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +30,9 @@ _GREATEST_IS = 2**31 - 1
 _UNDEFINED = 0xFFFF_FFFF
 _PREAMBLE_BYTES = 132
 _META_GROUP = 0x0002
-_LAST_OF_META = 0x0002_FFFF
+_BEFORE_META, _LAST_OF_META = 0x0001_FFFF, 0x0002_FFFF
+_KEY_BYTES, _LONG_HEAD_BYTES = 8, 12
+_MOST_HEADS = 32_768
 _SMALLEST_BYTES = 12  # of the longest element head: pydicom is asked about a file that ends closer to its last element
 _DELIMITERS = 0xFFFE
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFE_E000, 0xFFFE_E00D, 0xFFFE_E0DD
@@ -53,8 +55,7 @@ def _code(vr: str) -> int:
 _LONG = ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV")
 _SHORT = ("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST")
 _HEAD_BYTES = {_code(vr): 12 for vr in _LONG} | {_code(vr): 8 for vr in (*_SHORT, "TM", "UI", "UL", "US")}
-_SQ, _UI, _OW = _code("SQ"), _code("UI"), _code("OW")
-_PIXEL_VRS = {_code(vr): vr for vr in ("OB", "OW", "OF", "OD")}
+_PIXEL_VRS = frozenset({"OB", "OW", "OF", "OD", ""})
 
 # Character sets that hold ASCII unchanged (PS3.3 section C.12.1.1.2): text of plain ASCII reads the same in all of them.
 _ASCII_SETS = frozenset(
@@ -71,6 +72,10 @@ _ESCAPE = "\x1b"
 
 class _Odd(Exception):  # noqa: N818 - not an error: pydicom is asked
     """The walker is not sure; caught where the walk began."""
+
+
+class _EndOfWindow(Exception):  # noqa: N818 - caught where the window can be moved
+    """The bytes in memory end here; the file may go on."""
 
 
 def walk_tags(path: Path | str) -> Tags | None:
@@ -105,46 +110,41 @@ def walk_tags(path: Path | str) -> Tags | None:
 def _walk(handle: int, data: bytes, size: int) -> Tags | None:
     start, syntax, media_class = _meta(data)
     if syntax in EXPLICIT_LITTLE:
-        values, pixels = _explicit(handle, data, start, size)
+        encoding = _EXPLICIT
     elif syntax == IMPLICIT_LITTLE:
-        values, pixels = _implicit(handle, data, start, size)
+        encoding = _IMPLICIT
+        if _looks_explicit(data, start):
+            raise _Odd
     else:
         return None
+    values, pixels = _top_level(_Window(handle, data, 0, size), start, encoding)
     _check_text(values)
     return Tags(values, syntax, media_class, size, pixels)
 
 
+def _looks_explicit(data: bytes, p: int) -> bool:
+    vr = data[p + 4 : p + 6]
+    return vr.isalpha() and vr.isupper()
+
+
 def _meta(data: bytes) -> tuple[int, str, str]:
     """The file meta group (PS3.10 section 7.1): where the data set starts, the transfer syntax, the SOP class."""
-    p, last = _PREAMBLE_BYTES, -1
-    syntax, media_class = "", ""
-    end = len(data) - 12
+    p, last, heads = _PREAMBLE_BYTES, _BEFORE_META, _META
+    texts: dict[str, Value] = {"MediaStorageSOPClassUID": ""}
+    end = len(data) - _SMALLEST_BYTES
     while p <= end:
-        group, element, vr, length = _explicit_head(data, p)
-        if group != _META_GROUP:
-            if p + 8 < len(data) and syntax:
-                return p, syntax, media_class
+        if data[p] != _META_GROUP:
+            syntax, media_class = texts.get("TransferSyntaxUID"), texts["MediaStorageSOPClassUID"]
+            if not isinstance(syntax, str) or not isinstance(media_class, str):
+                break
+            return p, syntax, media_class
+        tag, step, keyword, parse = heads[data[p : p + 8]]
+        if not last < tag <= _LAST_OF_META:
             break
-        if element <= last:
-            raise _Odd
-        last = element
-        head = _HEAD_BYTES.get(vr)
-        if head == 8:
-            q = p + 8
-        elif head is None:
-            raise _Odd
-        else:
-            q = p + 12
-            length = _u32(data, p + 8)[0]
-        p = q + length
-        if element == 0x0010 or element == 0x0002:
-            text = _uids(data[q:p])
-            if not isinstance(text, str) or vr != _UI:
-                raise _Odd
-            if element == 0x0010:
-                syntax = text
-            else:
-                media_class = text
+        last, q = tag, p + 8
+        p += step or 12 + _u32(data, p + 8)[0]
+        if keyword:
+            texts[keyword] = parse(data[q:p])
     raise _Odd
 
 
@@ -176,10 +176,16 @@ def _decimals(raw: bytes) -> Value:
 
 def _integers(raw: bytes) -> Value:
     raw = raw.rstrip(b" \0")
-    numbers = tuple(map(int, raw.split(b"\\")))
-    if max(map(abs, numbers)) > _GREATEST_IS:
+    if b"\\" in raw:
+        return tuple([_integer(part) for part in raw.split(b"\\")])
+    return _integer(raw)
+
+
+def _integer(raw: bytes) -> int:
+    number = int(raw)
+    if not -_GREATEST_IS <= number <= _GREATEST_IS:
         raise _Odd
-    return numbers if len(numbers) > 1 else numbers[0]
+    return number
 
 
 def _binary(code: str, width: int) -> Callable[[bytes], Value]:
@@ -200,30 +206,106 @@ _PARSE: dict[str, Callable[[bytes], Value]] = {
     "CS": _strings, "TM": _strings, "UI": _uids, "LO": _text, "SH": _text, "DS": _decimals, "IS": _integers,
     "US": _binary("H", 2), "SS": _binary("h", 2), "FD": _binary("d", 8),
 }  # fmt: skip
-_EMPTY: dict[str, Value] = dict.fromkeys(("CS", "TM", "UI", "LO", "SH"), "")
-_SHARED = {
-    name: _remembered(parse) for name, parse in _PARSE.items() if name in {"CS", "LO", "SH", "DS", "IS"}
-}
-_OWN = frozenset({"ImagePositionPatient", "InstanceNumber", "PatientID", "TriggerTime", "SpecificCharacterSet"})
-"""Values that differ from file to file, or that shall not be remembered."""
+_TEXT_VRS = frozenset({"CS", "TM", "UI", "LO", "SH"})
+_SHARED: dict[str, Callable[[bytes], Value]] = {name: _remembered(parse) for name, parse in _PARSE.items()}
+_OWN = frozenset({"SOPInstanceUID", "ImagePositionPatient", "InstanceNumber", "TriggerTime", "AcquisitionTime"})
+"""Values that differ from file to file: remembering them would cost more than it saves."""
 
-_Parser = tuple[str, Callable[[bytes], Value] | None, Value]
-_NOTE: Callable[[bytes], Value] | None = None
-
-
-def _parser(keyword: str, vr: str) -> _Parser:
-    parse = _PARSE[vr] if keyword in _OWN else _SHARED.get(vr, _PARSE[vr])
-    return keyword, parse, _EMPTY.get(vr)
+_Wanted = tuple[str, Callable[[bytes], Value]]
+_Head = tuple[int, int, str, Callable[[bytes], Value]]
+"""An element's tag; the bytes of head and value together, or 0 where the eight first bytes don't tell or the element is
+no ordinary one; keyword and parser of a wanted value, the keyword of any other is empty."""
 
 
-# By tag, then by the VR that the file states: any other VR is odd.
-_EXPLICIT_TAKEN: dict[int, dict[int, _Parser]] = {
-    tag: {_code(one): _parser(keyword, one) for one in vr.split(" or ")} for tag, (keyword, vr) in TAKEN.items()
-} | {tag: {code: (keyword, _NOTE, True) for code in _HEAD_BYTES} for tag, keyword in NOTED.items()}  # fmt: skip
-_IMPLICIT_TAKEN: dict[int, _Parser] = {
-    tag: _parser(keyword, vr) for tag, (keyword, vr) in TAKEN.items() if " or " not in vr
-} | {tag: (keyword, _NOTE, True) for tag, keyword in NOTED.items()}
-_SIGNED_OR_NOT = {tag: keyword for tag, (keyword, vr) in TAKEN.items() if " or " in vr}
+def _empty_text(_: bytes) -> Value:
+    return ""
+
+
+def _no_number(_: bytes) -> Value:
+    return None
+
+
+_NOT_WANTED: _Wanted = ("", _no_number)
+
+
+def _wanted(tag: int, vr: str, length: int, taken: Mapping[int, tuple[str, str]] = TAKEN) -> _Wanted:
+    """Keyword and parser of a value.
+
+    Raises:
+        _Odd: If the file states another VR than the dictionary, or a length that no such value has.
+    """
+    if tag not in taken:
+        return _NOT_WANTED
+    keyword, allowed = taken[tag]
+    if vr not in allowed.split(" or ") or length > _LONGEST_VALUE_BYTES:
+        raise _Odd
+    if length == 0:
+        return keyword, _empty_text if vr in _TEXT_VRS else _no_number
+    return keyword, _PARSE[vr] if keyword in _OWN else _SHARED[vr]
+
+
+class _Heads(dict[bytes, _Head]):
+    """What the first eight bytes of an element say, worked out once for each tag, VR and length that turns up.
+
+    In implicit VR, and in explicit VR with a length of two bytes, they are the whole head (PS3.5 section 7.1); so one
+    look-up replaces the arithmetic. They hold no value, hence no identifier.
+    """
+
+    def __missing__(self, key: bytes) -> _Head:
+        if len(key) < _KEY_BYTES:
+            raise _EndOfWindow
+        if len(self) >= _MOST_HEADS:
+            self.clear()
+        head = self[key] = self.parse(key)
+        return head
+
+    def parse(self, key: bytes) -> _Head:
+        raise NotImplementedError
+
+
+class _ExplicitHeads(_Heads):
+    def parse(self, key: bytes) -> _Head:
+        group, element, code, length = _explicit_head(key)
+        tag = group << 16 | element
+        if group == _DELIMITERS:
+            return tag, 0, *_NOT_WANTED
+        width = _HEAD_BYTES.get(code)
+        if width is None or (width == _LONG_HEAD_BYTES and tag in TAKEN):
+            raise _Odd
+        if width == _LONG_HEAD_BYTES or tag in NOTED:
+            return tag, 0, *_NOT_WANTED
+        return tag, width + length, *self.wanted(tag, key[4:6].decode(), length)
+
+    def wanted(self, tag: int, vr: str, length: int) -> _Wanted:
+        return _wanted(tag, vr, length)
+
+
+class _MetaHeads(_ExplicitHeads):
+    def wanted(self, tag: int, vr: str, length: int) -> _Wanted:
+        return _wanted(tag, vr, length, _TAKEN_OF_META)
+
+
+class _ImplicitHeads(_Heads):
+    def parse(self, key: bytes) -> _Head:
+        group, element, length = _implicit_head(key)
+        tag = group << 16 | element
+        special = tag in NOTED or tag in _PIXEL_TAGS or tag in _SIGNED_OR_NOT
+        if special or group == _DELIMITERS or length == _UNDEFINED:
+            return tag, 0, *_NOT_WANTED
+        return tag, 8 + length, *(_wanted(tag, TAKEN[tag][1], length) if tag in TAKEN else _NOT_WANTED)
+
+
+_TAKEN_OF_META = {0x0002_0002: ("MediaStorageSOPClassUID", "UI"), 0x0002_0010: ("TransferSyntaxUID", "UI")}
+@dataclass(frozen=True, slots=True)
+class _Encoding:
+    explicit: bool
+    heads: _Heads
+
+
+_SIGNED_OR_NOT = frozenset(tag for tag, (_, vr) in TAKEN.items() if " or " in vr)
+_META = _MetaHeads()
+_EXPLICIT = _Encoding(explicit=True, heads=_ExplicitHeads())
+_IMPLICIT = _Encoding(explicit=False, heads=_ImplicitHeads())
 
 
 @dataclass(slots=True)
@@ -250,6 +332,15 @@ class _Window:
         self.data = os.pread(self.handle, size_bytes, self.base)
         return self.data
 
+    def holding(self, q: int, p: int) -> tuple[bytes, int, int]:
+        """The data with the bytes from `q` to `p` in it, and where they are then."""
+        if p <= len(self.data):
+            return self.data, q, p
+        data = self.move(q)
+        if p - q > len(data):
+            raise _Odd
+        return data, 0, p - q
+
     def ended(self, p: int) -> bool:
         """Whether the file ends exactly at the relative position `p`.
 
@@ -262,207 +353,153 @@ class _Window:
         return left == 0
 
 
-def _explicit(
-    handle: int, data: bytes, p: int, size: int
+def _top_level(
+    window: _Window, p: int, encoding: _Encoding
 ) -> tuple[dict[str, Value], PixelElement | None]:
-    """The top level of an explicit VR little endian data set."""
+    """The wanted values, and the pixel data if the walk came that far."""
     values: dict[str, Value] = {}
-    window = _Window(handle, data, 0, size)
-    limit, last = len(data) - _SMALLEST_BYTES, _LAST_OF_META
-    head_of, heads, taken = _explicit_head, _HEAD_BYTES, _EXPLICIT_TAKEN
+    data, heads, last = window.data, encoding.heads, _LAST_OF_META
     while True:
-        if p > limit:
+        try:
+            tag, step, keyword, parse = heads[data[p : p + 8]]
+        except _EndOfWindow:
             if window.ended(p):
                 return values, None
             data, p = window.move(p), 0
-            limit = len(data) - _SMALLEST_BYTES
-            if limit < 0:
-                raise _Odd
-        group, element, vr, length = head_of(data, p)
-        tag = group << 16 | element
+            continue
         if tag <= last:
             raise _Odd
         last = tag
-        head = heads.get(vr)
-        if head == 8:
-            q = p + 8
-        elif head is None:
-            raise _Odd
+        if keyword:
+            q, p = p + 8, p + step
+            if p > len(data):
+                data, q, p = window.holding(q, p)
+            values[keyword] = parse(data[q:p])
+        elif step:
+            p += step
         else:
-            (length,), q = _u32(data, p + 8), p + 12
-            if tag in _PIXEL_TAGS:
-                return values, _pixels(vr, window.base + q, length)
-            if tag == _FUNCTIONAL_GROUPS or length == _UNDEFINED:
-                if tag in NOTED:
-                    values[NOTED[tag]] = True
-                if tag == _FUNCTIONAL_GROUPS:
-                    return values, None
-                if vr != _SQ:
-                    raise _Odd
-                p = _past_sequence(window, q, explicit=True)
-                data, limit = window.data, len(window.data) - _SMALLEST_BYTES
-                continue
-        by_vr = taken.get(tag)
-        if by_vr is None:
-            p = q + length
-            continue
-        keyword, parse, empty = by_vr.get(vr) or _odd()
-        if parse is None or not length:
-            values[keyword] = empty
-        else:
-            if q + length > len(data):
-                data, q = _more(window, q, length), 0
-                limit = len(data) - _SMALLEST_BYTES
-            values[keyword] = parse(data[q : q + length])
-        p = q + length
-
-
-def _implicit(
-    handle: int, data: bytes, p: int, size: int
-) -> tuple[dict[str, Value], PixelElement | None]:
-    """The top level of an implicit VR little endian data set."""
-    if data[p + 4 : p + 6].isalpha() and data[p + 4 : p + 6].isupper():
-        raise _Odd  # stated implicit, written explicit
-    values: dict[str, Value] = {}
-    window = _Window(handle, data, 0, size)
-    limit, last = len(data) - _SMALLEST_BYTES, _LAST_OF_META
-    head_of, taken = _implicit_head, _IMPLICIT_TAKEN
-    while True:
-        if p > limit:
-            if window.ended(p):
-                return values, None
-            data, p = window.move(p), 0
-            limit = len(data) - _SMALLEST_BYTES
-            if limit < 0:
-                raise _Odd
-        group, element, length = head_of(data, p)
-        tag = group << 16 | element
-        if tag <= last:
-            raise _Odd
-        last, q = tag, p + 8
-        wanted = taken.get(tag)
-        if wanted is None:
-            if tag in _PIXEL_TAGS:
-                return values, _pixels(_OW, window.base + q, length)
-            if tag in _SIGNED_OR_NOT:
-                wanted = _signed_or_not(tag, values)
-            elif length != _UNDEFINED:
-                p = q + length
-                continue
-        if length == _UNDEFINED or tag == _FUNCTIONAL_GROUPS:
+            if p + _LONG_HEAD_BYTES > len(data):
+                data, p = window.move(p), 0
+            vr, q, length = _full_head(data, p, encoding)
             if tag in NOTED:
                 values[NOTED[tag]] = True
+            if tag in _PIXEL_TAGS:
+                return values, _pixel_element(vr, window.base + q, length)
             if tag == _FUNCTIONAL_GROUPS:
                 return values, None
-            if not _is_sequence(tag, data, q):
-                raise _Odd
-            p = _past_sequence(window, q, explicit=False)
-            data, limit = window.data, len(window.data) - _SMALLEST_BYTES
-            continue
-        keyword, parse, empty = wanted or _odd()
-        if parse is None or not length:
-            values[keyword] = empty
-        else:
-            if q + length > len(data):
-                data, q = _more(window, q, length), 0
-                limit = len(data) - _SMALLEST_BYTES
-            values[keyword] = parse(data[q : q + length])
-        p = q + length
+            if length == _UNDEFINED:
+                if vr not in ("SQ", "") or (vr == "" and not _is_sequence(tag, data, q)):
+                    raise _Odd
+                p = _past_sequence(window, q, encoding)
+                data = window.data
+                continue
+            p = q + length
+            if tag in _SIGNED_OR_NOT:
+                data, q, p = window.holding(q, p)
+                keyword, parse = _signed_or_not(tag, values, length)
+                values[keyword] = parse(data[q:p])
 
 
-def _odd() -> _Parser:
-    raise _Odd
+def _full_head(data: bytes, p: int, encoding: _Encoding) -> tuple[str, int, int]:
+    """VR (empty where it is implicit), where the value starts, and its length.
+
+    Raises:
+        _Odd: If the file ends first, or at a delimiter, which has no place here.
+    """
+    if p + _LONG_HEAD_BYTES > len(data):
+        raise _Odd
+    group, _, code, length = _explicit_head(data, p)
+    if group == _DELIMITERS:
+        raise _Odd
+    if not encoding.explicit:
+        return "", p + 8, _u32(data, p + 4)[0]
+    vr = data[p + 4 : p + 6].decode()
+    if _HEAD_BYTES[code] == _LONG_HEAD_BYTES:
+        return vr, p + 12, _u32(data, p + 8)[0]
+    return vr, p + 8, length
 
 
-def _signed_or_not(tag: int, values: dict[str, Value]) -> _Parser:
-    """The VR that pixel representation chooses (PS3.5 annex A.1)."""
+def _pixel_element(vr: str, offset: int, length: int) -> PixelElement:
+    """Implicit pixel data is always OW (PS3.5 annex A.1)."""
+    if vr not in _PIXEL_VRS:
+        raise _Odd
+    return PixelElement(vr or "OW", offset, None if length == _UNDEFINED else length)
+
+
+def _signed_or_not(tag: int, values: dict[str, Value], length: int) -> _Wanted:
+    """The VR that pixel representation chooses where it is implicit (PS3.5 annex A.1)."""
     representation = values.get("PixelRepresentation")
     if representation not in (0, 1):
         raise _Odd
-    return _parser(_SIGNED_OR_NOT[tag], "SS" if representation else "US")
+    return _wanted(tag, "SS" if representation else "US", length)
 
 
-def _pixels(vr: int, offset: int, length: int) -> PixelElement:
-    return PixelElement(
-        _PIXEL_VRS.get(vr) or _odd()[0], offset, None if length == _UNDEFINED else length
-    )
-
-
-def _more(window: _Window, q: int, length: int) -> bytes:
-    """Bring a value that crosses the window's end into it."""
-    if length > _LONGEST_VALUE_BYTES:
-        raise _Odd
-    data = window.move(q)
-    if len(data) < length:
-        raise _Odd
-    return data
-
-
-def _past_sequence(window: _Window, p: int, *, explicit: bool) -> int:
+def _past_sequence(window: _Window, p: int, encoding: _Encoding) -> int:
     """Where a sequence of undefined length ends; the window is moved if it does not hold all of it."""
     try:
-        return _sequence_end(window.data, p, explicit=explicit)
-    except StructError:
+        return _sequence_end(window.data, p, encoding)
+    except (_EndOfWindow, StructError):
         data = window.move(p, _SEQUENCE_BYTES)
     try:
-        return _sequence_end(data, 0, explicit=explicit)
-    except StructError:
+        return _sequence_end(data, 0, encoding)
+    except (_EndOfWindow, StructError):
         raise _Odd from None
 
 
 _IN_SEQUENCE, _IN_OPEN_ITEM = -2, -1  # other levels are items of known length: where they end
 
 
-def _sequence_end(data: bytes, p: int, *, explicit: bool) -> int:
+def _sequence_end(data: bytes, p: int, encoding: _Encoding) -> int:
     """Walk items and elements (PS3.5 section 7.5) without recursion.
 
     Raises:
-        StructError: If the data ends first.
+        _EndOfWindow: If the data ends first.
+        StructError: Likewise.
     """
-    levels = [_IN_SEQUENCE]
-    while levels:
-        level = levels[-1]
-        if 0 <= level <= p:
-            if level < p:
+    levels, level, heads = [_IN_SEQUENCE], _IN_SEQUENCE, encoding.heads
+    while True:
+        if level >= 0 and p >= level:
+            if p > level:
                 raise _Odd
             levels.pop()
+            level = levels[-1]
             continue
-        group, element, length = _implicit_head(data, p)
-        tag = group << 16 | element
-        p += 8
-        if level == _IN_SEQUENCE:
-            if tag == _ITEM:
+        tag, step, _, _ = heads[data[p : p + 8]]
+        if step and level != _IN_SEQUENCE:
+            p += step
+            continue
+        if tag >> 16 == _DELIMITERS:
+            (length,), p = _u32(data, p + 4), p + 8
+            if level == _IN_SEQUENCE and tag == _ITEM:
                 levels.append(_IN_OPEN_ITEM if length == _UNDEFINED else p + length)
-            elif tag == _SEQUENCE_END and length == 0:
+            elif length == 0 and tag == _CLOSES.get(level):
                 levels.pop()
+                if not levels:
+                    return p
             else:
                 raise _Odd
-        elif tag == _ITEM_END and length == 0 and level == _IN_OPEN_ITEM:
-            levels.pop()
-        elif group == _DELIMITERS:
-            raise _Odd
         else:
-            length, head = _explicit_length(data, p - 8) if explicit else (length, 8)
-            p += head - 8
+            if level == _IN_SEQUENCE:
+                raise _Odd
+            vr, p, length = _inner_head(data, p, encoding)
             if length == _UNDEFINED:
-                if not (data[p - 8 : p - 6] == b"SQ" if explicit else _is_sequence(tag, data, p)):
+                if vr not in ("SQ", "") or (vr == "" and not _is_sequence(tag, data, p)):
                     raise _Odd
                 levels.append(_IN_SEQUENCE)
             else:
                 p += length
         if len(levels) > _MAX_DEPTH:
             raise _Odd
-    return p
+        level = levels[-1]
 
 
-def _explicit_length(data: bytes, p: int) -> tuple[int, int]:
-    _, _, vr, length = _explicit_head(data, p)
-    head = _HEAD_BYTES.get(vr) or _odd_bytes()
-    return (length if head == 8 else _u32(data, p + 8)[0]), head
+_CLOSES = {_IN_SEQUENCE: _SEQUENCE_END, _IN_OPEN_ITEM: _ITEM_END}
 
 
-def _odd_bytes() -> int:
-    raise _Odd
+def _inner_head(data: bytes, p: int, encoding: _Encoding) -> tuple[str, int, int]:
+    if p + _LONG_HEAD_BYTES > len(data):
+        raise _EndOfWindow
+    return _full_head(data, p, encoding)
 
 
 def _is_sequence(tag: int, data: bytes, q: int) -> bool:
@@ -470,8 +507,7 @@ def _is_sequence(tag: int, data: bytes, q: int) -> bool:
     known = DicomDictionary.get(tag)
     if known is not None:
         return known[0] == "SQ"
-    group, element, _ = _implicit_head(data, q)
-    return bool(tag >> 16 & 1) and (group << 16 | element) == _ITEM
+    return bool(tag >> 16 & 1) and data[q : q + 4] == b"\xfe\xff\x00\xe0"
 
 
 def _check_text(values: dict[str, Value]) -> None:
