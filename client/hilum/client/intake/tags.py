@@ -90,8 +90,7 @@ class Tags(NamedTuple):
         syntax: Transfer syntax UID; where the file states none, the native one that its encoding shows.
         media_class: Media storage SOP class UID (0002,0002), or empty.
         size_bytes: Of the whole file.
-        pixels: None where there is no pixel data, or where the functional groups of an enhanced object come before
-            it: nothing behind those is looked at.
+        pixels: None where there is no pixel data.
     """
 
     values: Mapping[str, Value]

@@ -30,14 +30,13 @@ _GREATEST_IS = 2**31 - 1
 _UNDEFINED = 0xFFFF_FFFF
 _PREAMBLE_BYTES = 132
 _META_GROUP = 0x0002
-_BEFORE_META, _LAST_OF_META = 0x0001_FFFF, 0x0002_FFFF
+_LAST_OF_META = 0x0002_FFFF
 _KEY_BYTES, _LONG_HEAD_BYTES = 8, 12
 _MOST_HEADS = 32_768
-_SMALLEST_BYTES = 12  # of the longest element head: pydicom is asked about a file that ends closer to its last element
 _DELIMITERS = 0xFFFE
-_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFE_E000, 0xFFFE_E00D, 0xFFFE_E0DD
+_ITEM, _SEQUENCE_END = 0xFFFE_E000, 0xFFFE_E0DD
+_ITEM_END = b"\xfe\xff\x0d\xe0\0\0\0\0"
 _PIXEL_TAGS = frozenset({0x7FE0_0008, 0x7FE0_0009, 0x7FE0_0010})
-_FUNCTIONAL_GROUPS = 0x5200_9229
 
 # Values that a whole series, scanner or archive shares are parsed once; the memory is bounded.
 _remembered = lru_cache(maxsize=2048)
@@ -52,9 +51,9 @@ def _code(vr: str) -> int:
 
 
 # PS3.5 section 7.1.2: these have two reserved bytes and a length of four; the others a length of two.
-_LONG = ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV")
-_SHORT = ("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST")
-_HEAD_BYTES = {_code(vr): 12 for vr in _LONG} | {_code(vr): 8 for vr in (*_SHORT, "TM", "UI", "UL", "US")}
+_LONG_VRS = ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV")
+_SHORT_VRS = ("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST")
+_HEAD_BYTES = {_code(vr): 12 for vr in _LONG_VRS} | {_code(vr): 8 for vr in (*_SHORT_VRS, "TM", "UI", "UL", "US")}
 _PIXEL_VRS = frozenset({"OB", "OW", "OF", "OD", ""})
 
 # Character sets that hold ASCII unchanged (PS3.3 section C.12.1.1.2): text of plain ASCII reads the same in all of them.
@@ -129,21 +128,25 @@ def _looks_explicit(data: bytes, p: int) -> bool:
 
 def _meta(data: bytes) -> tuple[int, str, str]:
     """The file meta group (PS3.10 section 7.1): where the data set starts, the transfer syntax, the SOP class."""
-    p, last, heads = _PREAMBLE_BYTES, _BEFORE_META, _META
+    p, last, heads = _PREAMBLE_BYTES, 0, _META
     texts: dict[str, Value] = {"MediaStorageSOPClassUID": ""}
-    end = len(data) - _SMALLEST_BYTES
+    end = len(data) - _LONG_HEAD_BYTES
     while p <= end:
-        if data[p] != _META_GROUP:
+        if data[p] != _META_GROUP or data[p + 1]:
             syntax, media_class = texts.get("TransferSyntaxUID"), texts["MediaStorageSOPClassUID"]
             if not isinstance(syntax, str) or not isinstance(media_class, str):
                 break
             return p, syntax, media_class
-        tag, step, keyword, parse = heads[data[p : p + 8]]
-        if not last < tag <= _LAST_OF_META:
-            break
-        last, q = tag, p + 8
-        p += step or 12 + _u32(data, p + 8)[0]
-        if keyword:
+        step, special = heads[data[p : p + 8]]
+        if special is None:
+            p += step
+        elif step == 0:
+            p += _LONG_HEAD_BYTES + _u32(data, p + 8)[0]
+        else:
+            tag, keyword, parse = special
+            if tag <= last:
+                break
+            last, q, p = tag, p + 8, p + step
             texts[keyword] = parse(data[q:p])
     raise _Odd
 
@@ -211,10 +214,11 @@ _SHARED: dict[str, Callable[[bytes], Value]] = {name: _remembered(parse) for nam
 _OWN = frozenset({"SOPInstanceUID", "ImagePositionPatient", "InstanceNumber", "TriggerTime", "AcquisitionTime"})
 """Values that differ from file to file: remembering them would cost more than it saves."""
 
-_Wanted = tuple[str, Callable[[bytes], Value]]
-_Head = tuple[int, int, str, Callable[[bytes], Value]]
-"""An element's tag; the bytes of head and value together, or 0 where the eight first bytes don't tell or the element is
-no ordinary one; keyword and parser of a wanted value, the keyword of any other is empty."""
+_Wanted = tuple[int, str, Callable[[bytes], Value]]
+"""Tag, keyword, and what parses the value."""
+
+_Head = tuple[int, _Wanted | None]
+"""The bytes of head and value together, and what is wanted of the value. No bytes, where these eight don't tell."""
 
 
 def _empty_text(_: bytes) -> Value:
@@ -225,23 +229,27 @@ def _no_number(_: bytes) -> Value:
     return None
 
 
-_NOT_WANTED: _Wanted = ("", _no_number)
+_LONG: _Wanted = (0, "", _no_number)
+"""Stands for an element of explicit VR whose length follows in four more bytes, and of which nothing is wanted."""
+
+_SPECIAL: _Wanted = (0, "", _no_number)
+"""Stands for a delimiter, for pixel data, and for what is only noted or depends on another element."""
 
 
-def _wanted(tag: int, vr: str, length: int, taken: Mapping[int, tuple[str, str]] = TAKEN) -> _Wanted:
-    """Keyword and parser of a value.
+def _wanted(tag: int, vr: str, length: int, taken: Mapping[int, tuple[str, str]] = TAKEN) -> _Wanted | None:
+    """What is wanted of a value.
 
     Raises:
         _Odd: If the file states another VR than the dictionary, or a length that no such value has.
     """
     if tag not in taken:
-        return _NOT_WANTED
+        return None
     keyword, allowed = taken[tag]
     if vr not in allowed.split(" or ") or length > _LONGEST_VALUE_BYTES:
         raise _Odd
     if length == 0:
-        return keyword, _empty_text if vr in _TEXT_VRS else _no_number
-    return keyword, _PARSE[vr] if keyword in _OWN else _SHARED[vr]
+        return tag, keyword, _empty_text if vr in _TEXT_VRS else _no_number
+    return tag, keyword, _PARSE[vr] if keyword in _OWN else _SHARED[vr]
 
 
 class _Heads(dict[bytes, _Head]):
@@ -268,20 +276,22 @@ class _ExplicitHeads(_Heads):
         group, element, code, length = _explicit_head(key)
         tag = group << 16 | element
         if group == _DELIMITERS:
-            return tag, 0, *_NOT_WANTED
+            return 0, _SPECIAL
         width = _HEAD_BYTES.get(code)
         if width is None or (width == _LONG_HEAD_BYTES and tag in TAKEN):
             raise _Odd
-        if width == _LONG_HEAD_BYTES or tag in NOTED:
-            return tag, 0, *_NOT_WANTED
-        return tag, width + length, *self.wanted(tag, key[4:6].decode(), length)
+        if tag in NOTED or tag in _PIXEL_TAGS:
+            return 0, _SPECIAL
+        if width == _LONG_HEAD_BYTES:
+            return 0, _LONG
+        return width + length, self.wanted(tag, key[4:6].decode(), length)
 
-    def wanted(self, tag: int, vr: str, length: int) -> _Wanted:
+    def wanted(self, tag: int, vr: str, length: int) -> _Wanted | None:
         return _wanted(tag, vr, length)
 
 
 class _MetaHeads(_ExplicitHeads):
-    def wanted(self, tag: int, vr: str, length: int) -> _Wanted:
+    def wanted(self, tag: int, vr: str, length: int) -> _Wanted | None:
         return _wanted(tag, vr, length, _TAKEN_OF_META)
 
 
@@ -291,8 +301,8 @@ class _ImplicitHeads(_Heads):
         tag = group << 16 | element
         special = tag in NOTED or tag in _PIXEL_TAGS or tag in _SIGNED_OR_NOT
         if special or group == _DELIMITERS or length == _UNDEFINED:
-            return tag, 0, *_NOT_WANTED
-        return tag, 8 + length, *(_wanted(tag, TAKEN[tag][1], length) if tag in TAKEN else _NOT_WANTED)
+            return 0, _SPECIAL
+        return 8 + length, _wanted(tag, TAKEN[tag][1], length) if tag in TAKEN else None
 
 
 _TAKEN_OF_META = {0x0002_0002: ("MediaStorageSOPClassUID", "UI"), 0x0002_0010: ("TransferSyntaxUID", "UI")}
@@ -348,7 +358,7 @@ class _Window:
             _Odd: If it ends before, or so soon after that no element fits.
         """
         left = self.size - self.base - p
-        if left < 0 or 0 < left < _SMALLEST_BYTES:
+        if left < 0 or 0 < left < _LONG_HEAD_BYTES:
             raise _Odd
         return left == 0
 
@@ -356,67 +366,87 @@ class _Window:
 def _top_level(
     window: _Window, p: int, encoding: _Encoding
 ) -> tuple[dict[str, Value], PixelElement | None]:
-    """The wanted values, and the pixel data if the walk came that far."""
+    """The wanted values, and the pixel data if there is any.
+
+    Wanted tags must ascend, or one may stand twice. The order of the others makes no difference.
+    """
     values: dict[str, Value] = {}
     data, heads, last = window.data, encoding.heads, _LAST_OF_META
+    end = len(data)
     while True:
         try:
-            tag, step, keyword, parse = heads[data[p : p + 8]]
+            step, wanted = heads[data[p : p + 8]]
         except _EndOfWindow:
             if window.ended(p):
                 return values, None
             data, p = window.move(p), 0
+            end = len(data)
             continue
-        if tag <= last:
-            raise _Odd
-        last = tag
-        if keyword:
-            q, p = p + 8, p + step
-            if p > len(data):
-                data, q, p = window.holding(q, p)
-            values[keyword] = parse(data[q:p])
-        elif step:
+        if wanted is None:
             p += step
-        else:
-            if p + _LONG_HEAD_BYTES > len(data):
-                data, p = window.move(p), 0
-            vr, q, length = _full_head(data, p, encoding)
-            if tag in NOTED:
-                values[NOTED[tag]] = True
-            if tag in _PIXEL_TAGS:
-                return values, _pixel_element(vr, window.base + q, length)
-            if tag == _FUNCTIONAL_GROUPS:
-                return values, None
-            if length == _UNDEFINED:
-                if vr not in ("SQ", "") or (vr == "" and not _is_sequence(tag, data, q)):
-                    raise _Odd
-                p = _past_sequence(window, q, encoding)
-                data = window.data
-                continue
-            p = q + length
-            if tag in _SIGNED_OR_NOT:
+        elif step:
+            tag, keyword, parse = wanted
+            if tag <= last:
+                raise _Odd
+            last, q, p = tag, p + 8, p + step
+            if p > end:
                 data, q, p = window.holding(q, p)
-                keyword, parse = _signed_or_not(tag, values, length)
-                values[keyword] = parse(data[q:p])
+                end = len(data)
+            values[keyword] = parse(data[q:p])
+        elif wanted is _LONG and p + 12 <= end and (length := _u32(data, p + 8)[0]) != _UNDEFINED:
+            p += 12 + length
+        else:
+            p, pixels = _special(window, p, encoding, values)
+            if pixels is not None:
+                return values, pixels
+            data = window.data
+            end = len(data)
 
 
-def _full_head(data: bytes, p: int, encoding: _Encoding) -> tuple[str, int, int]:
-    """VR (empty where it is implicit), where the value starts, and its length.
+def _special(
+    window: _Window, p: int, encoding: _Encoding, values: dict[str, Value]
+) -> tuple[int, PixelElement | None]:
+    """Take an element that is no ordinary one: note it, skip it, or find that it is the pixel data."""
+    if p + _LONG_HEAD_BYTES > len(window.data):
+        window.move(p)
+        p = 0
+    tag, vr, q, length = _full_head(window.data, p, encoding)
+    if tag in _PIXEL_TAGS:
+        return q, _pixel_element(vr, window.base + q, length)
+    if tag in NOTED:
+        if NOTED[tag] in values:
+            raise _Odd
+        values[NOTED[tag]] = True
+    if length == _UNDEFINED:
+        if vr not in ("SQ", "") or (vr == "" and not _is_sequence(tag, window.data, q)):
+            raise _Odd
+        return _past_sequence(window, q, encoding), None
+    p = q + length
+    if tag in _SIGNED_OR_NOT:
+        data, q, p = window.holding(q, p)
+        tag, keyword, parse = _signed_or_not(tag, values, length)
+        values[keyword] = parse(data[q:p])
+    return p, None
+
+
+def _full_head(data: bytes, p: int, encoding: _Encoding) -> tuple[int, str, int, int]:
+    """Tag, VR (empty where it is implicit), where the value starts, and its length.
 
     Raises:
         _Odd: If the file ends first, or at a delimiter, which has no place here.
     """
     if p + _LONG_HEAD_BYTES > len(data):
         raise _Odd
-    group, _, code, length = _explicit_head(data, p)
+    group, element, code, length = _explicit_head(data, p)
     if group == _DELIMITERS:
         raise _Odd
+    tag = group << 16 | element
     if not encoding.explicit:
-        return "", p + 8, _u32(data, p + 4)[0]
+        return tag, "", p + 8, _u32(data, p + 4)[0]
     vr = data[p + 4 : p + 6].decode()
     if _HEAD_BYTES[code] == _LONG_HEAD_BYTES:
-        return vr, p + 12, _u32(data, p + 8)[0]
-    return vr, p + 8, length
+        return tag, vr, p + 12, _u32(data, p + 8)[0]
+    return tag, vr, p + 8, length
 
 
 def _pixel_element(vr: str, offset: int, length: int) -> PixelElement:
@@ -429,9 +459,10 @@ def _pixel_element(vr: str, offset: int, length: int) -> PixelElement:
 def _signed_or_not(tag: int, values: dict[str, Value], length: int) -> _Wanted:
     """The VR that pixel representation chooses where it is implicit (PS3.5 annex A.1)."""
     representation = values.get("PixelRepresentation")
-    if representation not in (0, 1):
+    wanted = _wanted(tag, "SS" if representation else "US", length)
+    if representation not in (0, 1) or wanted is None or wanted[1] in values:
         raise _Odd
-    return _wanted(tag, "SS" if representation else "US", length)
+    return wanted
 
 
 def _past_sequence(window: _Window, p: int, encoding: _Encoding) -> int:
@@ -458,48 +489,53 @@ def _sequence_end(data: bytes, p: int, encoding: _Encoding) -> int:
     """
     levels, level, heads = [_IN_SEQUENCE], _IN_SEQUENCE, encoding.heads
     while True:
-        if level >= 0 and p >= level:
+        if level == _IN_SEQUENCE:
+            p = _item_or_end(data, p, levels)
+        elif level >= 0 and p >= level:
             if p > level:
                 raise _Odd
             levels.pop()
-            level = levels[-1]
-            continue
-        tag, step, _, _ = heads[data[p : p + 8]]
-        if step and level != _IN_SEQUENCE:
-            p += step
-            continue
-        if tag >> 16 == _DELIMITERS:
-            (length,), p = _u32(data, p + 4), p + 8
-            if level == _IN_SEQUENCE and tag == _ITEM:
-                levels.append(_IN_OPEN_ITEM if length == _UNDEFINED else p + length)
-            elif length == 0 and tag == _CLOSES.get(level):
-                levels.pop()
-                if not levels:
-                    return p
-            else:
-                raise _Odd
         else:
-            if level == _IN_SEQUENCE:
-                raise _Odd
-            vr, p, length = _inner_head(data, p, encoding)
-            if length == _UNDEFINED:
-                if vr not in ("SQ", "") or (vr == "" and not _is_sequence(tag, data, p)):
-                    raise _Odd
-                levels.append(_IN_SEQUENCE)
-            else:
-                p += length
-        if len(levels) > _MAX_DEPTH:
-            raise _Odd
+            step, special = heads[data[p : p + 8]]
+            if step:
+                p += step
+                continue
+            if special is _LONG and (length := _u32(data, p + 8)[0]) != _UNDEFINED:
+                p += 12 + length
+                continue
+            p = _special_inside(data, p, encoding, levels)
+        if not levels:
+            return p
         level = levels[-1]
 
 
-_CLOSES = {_IN_SEQUENCE: _SEQUENCE_END, _IN_OPEN_ITEM: _ITEM_END}
+def _item_or_end(data: bytes, p: int, levels: list[int]) -> int:
+    """Between items: one opens, or the sequence closes."""
+    group, element, length = _implicit_head(data, p)
+    tag = group << 16 | element
+    if tag == _ITEM and len(levels) < _MAX_DEPTH:
+        levels.append(_IN_OPEN_ITEM if length == _UNDEFINED else p + 8 + length)
+    elif tag == _SEQUENCE_END and length == 0:
+        levels.pop()
+    else:
+        raise _Odd
+    return p + 8
 
 
-def _inner_head(data: bytes, p: int, encoding: _Encoding) -> tuple[str, int, int]:
+def _special_inside(data: bytes, p: int, encoding: _Encoding, levels: list[int]) -> int:
+    """Inside an item: a sequence of undefined length opens, the item closes, or a plain element is skipped."""
+    if data[p : p + 8] == _ITEM_END and levels[-1] == _IN_OPEN_ITEM:
+        levels.pop()
+        return p + 8
     if p + _LONG_HEAD_BYTES > len(data):
         raise _EndOfWindow
-    return _full_head(data, p, encoding)
+    tag, vr, q, length = _full_head(data, p, encoding)
+    if length != _UNDEFINED:
+        return q + length
+    if vr not in ("SQ", "") or (vr == "" and not _is_sequence(tag, data, q)):
+        raise _Odd
+    levels.append(_IN_SEQUENCE)
+    return q
 
 
 def _is_sequence(tag: int, data: bytes, q: int) -> bool:
