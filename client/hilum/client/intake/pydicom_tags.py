@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import pydicom
 import pydicom.config
@@ -89,9 +89,7 @@ def _read(file: BinaryIO) -> Tags:
     if not has_preamble and start[:2] not in {b"\x08\x00", b"\x02\x00"}:
         raise Skip(Reason.NOT_DICOM)
     file.seek(_PREAMBLE_BYTES if has_preamble else 0)
-    meta = read_dataset(
-        file, is_implicit_VR=False, is_little_endian=True, stop_when=lambda tag, _vr, _length: tag >> 16 != 2
-    )
+    meta = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=_behind_meta)
     syntax = str(meta.get("TransferSyntaxUID") or "")
     media_class = str(meta.get("MediaStorageSOPClassUID") or "")
     size_bytes = file.seek(0, 2)
@@ -108,6 +106,10 @@ def _read(file: BinaryIO) -> Tags:
         size_bytes,
         _pixel_element(file, dataset),
     )
+
+
+def _behind_meta(tag: int, _vr: str | None, _length: int) -> bool:
+    return tag >> 16 != _META_GROUP
 
 
 def _shown_syntax(dataset: Dataset) -> str:
@@ -142,7 +144,7 @@ def _pixel_element(file: BinaryIO, dataset: Dataset) -> PixelElement | None:
     implicit, little = dataset.original_encoding
     start = file.tell()
     head = file.read(_LONG_HEAD_BYTES)
-    order = "little" if little else "big"
+    order: Literal["little", "big"] = "little" if little else "big"
     if len(head) < _LONG_HEAD_BYTES or int.from_bytes(head[:2], order) != _PIXEL_GROUP:
         return None
     if implicit:

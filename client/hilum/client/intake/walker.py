@@ -7,13 +7,13 @@ no input makes it recurse, inflate or allocate more than its window.
 
 import os
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from struct import Struct
-from struct import error as StructError  # noqa: N812 - a class, whatever its name in the library
+from struct import error as StructError
 
-from pydicom.datadict import DicomDictionary
+from pydicom.datadict import dictionary_VR
 
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.tags import NOTED, TAKEN, PixelElement, Tags, Value
@@ -52,8 +52,28 @@ def _code(vr: str) -> int:
 
 # PS3.5 section 7.1.2: these have two reserved bytes and a length of four; the others a length of two.
 _LONG_VRS = ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV")
-_SHORT_VRS = ("AE", "AS", "AT", "CS", "DA", "DS", "DT", "FD", "FL", "IS", "LO", "LT", "PN", "SH", "SL", "SS", "ST")
-_HEAD_BYTES = {_code(vr): 12 for vr in _LONG_VRS} | {_code(vr): 8 for vr in (*_SHORT_VRS, "TM", "UI", "UL", "US")}
+_SHORT_VRS = (
+    "AE",
+    "AS",
+    "AT",
+    "CS",
+    "DA",
+    "DS",
+    "DT",
+    "FD",
+    "FL",
+    "IS",
+    "LO",
+    "LT",
+    "PN",
+    "SH",
+    "SL",
+    "SS",
+    "ST",
+)
+_HEAD_BYTES = {_code(vr): 12 for vr in _LONG_VRS} | {
+    _code(vr): 8 for vr in (*_SHORT_VRS, "TM", "UI", "UL", "US")
+}
 _PIXEL_VRS = frozenset({"OB", "OW", "OF", "OD", ""})
 
 # Character sets that hold ASCII unchanged (PS3.3 section C.12.1.1.2): text of plain ASCII reads the same in all of them.
@@ -211,7 +231,9 @@ _PARSE: dict[str, Callable[[bytes], Value]] = {
 }  # fmt: skip
 _TEXT_VRS = frozenset({"CS", "TM", "UI", "LO", "SH"})
 _SHARED: dict[str, Callable[[bytes], Value]] = {name: _remembered(parse) for name, parse in _PARSE.items()}
-_OWN = frozenset({"SOPInstanceUID", "ImagePositionPatient", "InstanceNumber", "TriggerTime", "AcquisitionTime"})
+_OWN = frozenset(
+    {"SOPInstanceUID", "ImagePositionPatient", "InstanceNumber", "TriggerTime", "AcquisitionTime"}
+)
 """Values that differ from file to file: remembering them would cost more than it saves."""
 
 _Wanted = tuple[int, str, Callable[[bytes], Value]]
@@ -306,6 +328,8 @@ class _ImplicitHeads(_Heads):
 
 
 _TAKEN_OF_META = {0x0002_0002: ("MediaStorageSOPClassUID", "UI"), 0x0002_0010: ("TransferSyntaxUID", "UI")}
+
+
 @dataclass(frozen=True, slots=True)
 class _Encoding:
     explicit: bool
@@ -363,9 +387,7 @@ class _Window:
         return left == 0
 
 
-def _top_level(
-    window: _Window, p: int, encoding: _Encoding
-) -> tuple[dict[str, Value], PixelElement | None]:
+def _top_level(window: _Window, p: int, encoding: _Encoding) -> tuple[dict[str, Value], PixelElement | None]:
     """The wanted values, and the pixel data if there is any.
 
     Wanted tags must ascend, or one may stand twice. The order of the others makes no difference.
@@ -540,10 +562,10 @@ def _special_inside(data: bytes, p: int, encoding: _Encoding, levels: list[int])
 
 def _is_sequence(tag: int, data: bytes, q: int) -> bool:
     """Whether an element of implicit VR and undefined length is one: by the dictionary, else by its first item."""
-    known = DicomDictionary.get(tag)
-    if known is not None:
-        return known[0] == "SQ"
-    return bool(tag >> 16 & 1) and data[q : q + 4] == b"\xfe\xff\x00\xe0"
+    try:
+        return dictionary_VR(tag) == "SQ"
+    except KeyError:
+        return bool(tag >> 16 & 1) and data[q : q + 4] == b"\xfe\xff\x00\xe0"
 
 
 def _check_text(values: dict[str, Value]) -> None:
