@@ -1,0 +1,353 @@
+"""From the tags of a file to the facts that the rest of intake builds on."""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from functools import lru_cache
+
+from hilum.client.intake.instance import Contrast, Frame, Instance, PixelFormat, Region, Window
+from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.sop_classes import Taken, refusal, taken
+from hilum.client.intake.tags import Tags, Value
+from hilum.client.intake.transfer_syntaxes import GREATEST_COMPRESSION, NATIVE, READ
+
+Planes = tuple[tuple[Frame, ...], tuple[Region, ...]]
+
+_MAX_EDGE = 16_384
+_MAX_FRAMES = 65_536
+_ITEM_BYTES = 8  # the head of an encapsulated frame (PS3.5 section A.4)
+_SECONDS = (3600, 60, 1)
+_TIME = re.compile(
+    r"(\d\d):?(?:(\d\d):?(?:(\d\d(?:\.\d{1,6})?))?)?"
+)  # PS3.5 table 6.2-1, with the colons of ACR-NEMA
+_COMPONENTS = {
+    "M": "M", "P": "P", "R": "R", "I": "I",
+    "MAGNITUDE": "M", "PHASE": "P", "REAL": "R", "IMAGINARY": "I",
+}  # fmt: skip
+
+
+def uids_of(tags: Tags) -> tuple[str, str, str]:
+    """SOP, series and study UID; empty where the file has none."""
+    get = tags.get
+    return _name(get("SOPInstanceUID")), _name(get("SeriesInstanceUID")), _name(get("StudyInstanceUID"))
+
+
+def judge_syntax(tags: Tags) -> None:
+    """Judge the syntax before anything else is believed.
+
+    Raises:
+        Skip: If it is not one that is read. A report in another syntax is no image that Hilum would take, whatever the
+            syntax, so that is the reason then.
+    """
+    if tags.syntax in READ:
+        return
+    sop_class = tags.media_class or _name(tags.get("SOPClassUID"))
+    if taken(sop_class) is None:
+        raise Skip(refusal(sop_class, has_rows=True), uids_of(tags))
+    raise Skip(Reason.UNSUPPORTED_SYNTAX, uids_of(tags))
+
+
+def needs_dataset(tags: Tags) -> bool:
+    """Whether facts of this image stand in sequences: functional groups or ultrasound regions."""
+    kind = taken(_name(tags.get("SOPClassUID")))
+    if kind is None:
+        return False
+    groups = kind.grouped or (kind.frames and tags.get("SharedFunctionalGroupsSequence") is True)
+    regions = kind.family == "ultrasound" and tags.get("SequenceOfUltrasoundRegions") is True
+    return groups or regions
+
+
+def instance_of(tags: Tags, planes: Callable[[], Planes] | None = None) -> Instance:
+    """Judge the tags of one file and make its facts of them.
+
+    Args:
+        tags: However they were read.
+        planes: Gives frames and ultrasound regions of an object that needs its whole data set; asked only once the
+            rest has been found good.
+
+    Raises:
+        Skip: With the reason why this file is no image that Hilum takes, and its UIDs.
+    """
+    judge_syntax(tags)
+    uids = uids_of(tags)
+    try:
+        return _instance(tags, uids, planes)
+    except Skip as skip:
+        raise Skip(skip.reason, uids) from None
+
+
+def _instance(tags: Tags, uids: tuple[str, str, str], planes: Callable[[], Planes] | None) -> Instance:
+    get = tags.get
+    sop_class = _name(get("SOPClassUID"))
+    kind = taken(sop_class)
+    if kind is None:
+        raise Skip(refusal(sop_class, has_rows="Rows" in tags.values))
+    pixels = _pixel_format(tags, kind)
+    _check_sizes(tags, pixels)
+    if not all(uids):
+        raise Skip(Reason.MISSING_ATTRIBUTE)
+    image_type = _words(get("ImageType"))
+    first = Frame(
+        0,
+        _spacing(tags, kind),
+        _optional(get("SliceThickness")),
+        _point(get("ImagePositionPatient")),
+        _numbers(get("ImageOrientationPatient"), 6),
+        _slope(get("RescaleSlope")),
+        _number(get("RescaleIntercept"), 0.0),
+        _window(tags),
+        _contrast(tags, image_type, kind),
+    )
+    regions: tuple[Region, ...] = ()
+    if planes is not None and needs_dataset(tags):
+        frames, regions = planes()
+    elif pixels.frames == 1:
+        frames = (first,)
+    else:  # a cine: the place of the first frame is not that of the others
+        nowhere = replace(first, position_mm=None, orientation=None)
+        frames = tuple(replace(nowhere, index=index) for index in range(pixels.frames))
+    return Instance(
+        *uids,
+        _patient(get("PatientID")) or uids[2],
+        _name(get("FrameOfReferenceUID")),
+        sop_class,
+        kind.family,
+        image_type,
+        pixels,
+        frames,
+        _padding(tags),
+        get("ModalityLUTSequence") is True or get("RedPaletteColorLookupTableDescriptor") is True,
+        kind.family == "mr" and "MOSAIC" in image_type,
+        regions,
+        _optional(get("FrameTime")) if pixels.frames > 1 else None,
+    )
+
+
+def _pixel_format(tags: Tags, kind: Taken) -> PixelFormat:
+    """Rows, columns and depth, of a kind that can be read.
+
+    Raises:
+        Skip: If one is missing, or the pixels are of a kind that is not read.
+    """
+    get = tags.get
+    rows, columns, bits, stored = get("Rows"), get("Columns"), get("BitsAllocated"), get("BitsStored")
+    photometric = get("PhotometricInterpretation")
+    frames = get("NumberOfFrames") or 1
+    samples, high, signed = get("SamplesPerPixel"), get("HighBit"), get("PixelRepresentation")
+    if not (isinstance(rows, int) and isinstance(columns, int) and isinstance(bits, int)):
+        raise Skip(Reason.MISSING_ATTRIBUTE)
+    if not isinstance(stored, int):
+        raise Skip(Reason.MISSING_ATTRIBUTE)
+    if not isinstance(frames, int) or frames < 1 or (frames > 1 and not kind.frames):
+        raise Skip(Reason.UNSUPPORTED_PIXELS)
+    name = _photometric(photometric)
+    expected = _SAMPLES.get(name)
+    if expected is None or (name not in _GREY and not kind.colour):
+        raise Skip(Reason.UNSUPPORTED_PIXELS)
+    if not isinstance(samples, int):
+        raise Skip(Reason.MISSING_ATTRIBUTE)
+    if samples != expected or bits not in (8, 16) or not 0 < stored <= bits:
+        raise Skip(Reason.UNSUPPORTED_PIXELS)
+    if not isinstance(high, int):
+        raise Skip(Reason.MISSING_ATTRIBUTE)
+    if high != stored - 1:
+        raise Skip(Reason.UNSUPPORTED_PIXELS)
+    if not isinstance(signed, int):
+        raise Skip(Reason.MISSING_ATTRIBUTE)
+    planar = samples > 1 and get("PlanarConfiguration") == 1
+    return _shared_format(
+        tags.syntax, rows, columns, frames, samples, name, planar, bits, stored, high, signed == 1
+    )
+
+
+_GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
+_SAMPLES = {"MONOCHROME1": 1, "MONOCHROME2": 1, "PALETTE COLOR": 1, "RGB": 3} | dict.fromkeys(
+    ("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"), 3
+)
+_shared_format = lru_cache(maxsize=1024)(PixelFormat)  # most files of an archive are alike
+
+
+def _photometric(value: Value) -> str:
+    return value.strip().upper() if isinstance(value, str) else ""
+
+
+def _check_sizes(tags: Tags, pixels: PixelFormat) -> None:
+    """What the header claims must fit in the file, before anything is allocated for it.
+
+    Raises:
+        Skip: If it does not.
+    """
+    edges = 0 < pixels.rows <= _MAX_EDGE and 0 < pixels.columns <= _MAX_EDGE
+    if not edges or pixels.frames > _MAX_FRAMES:
+        raise Skip(Reason.IMPLAUSIBLE_SIZE)
+    samples = 2 if pixels.photometric == "YBR_FULL_422" and tags.syntax in NATIVE else pixels.samples
+    frame_bytes = pixels.rows * pixels.columns * samples * pixels.bits_allocated // 8
+    element = tags.pixels
+    if element is None:
+        raise Skip(Reason.TRUNCATED_PIXELS)
+    held_bytes = tags.size_bytes - element.offset_bytes
+    if tags.syntax not in NATIVE:
+        held_bytes *= GREATEST_COMPRESSION[tags.syntax]
+        if pixels.frames * _ITEM_BYTES > tags.size_bytes:
+            raise Skip(Reason.TRUNCATED_PIXELS)
+    if frame_bytes * pixels.frames > held_bytes:
+        raise Skip(Reason.TRUNCATED_PIXELS)
+
+
+def _name(value: Value) -> str:
+    """One string of what should be one string."""
+    if isinstance(value, str):
+        return value.strip()
+    return _joined(value).strip()
+
+
+def _patient(value: Value) -> str:
+    """The patient's identifier as it stands: only ever hashed."""
+    return value if isinstance(value, str) else _joined(value)
+
+
+def _joined(value: Value) -> str:
+    if value is None:
+        return ""
+    return str(list(value)) if isinstance(value, tuple) else str(value)
+
+
+@lru_cache(maxsize=1024)
+def _words(value: Value) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    return tuple(str(word).upper() for word in (value if isinstance(value, tuple) else (value,)))
+
+
+def _numbers(value: Value, count: int) -> tuple[float, ...] | None:
+    """The first `count` values; None where the attribute is absent or empty.
+
+    Raises:
+        Skip: If it is there but no list of finite numbers that long.
+    """
+    if value is None:
+        return None
+    values = value if isinstance(value, tuple) else (value,)
+    if len(values) == 0 or (len(values) == 1 and str(values[0]).strip() == ""):
+        return None
+    try:
+        numbers = tuple([float(one) for one in values[:count]])
+    except ValueError:
+        raise Skip(Reason.MISSING_ATTRIBUTE) from None
+    if len(numbers) < count or not all(map(math.isfinite, numbers)):
+        raise Skip(Reason.MISSING_ATTRIBUTE)
+    return numbers
+
+
+def _number(value: Value, default: float) -> float:
+    numbers = _numbers(value, 1)
+    return default if numbers is None else numbers[0]
+
+
+def _optional(value: Value) -> float | None:
+    """One finite number, or None: of an attribute that an image can do without."""
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def _count(value: Value) -> int | None:
+    return value if type(value) is int else None
+
+
+def _slope(value: Value) -> float:
+    slope = _number(value, 1.0)
+    if slope == 0:
+        raise Skip(Reason.MISSING_ATTRIBUTE)
+    return slope
+
+
+def _point(value: Value) -> tuple[float, float, float] | None:
+    numbers = _numbers(value, 3)
+    return None if numbers is None else (numbers[0], numbers[1], numbers[2])
+
+
+def _spacing(tags: Tags, kind: Taken) -> tuple[float, float] | None:
+    """Distance of rows and of columns: in the patient, else at the detector (PS3.3 section 10.7.1.3), else of the film.
+
+    Raises:
+        Skip: If it is not positive.
+    """
+    found = _numbers(tags.get("PixelSpacing"), 2) or _numbers(tags.get("ImagerPixelSpacing"), 2)
+    if found is None and kind.family == "secondary":
+        found = _numbers(tags.get("NominalScannedPixelSpacing"), 2)
+    if found is None:
+        return None
+    if min(found) <= 0:
+        raise Skip(Reason.MISSING_ATTRIBUTE)
+    return found[0], found[1]
+
+
+def _window(tags: Tags) -> Window | None:
+    center, width = _numbers(tags.get("WindowCenter"), 1), _numbers(tags.get("WindowWidth"), 1)
+    if center is None or width is None or width[0] <= 0:
+        return None
+    return _shared_window(center[0], width[0], _name(tags.get("VOILUTFunction")).upper())
+
+
+@lru_cache(maxsize=1024)
+def _shared_window(center: float, width: float, function: str) -> Window | None:
+    if function == "SIGMOID":
+        return Window(center, width, "SIGMOID")
+    if function == "LINEAR_EXACT":
+        return Window(center, width, "LINEAR_EXACT")
+    return Window(center, width, "LINEAR") if width > 1 else None
+
+
+def _padding(tags: Tags) -> tuple[int, int] | None:
+    value = tags.get("PixelPaddingValue")
+    if not isinstance(value, int):
+        return None
+    limit = tags.get("PixelPaddingRangeLimit")
+    other = limit if isinstance(limit, int) else value
+    return min(value, other), max(value, other)
+
+
+def _contrast(tags: Tags, image_type: tuple[str, ...], kind: Taken) -> Contrast:
+    """What the top level says about echo, phase, coil and time; odd values count as absent."""
+    get = tags.get
+    gradient = get("DiffusionGradientOrientation")
+    return Contrast(
+        _patient(get("Manufacturer")),
+        image_type,
+        _component(get("ComplexImageComponent"), image_type) if kind.family == "mr" else "",
+        _patient(get("ReceiveCoilName")),
+        _count(get("EchoNumbers")),
+        _optional(get("EchoTime")),
+        _optional(get("RepetitionTime")),
+        _optional(get("InversionTime")),
+        _optional(get("FlipAngle")),
+        _optional(get("DiffusionBValue")),
+        _direction(gradient) if isinstance(gradient, tuple) else None,
+        _optional(get("TemporalPositionIdentifier")),
+        _optional(get("TriggerTime")),
+        _count(get("AcquisitionNumber")),
+        seconds(get("AcquisitionTime")),
+        _count(get("InstanceNumber")),
+    )
+
+
+def _direction(values: tuple[str | int | float, ...]) -> tuple[float, ...] | None:
+    numbers = tuple(float(one) for one in values if isinstance(one, float) and math.isfinite(one))
+    return numbers if len(numbers) == len(values) == 3 else None  # noqa: PLR2004 - x, y, z
+
+
+@lru_cache(maxsize=1024)
+def _component(stated: Value, image_type: tuple[str, ...]) -> str:
+    """Which part of complex data: as (0008,9208) says, else by the third and later values of the image type."""
+    for word in (_photometric(stated), *image_type[2:]):
+        if word in _COMPONENTS:
+            return _COMPONENTS[word]
+    return ""
+
+
+def seconds(value: Value) -> float | None:
+    """A time of day (VR TM) in seconds after midnight, or None where it is absent or malformed."""
+    found = _TIME.fullmatch(value.strip()) if isinstance(value, str) else None
+    if found is None:
+        return None
+    return float(sum(float(part) * unit for part, unit in zip(found.groups("0"), _SECONDS, strict=True)))

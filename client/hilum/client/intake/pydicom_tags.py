@@ -1,0 +1,155 @@
+"""The slow way to a header: pydicom reads the same tags from anything that the walker was not sure of.
+
+Nothing here is safe against a hostile file by itself: it belongs in a process with a memory and a time limit.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import pydicom
+import pydicom.config
+from pydicom.dataset import Dataset
+from pydicom.filereader import read_dataset
+
+from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.tags import KEYWORDS, NOTED, TAKEN, PixelElement, Tags, Value
+from hilum.client.intake.transfer_syntaxes import (
+    DEFLATED,
+    EXPLICIT_BIG,
+    EXPLICIT_LITTLE_NATIVE,
+    IMPLICIT_LITTLE,
+)
+
+_PREAMBLE_BYTES = 132
+_META_GROUP = 0x0002
+_PIXEL_GROUP = 0x7FE0
+_UNDEFINED = 0xFFFF_FFFF
+_LONG_HEAD_BYTES, _SHORT_HEAD_BYTES = 12, 8
+
+
+@contextmanager
+def silent_pydicom() -> Iterator[None]:
+    """Keep pydicom from warning and logging: its messages quote values, and every file's fate is counted anyway."""
+    log = logging.getLogger("pydicom")
+    before = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(before)
+
+
+def pydicom_tags(path: Path) -> Tags:
+    """Read the wanted tags with pydicom.
+
+    A deflated data set is not inflated: its tags hold no value, only the syntax and the SOP class of the file meta.
+
+    Raises:
+        Skip: If the file can't be read, is no DICOM file, or its header is broken.
+    """
+    try:
+        with silent_pydicom(), path.open("rb") as file:
+            return _read(file)
+    except Skip:
+        raise
+    except OSError as error:
+        # pydicom raises an OSError of its own, without a number, for a sequence that ends too early.
+        raise Skip(Reason.DAMAGED_HEADER if error.errno is None else Reason.UNREADABLE) from None
+    except Exception:
+        # pydicom raises what its parsers happen to raise on broken input; the file is counted, not guessed at.
+        raise Skip(Reason.DAMAGED_HEADER) from None
+
+
+def whole_dataset(path: Path) -> Dataset:
+    """Read everything before the pixels, for the objects whose geometry lies in sequences.
+
+    The file's tags must have been read before: that judges a deflated data set, which would inflate without bound.
+
+    Raises:
+        Skip: If the header is broken.
+    """
+    try:
+        with silent_pydicom():
+            return pydicom.dcmread(path, stop_before_pixels=True, force=True)
+    except OSError as error:
+        raise Skip(Reason.DAMAGED_HEADER if error.errno is None else Reason.UNREADABLE) from None
+    except Exception:
+        raise Skip(Reason.DAMAGED_HEADER) from None
+
+
+def _read(file: BinaryIO) -> Tags:
+    start = file.read(_PREAMBLE_BYTES)
+    has_preamble = start[128:] == b"DICM"
+    if not has_preamble and start[:2] not in {b"\x08\x00", b"\x02\x00"}:
+        raise Skip(Reason.NOT_DICOM)
+    file.seek(_PREAMBLE_BYTES if has_preamble else 0)
+    meta = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=_behind_meta)
+    syntax = str(meta.get("TransferSyntaxUID") or "")
+    media_class = str(meta.get("MediaStorageSOPClassUID") or "")
+    size_bytes = file.seek(0, 2)
+    if syntax == DEFLATED:
+        return Tags({}, syntax, media_class, size_bytes, None)
+    if has_preamble and not syntax:
+        raise Skip(Reason.DAMAGED_HEADER)
+    file.seek(0)
+    dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(KEYWORDS))
+    return Tags(
+        _values(dataset),
+        syntax or _shown_syntax(dataset),
+        media_class,
+        size_bytes,
+        _pixel_element(file, dataset),
+    )
+
+
+def _behind_meta(tag: int, _vr: str | None, _length: int) -> bool:
+    return tag >> 16 != _META_GROUP
+
+
+def _shown_syntax(dataset: Dataset) -> str:
+    """The native syntax that the encoding shows, where the file states none."""
+    implicit, little = dataset.original_encoding
+    if implicit:
+        return IMPLICIT_LITTLE
+    return EXPLICIT_LITTLE_NATIVE if little else EXPLICIT_BIG
+
+
+def _values(dataset: Dataset) -> dict[str, Value]:
+    values: dict[str, Value] = {
+        keyword: plain(dataset[tag].value) for tag, (keyword, _) in TAKEN.items() if tag in dataset
+    }
+    return values | {keyword: True for tag, keyword in NOTED.items() if tag in dataset}
+
+
+def plain(value: Any) -> Value:
+    """A pydicom value as str, int, float, a tuple of these, or None; what is none of these is shown as text."""
+    if value is None or type(value) in (str, int, float):
+        return value  # type: ignore[no-any-return] # the line above says which it is
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    return tuple(plain(one) or "" if one is None else plain(one) for one in value)  # type: ignore[misc]
+
+
+def _pixel_element(file: BinaryIO, dataset: Dataset) -> PixelElement | None:
+    """Read the head of the element at which pydicom stopped."""
+    implicit, little = dataset.original_encoding
+    start = file.tell()
+    head = file.read(_LONG_HEAD_BYTES)
+    order: Literal["little", "big"] = "little" if little else "big"
+    if len(head) < _LONG_HEAD_BYTES or int.from_bytes(head[:2], order) != _PIXEL_GROUP:
+        return None
+    if implicit:
+        vr, offset, length = "OW", start + _SHORT_HEAD_BYTES, int.from_bytes(head[4:8], order)
+    else:
+        vr = head[4:6].decode("latin-1")
+        offset, length = start + _LONG_HEAD_BYTES, int.from_bytes(head[8:12], order)
+    return PixelElement(vr, offset, None if length == _UNDEFINED else length)

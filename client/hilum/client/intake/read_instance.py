@@ -1,0 +1,71 @@
+"""From a file to its facts: the fast way where it is certain, pydicom for the rest.
+
+`walk` is safe in any process. `read_with_pydicom` is not: a hostile header can make pydicom recurse and allocate, so
+it belongs in a worker with a memory and a time limit.
+"""
+
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from hilum.client.intake.facts import Planes, instance_of, judge_syntax, needs_dataset
+from hilum.client.intake.instance import Instance
+from hilum.client.intake.pydicom_tags import pydicom_tags, whole_dataset
+from hilum.client.intake.tags import Tags
+from hilum.client.intake.walker import walk_tags
+
+
+@dataclass(frozen=True)
+class NeedsPydicom:
+    """The walker can't tell: `read_with_pydicom` must be asked."""
+
+
+_ASK = NeedsPydicom()
+
+
+def read_tags(path: Path) -> Tags:
+    """The allow-listed tags of a file, the same whichever way they were read.
+
+    Raises:
+        Skip: If the file can't be read, is no DICOM file, or its header is broken.
+    """
+    return walk_tags(path) or pydicom_tags(path)
+
+
+def walk(path: Path) -> Instance | NeedsPydicom:
+    """Read one header the fast way.
+
+    Raises:
+        Skip: With the reason why this file is no image that Hilum takes.
+    """
+    tags = walk_tags(path)
+    if tags is None or needs_dataset(tags):
+        return _ASK
+    return instance_of(tags)
+
+
+def read_with_pydicom(path: Path) -> Instance:
+    """Read one header with pydicom; of an enhanced object or an ultrasound image the whole data set before the pixels.
+
+    Raises:
+        Skip: With the reason why this file is no image that Hilum takes.
+    """
+    tags = pydicom_tags(path)
+    judge_syntax(tags)
+
+    def planes() -> Planes:
+        multiframe = import_module("hilum.client.intake.multiframe")  # heavy, and few archives need it
+        dataset = whole_dataset(path)
+        return multiframe.frames_of(dataset), multiframe.regions_of(dataset)
+
+    return instance_of(tags, planes)
+
+
+def read_instance(path: Path) -> Instance:
+    """Read one header, in this process whatever it takes.
+
+    Raises:
+        Skip: With the reason why this file is no image that Hilum takes.
+    """
+    found = walk(path)
+    return read_with_pydicom(path) if isinstance(found, NeedsPydicom) else found
