@@ -28,14 +28,13 @@ def index(
     as_json: AsJson = False,
 ) -> None:
     """Index an archive. A second call reads only what has changed."""
-    from hilum.client.intake.index import index_archive
-    from hilum.client.intake.scan import scan
+    from hilum.client.intake.index import count_files, index_archive
     from hilum.client.workspace import Workspace
     from hilum.common.errors import DataError
 
-    total = sum(1 for _ in scan(folder))
-    with progress_bar("indexing", total) as progress:
-        report = index_archive(folder, Workspace(hilum_home(home) / "site"), progress)
+    workspace = Workspace(hilum_home(home) / "site")
+    with progress_bar("indexing", count_files(folder, workspace)) as progress:
+        report = index_archive(folder, workspace, progress)
     _show_counts(
         {**asdict(report.counts), "decoded": report.decoded, "removed": report.removed}, as_json=as_json
     )
