@@ -2,13 +2,16 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from hilum.common.cli import AsJson, Home, print_json
 from hilum.common.home import hilum_home
 from hilum.common.progress import progress_bar
+
+if TYPE_CHECKING:
+    from hilum.client.intake.bounded_http import Login
 
 app = typer.Typer(no_args_is_help=True, help="For the site engineer: index, train and take part.")
 
@@ -30,14 +33,13 @@ def index(
     as_json: AsJson = False,
 ) -> None:
     """Index an archive. A second call reads only what has changed."""
-    from hilum.client.intake.index import index_archive
-    from hilum.client.intake.scan import scan
+    from hilum.client.intake.index import count_files, index_archive
     from hilum.client.workspace import Workspace
     from hilum.common.errors import DataError
 
-    total = sum(1 for _ in scan(folder))
-    with progress_bar("indexing", total) as progress:
-        report = index_archive(folder, Workspace(hilum_home(home) / "site"), progress)
+    workspace = Workspace(hilum_home(home) / "site")
+    with progress_bar("indexing", count_files(folder, workspace)) as progress:
+        report = index_archive(folder, workspace, progress)
     _show_counts(
         {**asdict(report.counts), "decoded": report.decoded, "removed": report.removed}, as_json=as_json
     )
@@ -142,6 +144,77 @@ def start(site: SiteFile) -> None:
     keep_running(load_site(site), site.absolute())
 
 
+@app.command()
+def pull(
+    url: Annotated[str, typer.Argument(help="The DICOMweb service, such as https://pacs.example/dicom-web.")],
+    token_file: Annotated[
+        Path | None,
+        typer.Option("--token-file", help="Holds the access token; else HILUM_DICOMWEB_TOKEN is used."),
+    ] = None,
+    ca: Annotated[
+        Path | None, typer.Option("--ca", help="Certificates to believe, PEM; default: the public ones.")
+    ] = None,
+    client_cert: Annotated[
+        Path | None, typer.Option("--client-cert", help="This site's certificate, PEM.")
+    ] = None,
+    client_key: Annotated[
+        Path | None, typer.Option("--client-key", help="The key of --client-cert, PEM.")
+    ] = None,
+    modality: Annotated[
+        list[str] | None, typer.Option("--modality", help="Pull only this modality, such as CT; repeatable.")
+    ] = None,
+    study_date: Annotated[
+        str, typer.Option("--study-date", help="Pull only these dates, such as 20240101-20241231.")
+    ] = "",
+    limit: Annotated[int | None, typer.Option("--limit", help="Fetch at most so many objects.")] = None,
+    keep_free: Annotated[
+        float, typer.Option("--keep-free", help="GiB of the disk that stay free.", min=0)
+    ] = 2.0,
+    insecure_http: Annotated[
+        bool, typer.Option("--insecure-http", help="Allow http://, which anyone on the way can read.")
+    ] = False,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Fetch what a DICOMweb service has and the inbox lacks, then index it. A killed call goes on where it was."""
+    from hilum.client.intake.dicomweb import Wanted, check_address
+    from hilum.client.intake.dicomweb import pull as pull_service
+    from hilum.client.intake.inbox import GIB, Inbox
+    from hilum.client.intake.index import count_files, index_archive
+    from hilum.client.intake.stopping import Stoppable, StoppedError, silence_libraries, stop_signals
+    from hilum.client.workspace import Workspace
+    from hilum.common.errors import DataError, RunError
+
+    silence_libraries()
+    address = check_address(url, insecure_http=insecure_http)
+    wanted = Wanted(tuple(modality or ()), study_date, limit)
+    login = _login(token_file, ca, client_cert, client_key)
+    workspace = Workspace(hilum_home(home) / "site")
+    try:
+        with stop_signals() as stop:
+            with Inbox(workspace, reserve_bytes=int(keep_free * GIB)) as inbox:
+                pulled = pull_service(address, login, wanted, inbox, progress_bar, stop)
+            with progress_bar("indexing", count_files(None, workspace)) as progress:
+                report = index_archive(None, workspace, Stoppable(progress, stop))
+    except StoppedError:
+        raise RunError("stopped before the end; what was fetched is kept, run again to go on") from None
+    counts = {**asdict(report.counts), "decoded": report.decoded, "removed": report.removed}
+    if as_json:
+        print_json({"pull": asdict(pulled), "catalogue": counts})
+    else:
+        print(f"{pulled.listed:8} objects listed by the server")
+        print(f"{pulled.had:8} of them were here before")
+        print(f"{pulled.fetched:8} of them fetched ({pulled.fetched_bytes / 1e6:.1f} MB)")
+        for code, count in pulled.failed.items():
+            print(f"{count:8} could not be had: {code.replace('_', ' ')}")
+        _show_counts(counts, as_json=False)
+    if pulled.failed:
+        raise DataError(
+            f"{sum(pulled.failed.values())} of {pulled.listed} objects could not be had; the report says why, and "
+            "running again tries them again"
+        )
+
+
 def _show_counts(counts: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(counts)
@@ -154,3 +227,34 @@ def _show_counts(counts: dict[str, Any], *, as_json: bool) -> None:
         print(f"{count:8} skipped: {EXPLAINED[Reason(reason)]} ({reason})")
     if "decoded" in counts:
         print(f"{counts['decoded']:8} files had their pixels read in this call")
+
+
+def _login(token_file: Path | None, ca: Path | None, cert: Path | None, key: Path | None) -> "Login":
+    """What `pull` shows the server; the token comes from a file or the environment, never from the command line."""
+    import os
+
+    from hilum.client.intake.bounded_http import Login, check_files
+    from hilum.client.intake.dicomweb import authorization
+    from hilum.common.errors import DataError
+
+    for option, file in (
+        ("--token-file", token_file),
+        ("--ca", ca),
+        ("--client-cert", cert),
+        ("--client-key", key),
+    ):
+        if file is not None and not os.access(file, os.R_OK):
+            raise DataError(f"the file of {option} is missing or can't be read")
+    if key is not None and cert is None:
+        raise DataError("--client-key needs --client-cert beside it")
+    token = os.environ.get("HILUM_DICOMWEB_TOKEN", "")
+    if token_file is not None:
+        token = token_file.read_bytes().decode(errors="replace")
+    client = None if cert is None else (str(cert), str(key if key is not None else cert))
+    login = Login(
+        authorization=authorization(token) if token_file is not None or token else "",
+        ca=None if ca is None else str(ca),
+        client=client,
+    )
+    check_files(login)
+    return login

@@ -1,9 +1,13 @@
-"""A site's own folder: catalogue, cache, key, checkpoints. Nothing in it holds an identifier in clear.
+"""A site's own folder: catalogue, cache, key, checkpoints.
+
+Only `inbox` and `incoming` hold identifiers in clear: DICOM files as a PACS gave them, readable by their owner alone.
 
 <state>/
     site.key            32 random bytes under which identifiers become pseudonyms
     catalogue.sqlite    what was indexed, by pseudonym
     cache/              one array an image or volume, named by its content
+    inbox/              DICOM files that were pulled or received (`hilum.client.intake.inbox`)
+    incoming/           the same, on their way
     prepared/           packed arrays at a study's size
     runs/<run>/         local parts and step checkpoints of one run
 """
@@ -38,6 +42,11 @@ class Workspace:
     def cache(self) -> Path:
         """The decoded arrays."""
         return self.folder / "cache"
+
+    @property
+    def inbox(self) -> Path:
+        """The DICOM files that were pulled or received."""
+        return self.folder / "inbox"
 
     @property
     def prepared(self) -> Path:

@@ -1,11 +1,14 @@
-"""Bring the catalogue and the cache in line with an archive.
+"""Bring the catalogue and the cache in line with an archive: a folder, and the inbox of what a PACS gave.
 
 A file whose size, time and inode are as they were is not opened again. A series with a new, changed or missing slice
 is assembled anew. Each batch is committed whole, so an interrupted run goes on where it was.
+
+A pass looks at the inbox, and at the folder if it is given one; what it does not look at stays as it is. So a series
+whose slices lie in both is assembled only by a pass over both, and is set aside until then.
 """
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,28 +68,79 @@ class _Decoded:
     rows: list[FileRow]
 
 
-def index_archive(archive: Path, workspace: Workspace, progress: Progress) -> IndexReport:
-    """Index one archive.
+def index_archive(
+    archive: Path | None,
+    workspace: Workspace,
+    progress: Progress,
+    *,
+    held_back: Callable[[FoundFile], bool] = lambda _file: False,
+) -> IndexReport:
+    """Index the site's archive: the inbox, and a folder where one is given.
 
     Args:
-        archive: The folder to read; nothing is written there.
-        workspace: Where the catalogue and the cache lie.
+        archive: The folder to read; nothing is written there. None looks at the inbox alone, and what is known of the
+            folder stays.
+        workspace: Where the catalogue, the cache and the inbox lie.
         progress: Told once a file.
+        held_back: Says of a file of the folder that it is to count as not there yet.
 
     Raises:
         DataError: If the archive is no readable folder, or holds no file at all.
         RunError: If another process is working on the site.
     """
-    found = list(scan(archive))
-    if not found:
-        raise DataError("the archive folder is empty; check the path (is the share mounted?)")
+    found = _find(archive, workspace, held_back)
     names = workspace.pseudonyms()
     with workspace.locked(), _silent_pydicom():
         catalogue = Catalogue(workspace.catalogue)
         try:
-            return _Indexer(archive, catalogue, ArrayCache(workspace.cache), names, progress).run(found)
+            return _Indexer(catalogue, ArrayCache(workspace.cache), names, progress).run(found)
         finally:
             catalogue.close()
+
+
+_INBOX = "inbox:"  # starts the keys of its files; a file of the folder has a bare pseudonym
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The files of one pass, by source: where each is looked for, what its keys start with, and what is there."""
+
+    sources: tuple[tuple[Path, str, tuple[FoundFile, ...]], ...]
+
+    def keyed(self, names: Pseudonyms) -> dict[str, FoundFile]:
+        return {
+            prefix + names.of("file", str(file.path.relative_to(folder))): file
+            for folder, prefix, files in self.sources
+            for file in files
+        }
+
+    def covers(self, file_key: str) -> bool:
+        """Whether this pass looked where the file would be."""
+        prefix = _INBOX if file_key.startswith(_INBOX) else ""
+        return any(prefix == looked_at for _folder, looked_at, _files in self.sources)
+
+
+def _find(archive: Path | None, workspace: Workspace, held_back: Callable[[FoundFile], bool]) -> _Found:
+    sources = []
+    if archive is not None:
+        there = list(scan(archive))
+        if not there:
+            raise DataError("the archive folder is empty; check the path (is the share mounted?)")
+        sources.append((archive, "", tuple(file for file in there if not held_back(file))))
+    if workspace.inbox.exists():
+        sources.append((workspace.inbox, _INBOX, tuple(scan(workspace.inbox))))
+    return _Found(tuple(sources))
+
+
+def count_files(archive: Path | None, workspace: Workspace) -> int:
+    """How many files a pass will find.
+
+    Raises:
+        DataError: As `index_archive`.
+    """
+    return sum(
+        len(files) for _folder, _prefix, files in _find(archive, workspace, lambda _file: False).sources
+    )
 
 
 @contextmanager
@@ -106,23 +160,35 @@ class _Indexer:
     """One pass over an archive."""
 
     def __init__(
-        self, archive: Path, catalogue: Catalogue, cache: ArrayCache, names: Pseudonyms, progress: Progress
+        self, catalogue: Catalogue, cache: ArrayCache, names: Pseudonyms, progress: Progress
     ) -> None:
-        self.archive, self.catalogue, self.cache = archive, catalogue, cache
+        self.catalogue, self.cache = catalogue, cache
         self.names, self.progress = names, progress
+        self.unseen: list[FileRow] = []  # what an earlier pass found where this one does not look
+        self.elsewhere: set[str] = set()  # the series that go on there
         self.decoded = 0
         self.done = 0
 
-    def run(self, found: list[FoundFile]) -> IndexReport:
-        by_key = {self._file_key(file): file for file in found}
-        known = self.catalogue.files()
+    def run(self, found: _Found) -> IndexReport:
+        by_key = found.keyed(self.names)
+        rows = self.catalogue.files()
+        known = {key: row for key, row in rows.items() if found.covers(key)}
+        self.unseen = [row for key, row in rows.items() if key not in known]
+        self.elsewhere = {row.series_key for row in self.unseen if row.status != Reason.DUPLICATE} - {""}
         gone = [key for key in known if key not in by_key]
         changed = {key for key, file in by_key.items() if not self._unchanged(known.get(key), file)}
         if gone or changed:
             # The copy that was kept may be gone: look at the other one again.
             changed |= {key for key, row in known.items() if row.status == Reason.DUPLICATE and key in by_key}
-        touched = {known[key].series_key for key in (*gone, *changed) if key in known} - {""}
-        self.catalogue.record([], forget_files=[*gone, *(changed & known.keys())], forget_series=touched)
+        # The slices that a split series lacked may be in view now.
+        changed |= {key for key, row in known.items() if row.status == Reason.SPLIT_SERIES and key in by_key}
+        stale = [known[key] for key in (*gone, *changed) if key in known]
+        touched = {row.series_key for row in stale if self._made_volume(row)} - {""}
+        self.catalogue.record(
+            [replace(row, status=Reason.SPLIT_SERIES) for row in self.unseen if row.series_key in touched],
+            forget_files=[*gone, *(changed & known.keys())],
+            forget_series=touched,
+        )
         settled = {key: row for key, row in known.items() if key in by_key and key not in changed}
         self.done = len(settled)
         slices = self._read_headers({key: by_key[key] for key in sorted(changed)}, settled)
@@ -130,9 +196,6 @@ class _Indexer:
         self._take_series([s for s in slices if s.header.family != "radiograph"], touched, settled, by_key)
         self.cache.keep_only({item.content_sha256 for item in self.catalogue.items()})
         return IndexReport(self.catalogue.counts(), self.decoded, len(gone))
-
-    def _file_key(self, file: FoundFile) -> str:
-        return self.names.of("file", str(file.path.relative_to(self.archive)))
 
     @staticmethod
     def _unchanged(row: FileRow | None, file: FoundFile) -> bool:
@@ -149,7 +212,7 @@ class _Indexer:
 
     def _read_headers(self, files: dict[str, FoundFile], settled: dict[str, FileRow]) -> list[_Slice]:
         """Headers of new files; those set aside are recorded at once."""
-        kept = {row.sop_key for row in settled.values() if row.status == ACCEPTED}
+        kept = {row.sop_key for row in (*settled.values(), *self.unseen) if row.status == ACCEPTED}
         first: dict[str, _Slice] = {}
         skipped: list[FileRow] = []
         for key, file in files.items():
@@ -256,10 +319,23 @@ class _Indexer:
         for one in self._settled_slices(affected, settled, by_key):
             groups[one.row.series_key].append(one)
         for series_key, members in groups.items():
-            if members:
+            if series_key in self.elsewhere:
+                stay = () if series_key in touched else settled
+                self._set_aside([one for one in members if one.row.file_key not in stay], settled)
+            elif members:
                 rows, items = self._volume(members)
                 self.catalogue.record(rows, items, forget_series=[series_key])
                 self._tick(sum(row.file_key not in settled for row in rows))
+
+    def _made_volume(self, row: FileRow) -> bool:
+        """Whether the series' volume can't stay without this file: a slice that was set aside is not in it."""
+        return row.status == ACCEPTED or row.series_key not in self.elsewhere
+
+    def _set_aside(self, members: list[_Slice], settled: dict[str, FileRow]) -> None:
+        """Slices whose series goes on in the source that this pass does not look at: a part of it is no volume."""
+        copies = [copy for one in members for copy in (one, *one.copies)]
+        self.catalogue.record([replace(copy.row, status=Reason.SPLIT_SERIES) for copy in copies])
+        self._tick(sum(copy.row.file_key not in settled for copy in copies))
 
     def _settled_slices(
         self, affected: set[str], settled: dict[str, FileRow], by_key: dict[str, FoundFile]

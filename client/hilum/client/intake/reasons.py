@@ -34,6 +34,7 @@ class Reason(StrEnum):
     DECODER_TIMEOUT = "decoder_timeout"
     BURNED_IN_TEXT = "quarantined_possible_text"
     DROPPED = "dropped_at_site"
+    SPLIT_SERIES = "series_in_two_places"
 
 
 EXPLAINED = {
@@ -65,6 +66,7 @@ EXPLAINED = {
     Reason.DECODER_TIMEOUT: "the decoder did not finish in time",
     Reason.BURNED_IN_TEXT: "in quarantine: text may be burned into the pixels",
     Reason.DROPPED: "dropped from quarantine at the site",
+    Reason.SPLIT_SERIES: "the series lies partly in the inbox and partly in the folder: index the folder again",
 }
 
 

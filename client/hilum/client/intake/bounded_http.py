@@ -1,0 +1,271 @@
+"""HTTP to a server that is not trusted: every answer has a largest size, a latest time and an expected type.
+
+The bodies of errors are never read, and no address is ever shown: study and series UIDs stand in it.
+"""
+
+import io
+import re
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, TypeVar
+
+import requests
+from requests.exceptions import ChunkedEncodingError, ContentDecodingError, SSLError
+from urllib3.exceptions import HTTPError as TransportError
+
+from hilum.common.errors import DataError
+
+MAX_JSON_BYTES = 64 << 20
+_CHUNK_BYTES = 1 << 18
+_CONNECT_S, _READ_S = 10.0, 60.0
+_JSON_DEADLINE_S, _OBJECT_DEADLINE_S = 300.0, 3600.0
+_FIRST_WAIT_S = 0.5
+_ATTEMPTS = 6  # with waits of 0.5, 1, 2, 4 and 8 s between them
+_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+
+Answer = TypeVar("Answer")
+
+
+class ServiceError(DataError):
+    """The DICOMweb service can't be used; the pull ends."""
+
+
+class FetchError(Exception):
+    """One object can't be had; the pull goes on. Its argument is the code that it is counted under."""
+
+
+class TransientError(Exception):
+    """Worth another try: the connection broke, or the server is busy."""
+
+    def __init__(self, status: int | None = None) -> None:
+        super().__init__()
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Login:
+    """How this site proves who it is, and whom it believes.
+
+    Attributes:
+        authorization: The whole `Authorization` header, or empty.
+        ca: A file of certificates to believe instead of the public ones, or None.
+        client: Files of this site's certificate and key, or None.
+    """
+
+    authorization: str = field(default="", repr=False)
+    ca: str | None = None
+    client: tuple[str, str] | None = None
+
+
+def check_files(login: Login) -> None:
+    """See that the certificates and the key can be used, before anything is sent.
+
+    Raises:
+        DataError: Naming the option.
+    """
+    context = ssl.create_default_context()
+    try:
+        if login.ca is not None:
+            context.load_verify_locations(login.ca)
+    except OSError:
+        raise DataError("the file of --ca holds no certificate in PEM form") from None
+    try:
+        if login.client is not None:
+            context.load_cert_chain(*login.client, password="")  # an empty one, so that nothing is asked
+    except OSError:
+        raise DataError(
+            "--client-cert and --client-key are no pair of a certificate and its unencrypted key in PEM form"
+        ) from None
+
+
+class BoundedSession(requests.Session):
+    """What `DICOMwebClient` sends its queries through; `objects` opens the retrieval of one object.
+
+    Proxies, `.netrc` and certificates of the environment are not used: the command line says all.
+    """
+
+    def __init__(self, login: Login, stop: threading.Event) -> None:
+        super().__init__()
+        self.trust_env = False
+        self.stop = stop
+        self.verify = login.ca if login.ca is not None else True
+        self.cert = login.client
+        self.headers["Accept-Encoding"] = "identity"
+        if login.authorization:
+            self.headers["Authorization"] = login.authorization
+
+    def get(self, url: str | bytes, params: Any = None, **options: Any) -> requests.Response:
+        """A whole answer of DICOM JSON (PS3.18 annex F), for a query.
+
+        Raises:
+            ServiceError: If there is none to be had.
+        """
+        accept = {"Accept": "application/dicom+json"}  # and no `Host`: the client's lacks the port
+        del params, options
+
+        def ask() -> requests.Response:
+            with self._opened(str(url), accept) as response:
+                _check_query(response)
+                body = b"".join(_chunks(response, MAX_JSON_BYTES, _JSON_DEADLINE_S))
+                return _whole(response, body)
+
+        try:
+            return retried(ask, self.stop)
+        except TransientError as error:
+            raise _no_answer(error) from None
+        except FetchError as error:
+            raise ServiceError(f"the server's answer to a query is unusable ({error})") from None
+
+    @contextmanager
+    def opened_object(self, url: str, accept: str, max_bytes: int) -> Iterator[tuple[str, Iterator[bytes]]]:
+        """The content type and the body of one object, once; the caller tries again.
+
+        Raises:
+            ServiceError: If the server no longer lets this site in.
+            FetchError: If the object can't be had.
+            TransientError: If another try may help.
+        """
+        with self._opened(url, {"Accept": accept}) as response:
+            _check_object(response)
+            body = _chunks(response, max_bytes, _OBJECT_DEADLINE_S)
+            yield response.headers.get("Content-Type", ""), body
+
+    @contextmanager
+    def _opened(self, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
+        with (
+            _errors_told(),
+            self.request(
+                "GET", url, headers=headers, stream=True, allow_redirects=False, timeout=(_CONNECT_S, _READ_S)
+            ) as response,
+        ):
+            yield response
+
+
+@contextmanager
+def _errors_told() -> Iterator[None]:
+    """From what `requests` raises to what Hilum says; the texts of the former hold addresses."""
+    try:
+        yield
+    except SSLError as error:
+        found = re.search(r"SSL: ([A-Z0-9_]+)", str(error))
+        why = found.group(1).lower().replace("_", " ") if found else "no agreement"
+        raise ServiceError(
+            f"TLS with the server failed ({why}); check --ca, --client-cert and the host's name in the address"
+        ) from None
+    except (requests.ConnectionError, requests.Timeout, ChunkedEncodingError, TransportError):
+        raise TransientError from None
+    except ContentDecodingError:
+        raise FetchError("damaged") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, requests.RequestException):
+            raise ServiceError(f"the request could not be made ({type(error).__name__})") from None
+        raise
+
+
+def retried(ask: Callable[[], Answer], stop: threading.Event) -> Answer:
+    """Ask again after a growing wait while that may help.
+
+    Raises:
+        TransientError: Of the last try.
+    """
+    for attempt in range(_ATTEMPTS - 1):
+        try:
+            return ask()
+        except TransientError:
+            if stop.wait(_FIRST_WAIT_S * 2**attempt):
+                raise
+    return ask()
+
+
+def _no_answer(error: TransientError) -> ServiceError:
+    if error.status is None:
+        return ServiceError(
+            "the server did not answer, or broke off; check host and port, and whether it runs; run again to go on"
+        )
+    return ServiceError(
+        f"the server answered {error.status} {_ATTEMPTS} times; look at its log, and run again"
+    )
+
+
+def service_error(error: TransientError) -> ServiceError:
+    """What to tell when the tries for an object are used up because the connection is gone."""
+    return _no_answer(error)
+
+
+def _check_query(response: requests.Response) -> None:
+    status = response.status_code
+    _check_access(status)
+    if status == HTTPStatus.FORBIDDEN:
+        raise ServiceError(
+            "the server forbids the query (403): the token lacks the right to search and retrieve"
+        )
+    if status == HTTPStatus.NOT_FOUND:
+        raise ServiceError(
+            "the address is no DICOMweb service (404); it mostly ends like /dicom-web, /dicomweb or /aets/NAME/rs"
+        )
+    if status == HTTPStatus.NO_CONTENT:
+        return
+    if status != HTTPStatus.OK:
+        raise ServiceError(f"the server answered {status} to a query; it may not offer QIDO-RS")
+    kind = _kind(response)
+    if kind not in {"application/dicom+json", "application/json"}:
+        told = kind if re.fullmatch(r"[a-z0-9.+-]{1,40}/[a-z0-9.+-]{1,40}", kind) else "something else"
+        raise ServiceError(
+            f"the server answered {told} instead of DICOM JSON; check that the address is that of its DICOMweb "
+            "service, not of a login or web page"
+        )
+
+
+def _check_object(response: requests.Response) -> None:
+    status = response.status_code
+    _check_access(status)
+    if status == HTTPStatus.OK:
+        return
+    codes = {
+        HTTPStatus.FORBIDDEN: "forbidden",
+        HTTPStatus.NOT_FOUND: "not_found",
+        HTTPStatus.GONE: "not_found",
+        HTTPStatus.NOT_ACCEPTABLE: "not_acceptable",
+    }
+    raise FetchError(codes.get(HTTPStatus(status), "refused") if status in set(HTTPStatus) else "refused")
+
+
+def _check_access(status: int) -> None:
+    if status in _AGAIN:
+        raise TransientError(status)
+    if status == HTTPStatus.UNAUTHORIZED:
+        raise ServiceError(
+            "the server refused the login (401); check the token (--token-file, or HILUM_DICOMWEB_TOKEN)"
+        )
+    if 300 <= status < 400:  # noqa: PLR2004 - the class of redirects
+        raise ServiceError(
+            f"the server redirects ({status}), which is not followed; give the address it leads to"
+        )
+
+
+def _kind(response: requests.Response) -> str:
+    return response.headers.get("Content-Type", "").split(";")[0].strip().lower()
+
+
+def _chunks(response: requests.Response, max_bytes: int, deadline_s: float) -> Iterator[bytes]:
+    began, size_bytes = time.monotonic(), 0
+    for chunk in response.iter_content(_CHUNK_BYTES):
+        size_bytes += len(chunk)
+        if size_bytes > max_bytes:
+            raise FetchError("too_large")
+        if time.monotonic() - began > deadline_s:
+            raise FetchError("too_slow")
+        yield chunk
+
+
+def _whole(response: requests.Response, body: bytes) -> requests.Response:
+    whole = requests.Response()
+    whole.status_code = response.status_code
+    whole.headers = response.headers
+    whole.raw = io.BytesIO(body)
+    return whole

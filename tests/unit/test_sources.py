@@ -1,0 +1,101 @@
+"""The folder and the inbox make one catalogue, and a pass over one of them spoils nothing of the other."""
+
+import numpy as np
+import pytest
+
+from hilum.client.catalogue import Catalogue
+from hilum.client.intake.inbox import Inbox, stated_uid
+from hilum.client.intake.index import index_archive
+from hilum.client.workspace import Workspace
+from hilum.common.progress import Quiet
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path / "state")
+
+
+def volumes(workspace):
+    catalogue = Catalogue(workspace.catalogue)
+    try:
+        return catalogue.counts(), {item.content_sha256 for item in catalogue.items()}
+    finally:
+        catalogue.close()
+
+
+@pytest.fixture
+def series(write_series, tmp_path):
+    """A folder with a CT series of eight slices."""
+    volume = np.random.default_rng(3).integers(-900, 900, (8, 16, 16)).astype(np.int16)
+    write_series(tmp_path / "archive", volume)
+    return tmp_path / "archive"
+
+
+def put(workspace, paths):
+    with Inbox(workspace) as inbox:
+        for path in paths:
+            inbox.store(stated_uid(path), path.read_bytes())
+
+
+def test_the_inbox_gives_the_same_catalogue_as_the_folder(workspace, series, tmp_path):
+    other = Workspace(tmp_path / "other")
+    index_archive(series, other, Quiet())
+    put(workspace, series.iterdir())
+    index_archive(None, workspace, Quiet())
+    assert volumes(workspace) == volumes(other)
+
+
+def test_a_pass_over_the_inbox_keeps_what_the_folder_gave(workspace, series, dicom, tmp_path):
+    index_archive(series, workspace, Quiet())
+    before = volumes(workspace)[1]
+    dicom(tmp_path / "new.dcm", np.arange(64, dtype=np.uint16).reshape(8, 8))
+    put(workspace, [tmp_path / "new.dcm"])
+    report = index_archive(None, workspace, Quiet())
+    assert (report.removed, report.decoded, report.counts.instances) == (0, 1, 9)
+    assert before < volumes(workspace)[1]
+    again = index_archive(series, workspace, Quiet())
+    assert (again.removed, again.decoded) == (0, 0)
+
+
+def test_copies_of_the_folder_in_the_inbox_are_duplicates(workspace, series):
+    index_archive(series, workspace, Quiet())
+    before = volumes(workspace)[1]
+    put(workspace, series.iterdir())
+    report = index_archive(None, workspace, Quiet())
+    assert report.counts.skipped == {"duplicate_instance": 8}
+    assert report.decoded == 0
+    assert volumes(workspace)[1] == before
+
+
+def test_a_series_in_two_places_is_a_volume_only_of_a_pass_over_both(workspace, series, tmp_path):
+    whole = Workspace(tmp_path / "whole")
+    index_archive(series, whole, Quiet())
+    moved = sorted(series.iterdir())[:4]
+    put(workspace, moved)
+    for path in moved:
+        path.unlink()
+    assert index_archive(series, workspace, Quiet()).counts.volumes == 1
+    assert volumes(workspace)[1] == volumes(whole)[1]
+
+    apart = Workspace(tmp_path / "apart")
+    index_archive(series, apart, Quiet())
+    for path in workspace.inbox.rglob("*.dcm"):
+        put(apart, [path])
+    report = index_archive(None, apart, Quiet())
+    assert report.counts.skipped["series_in_two_places"] == 4
+    assert index_archive(series, apart, Quiet()).counts.skipped == {}
+    assert volumes(apart)[1] == volumes(whole)[1]
+
+
+def test_a_volume_does_not_outlive_slices_that_left_the_inbox(workspace, series):
+    moved = sorted(series.iterdir())[:4]
+    put(workspace, moved)
+    for path in moved:
+        path.unlink()
+    index_archive(series, workspace, Quiet())
+    for path in list(workspace.inbox.rglob("*.dcm"))[:2]:
+        path.unlink()
+    report = index_archive(None, workspace, Quiet())
+    assert report.counts.volumes == 0
+    assert report.counts.skipped == {"series_in_two_places": 6}
+    assert index_archive(series, workspace, Quiet()).counts.volumes in (0, 1)  # six slices, perhaps with gaps
