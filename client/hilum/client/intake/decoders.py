@@ -283,8 +283,9 @@ def _conformed(decoded: Decoded, pixels: PixelFormat, info: StreamInfo | None) -
         return in_bits(stored, pixels.bits_stored, pixels.high_bit + 1, signed=pixels.signed)
     bits = pixels.bits_stored
     if pixels.syntax in _SIGN_BY_STREAM:
-        # JPEG-LS has no sign, and JPEG 2000's may not be the header's: then the code stream's precision holds it.
-        bits = pixels.bits_allocated if info.signed == pixels.signed else info.bits
+        # JPEG-LS has no sign, and JPEG 2000's may not be the header's: then the narrower of the two holds it.
+        agreed = info.signed == pixels.signed
+        bits = pixels.bits_allocated if agreed else min(info.bits, pixels.bits_stored)
     return in_bits(stored, bits, bits, signed=pixels.signed)
 
 

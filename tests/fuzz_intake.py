@@ -1,0 +1,153 @@
+"""Run seeded mutants of files of every transfer syntax through the sandbox.
+
+    python tests/fuzz_intake.py SEED COUNT [ARCHIVE]
+
+Every mutant ends as an image or under a reason, within its time and memory; the counts add up; this process lives. A
+line names each mutant that killed or hung a worker by its seed, so that it can be made again. ARCHIVE adds the files of
+a folder to those that the tests write.
+"""
+
+import random
+import resource
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pydicom
+
+from hilum.client.intake.instance import Frame, Instance
+from hilum.client.intake.jobs import DecodeImage, DecodePlanes, Job, Refused
+from hilum.client.intake.reasons import Reason
+from hilum.client.intake.sandbox import DecodePool
+from mutants import mutant
+from pixel_files import BIG, DEFLATED, ENCODERS, EXPLICIT, IMPLICIT, LOSSLESS, RLE, facts, picture, write_any
+
+WORKERS = 2
+FATAL = {Reason.DECODER_DIED, Reason.DECODER_TIMEOUT, Reason.TOO_LARGE}
+MAX_SEED_FILE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Fuzzed:
+    """What became of the mutants.
+
+    Attributes:
+        outcomes: How many ended how.
+        fatal: Seed, mutation and reason of each that cost a worker.
+        longest_s: The longest that the pool gave nothing.
+    """
+
+    outcomes: Counter[str]
+    fatal: list[tuple[int, str, str]]
+    longest_s: float
+
+
+def good_files(folder: Path) -> list[tuple[bytes, Instance]]:
+    """One small file a syntax, grey and in colour, one frame and several, and what their headers say."""
+    made = []
+    for number, syntax in enumerate((EXPLICIT, IMPLICIT, BIG, DEFLATED, *ENCODERS)):
+        bits = 8 if syntax == next(iter(ENCODERS)) or syntax.endswith(".50") else 12
+        grey = np.stack([picture((48, 64), bits=bits, seed=number + k) for k in range(1 + number % 3)])
+        made.append(write_any(folder / f"{number}g", grey, syntax, BitsStored=bits))
+        if not syntax.endswith(".51"):
+            photometric = "YBR_FULL_422" if syntax.endswith(".50") else "RGB"
+            colour = picture((32, 40, 3), bits=8, seed=number)[None]
+            made.append(
+                write_any(folder / f"{number}c", colour, syntax, PhotometricInterpretation=photometric)
+            )
+    names = sorted(folder.iterdir(), key=lambda path: (int(path.name[:-1]), path.name[-1] == "c"))
+    return [(path.read_bytes(), instance) for path, instance in zip(names, made, strict=True)]
+
+
+def archive_files(archive: Path) -> list[tuple[bytes, Instance]]:
+    """The smaller images of a folder."""
+    found = []
+    for path in sorted(archive.rglob("*")):
+        if path.is_file() and path.stat().st_size < MAX_SEED_FILE_BYTES:
+            try:
+                dataset = pydicom.dcmread(path)
+                found.append((path.read_bytes(), facts(dataset)))
+            except Exception:
+                continue
+    return found
+
+
+def claims(rng: random.Random, instance: Instance) -> Instance:
+    """Sometimes the header's own claims are forged as well, for they come from the same file."""
+    if rng.random() < 0.8:
+        return instance
+    lies = {
+        "rows": [0, 1, 16_384, 65_535, instance.pixels.rows * 2],
+        "columns": [0, 1, 16_384, 65_535, instance.pixels.columns * 2],
+        "frames": [0, 1, 2, 1000, 2_000_000_000],
+        "bits_stored": [1, 7, 8, 12, 16, 40],
+        "syntax": [EXPLICIT, RLE, LOSSLESS, *ENCODERS],
+        "samples": [1, 3],
+    }
+    name = rng.choice(sorted(lies))
+    return replace(instance, pixels=replace(instance.pixels, **{name: rng.choice(lies[name])}))
+
+
+def jobs_of(
+    files: list[tuple[bytes, Instance]], seeds: range, folder: Path, told: dict[int, str]
+) -> Iterator[Job]:
+    """One job a seed, written as the pool asks for it."""
+    for seed in seeds:
+        rng = random.Random(f"file {seed}")
+        (content, instance), (other, _) = rng.choice(files), rng.choice(files)
+        told[seed], changed = mutant(seed, content, other)
+        path = folder / f"{seed % 64}"
+        path.write_bytes(changed)
+        claimed = claims(rng, instance)
+        claimed = replace(claimed, frames=claimed.frames or (Frame(0),), has_lut=rng.random() < 0.2)
+        grey = claimed.pixels.photometric.startswith("MONO")
+        yield DecodePlanes(path, claimed) if grey and seed % 2 else DecodeImage(path, claimed)
+
+
+def fuzz(seed: int, count: int, archive: Path | None = None, timeout_s: float = 10.0) -> Fuzzed:
+    """Make and decode `count` mutants."""
+    outcomes: Counter[str] = Counter()
+    fatal, told, longest_s = [], {}, 0.0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "good").mkdir()
+        files = good_files(folder / "good") + (archive_files(archive) if archive else [])
+        (folder / "bad").mkdir()
+        with DecodePool(WORKERS, timeout_s=timeout_s, scratch=folder) as pool:
+            seeds = range(seed, seed + count)
+            before = time.monotonic()
+            for number, result in zip(
+                seeds, pool.map(jobs_of(files, seeds, folder / "bad", told)), strict=True
+            ):
+                longest_s, before = max(longest_s, time.monotonic() - before), time.monotonic()
+                outcome = result.reason.value if isinstance(result, Refused) else "decoded"
+                outcomes[outcome] += 1
+                if isinstance(result, Refused) and result.reason in FATAL:
+                    fatal.append((number, told[number], outcome))
+    return Fuzzed(outcomes, fatal, longest_s)
+
+
+def main() -> int:
+    """Fuzz from the command line."""
+    seed, count = int(sys.argv[1]), int(sys.argv[2])
+    started = time.monotonic()
+    done = fuzz(seed, count, Path(sys.argv[3]) if len(sys.argv) > 3 else None)
+    for number, mutation, outcome in done.fatal:
+        print(f"seed {number}: {mutation}: {outcome}")
+    for outcome, number in done.outcomes.most_common():
+        print(f"{number:7} {outcome}")
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    print(
+        f"{count} mutants in {time.monotonic() - started:.0f} s, longest wait {done.longest_s:.1f} s, "
+        f"largest worker {usage.ru_maxrss >> 10} MiB"
+    )
+    return 0 if sum(done.outcomes.values()) == count else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
