@@ -27,7 +27,7 @@ from sqlalchemy import (
     select,
 )
 
-Kind = Literal["image", "volume"]
+Kind = Literal["image", "volume", "cine"]
 Units = Literal["display", "hounsfield", "arbitrary"]
 
 ACCEPTED = ""  # the status of a file that was taken in
@@ -60,6 +60,7 @@ _items = Table(
     Column("series_key", String, nullable=False),
     Column("study_key", String, nullable=False),
     Column("patient_key", String, nullable=False),
+    Column("quality", String, nullable=False),
     Index("items_series", "series_key"),
 )
 
@@ -78,13 +79,14 @@ class FileRow:
 
 @dataclass(frozen=True)
 class Item:
-    """One image (H, W) or volume (D, H, W) in the cache.
+    """One image (H, W), volume (D, H, W) or cine (T, H, W) in the cache; colour adds a last axis of 3.
 
     Attributes:
         content_sha256: Of dtype, shape and values; names the cached array and gives items their order.
         spacing_mm: One distance an axis, empty where unknown.
         affine: Array index to LPS millimetres, row by row; empty for images without a position.
         sop_key: Empty for volumes.
+        quality: JSON of what was found and done on the way to a volume; empty elsewhere.
     """
 
     item_key: str
@@ -99,6 +101,7 @@ class Item:
     series_key: str
     study_key: str
     patient_key: str
+    quality: str = ""
 
 
 @dataclass(frozen=True)

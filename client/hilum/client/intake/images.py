@@ -12,7 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hilum.client.intake.colour import to_rgb
+from hilum.client.intake.decoders import NATIVE
 from hilum.client.intake.instance import Frame, Instance, Region
+from hilum.client.intake.layout import DEFLATED
 from hilum.client.intake.luts import LookUpTables, read_luts
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.stored import PixelReader, StoredFrame, open_frames
@@ -69,8 +71,8 @@ def read_planes(path: Path, instance: Instance, indices: Iterable[int]) -> Itera
             yield Plane(values, padding_mask(stored, instance))
 
 
-def read_image(path: Path, instance: Instance, index: int = 0) -> Image:
-    """One frame to look at, cropped to what the scanner imaged where that is known.
+def read_image(path: Path, instance: Instance, index: int = 0, *, whole: bool = False) -> Image:
+    """One frame to look at, cropped to what the scanner imaged where that is known, or `whole`.
 
     Returns:
         Grey: (H, W) uint16, 0 black to 65535 white. Colour: (H, W, 3) uint8, RGB.
@@ -78,13 +80,15 @@ def read_image(path: Path, instance: Instance, index: int = 0) -> Image:
     Raises:
         Skip: If the pixels can't be read or are all equal, with the reason.
     """
-    return next(read_images(path, instance, (index,)))
+    return next(read_images(path, instance, (index,), whole=whole))
 
 
-def read_images(path: Path, instance: Instance, indices: Iterable[int]) -> Iterator[Image]:
+def read_images(
+    path: Path, instance: Instance, indices: Iterable[int], *, whole: bool = False
+) -> Iterator[Image]:
     """Like `read_image` for several frames, one at a time: a cine is never held whole."""
     frames = {frame.index: frame for frame in instance.frames}
-    region = shown_region(instance)
+    region = None if whole else shown_region(instance)
     with open_frames(path, instance) as reader:
         luts = _luts(reader, instance)
         for index in indices:
@@ -130,6 +134,13 @@ def _frame(reader: PixelReader, instance: Instance, index: int) -> StoredFrame:
     if not 0 <= index < instance.pixels.frames:
         raise Skip(Reason.MISSING_ATTRIBUTE)
     return reader.frame(index)
+
+
+def is_plain(instance: Instance) -> bool:
+    """Whether the pixels are bare numbers in grey: no decoder, no table, nothing to parse on the way to them."""
+    pixels = instance.pixels
+    bare = pixels.syntax in NATIVE and pixels.syntax != DEFLATED
+    return bare and not instance.has_lut and pixels.photometric in _GREY and pixels.samples == 1
 
 
 def _luts(reader: PixelReader, instance: Instance) -> LookUpTables | None:

@@ -16,7 +16,8 @@ from pydantic import TypeAdapter
 
 from hilum.client.intake.images import Image, read_image, read_planes
 from hilum.client.intake.instance import Contrast, Instance
-from hilum.client.intake.reasons import Reason
+from hilum.client.intake.read_instance import read_with_pydicom
+from hilum.client.intake.reasons import Reason, Skip
 
 Array = npt.NDArray[Any]
 Write = Callable[[Array], None]
@@ -24,12 +25,20 @@ Write = Callable[[Array], None]
 
 
 @dataclass(frozen=True)
+class ReadHeader:
+    """A header that only pydicom can read; answered by `HeaderRead`."""
+
+    path: Path = field(repr=False)
+
+
+@dataclass(frozen=True)
 class DecodeImage:
-    """One frame to look at; answered by `ImageDecoded`."""
+    """One frame to look at, `whole` or cropped as `read_image` does; answered by `ImageDecoded`."""
 
     path: Path = field(repr=False)
     instance: Instance
     index: int = 0
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,14 @@ class DecodePlanes:
     indices: tuple[int, ...] = (0,)
 
 
-Job: TypeAlias = DecodeImage | DecodePlanes
+Job: TypeAlias = ReadHeader | DecodeImage | DecodePlanes
+
+
+@dataclass(frozen=True)
+class HeaderRead:
+    """What the header says, or why the file is set aside, with its UIDs where it has them."""
+
+    header: Instance | Skip = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -71,7 +87,7 @@ class Refused:
     reason: Reason
 
 
-Result: TypeAlias = ImageDecoded | PlanesDecoded | Refused
+Result: TypeAlias = HeaderRead | ImageDecoded | PlanesDecoded | Refused
 
 
 @dataclass(frozen=True)
@@ -91,8 +107,38 @@ class Kind:
     failed: Reason
 
 
+@dataclass(frozen=True)
+class _PlainHeader:
+    """A header as JSON: an instance, or a reason and the file's UIDs."""
+
+    instance: Instance | None
+    reason: Reason | None = None
+    uids: tuple[str, str, str] = ("", "", "")
+
+
+def _header(job: ReadHeader, write: Write) -> None:
+    try:
+        plain = _PlainHeader(read_with_pydicom(job.path))
+    except Skip as skip:
+        plain = _PlainHeader(None, skip.reason, skip.uids)
+    write(np.frombuffer(_HEADER.dump_json(plain), np.uint8))
+
+
+def _header_result(runs: list[Array]) -> Result:
+    ((content,),) = runs
+    plain = _HEADER.validate_json(content.tobytes())
+    if plain.instance is not None:
+        return HeaderRead(plain.instance)
+    if plain.reason is None:
+        raise ValueError("no header")
+    return HeaderRead(Skip(plain.reason, plain.uids))
+
+
+_HEADER = TypeAdapter(_PlainHeader)
+
+
 def _image(job: DecodeImage, write: Write) -> None:
-    write(read_image(job.path, job.instance, job.index))
+    write(read_image(job.path, job.instance, job.index, whole=job.whole))
 
 
 def _image_result(runs: list[Array]) -> Result:
@@ -128,6 +174,7 @@ def _planes_result(runs: list[Array]) -> Result:
 
 
 KINDS: Mapping[str, Kind] = {
+    "header": Kind(ReadHeader, _header, _header_result, Reason.DAMAGED_HEADER),
     "image": Kind(DecodeImage, _image, _image_result, Reason.UNDECODABLE_PIXELS),
     "planes": Kind(DecodePlanes, _planes, _planes_result, Reason.UNDECODABLE_PIXELS),
 }
@@ -141,10 +188,8 @@ def kind_of(job: Job) -> str:
 
 def to_plain(job: Job) -> dict[str, Any]:
     """A job as JSON takes it. What tells the patient or the device is left out: pixels decode without."""
-    plain = {
-        **dataclasses.asdict(replace(job, instance=_technical(job.instance, _asked(job)))),
-        "path": str(job.path),
-    }
+    told = job if isinstance(job, ReadHeader) else replace(job, instance=_technical(job.instance, _asked(job)))
+    plain = {**dataclasses.asdict(told), "path": str(job.path)}
     return {"kind": kind_of(job), "job": plain}
 
 
@@ -157,7 +202,7 @@ def from_plain(message: Mapping[str, Any]) -> tuple[Kind, Job]:
 _ADAPTERS: Mapping[type[Any], TypeAdapter[Any]] = {kind.job: TypeAdapter(kind.job) for kind in KINDS.values()}
 
 
-def _asked(job: Job) -> Iterable[int]:
+def _asked(job: DecodeImage | DecodePlanes) -> Iterable[int]:
     return job.indices if isinstance(job, DecodePlanes) else (job.index,)
 
 

@@ -1,0 +1,275 @@
+"""One series on its way into the catalogue: planned, decoded, assembled, and every file settled.
+
+What can't be decoded is left out and the series is planned anew without it: a copy may stand in, a stack with a hole
+may fall into two regular ones, or be refused.
+"""
+
+import json
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, field, replace
+
+import numpy as np
+
+from hilum.client.cache import ArrayCache
+from hilum.client.catalogue import ACCEPTED, FileRow, Item, Kind, Units
+from hilum.client.intake.images import Plane, is_plain, read_planes
+from hilum.client.intake.instance import Instance
+from hilum.client.intake.jobs import (
+    DecodeImage,
+    DecodePlanes,
+    ImageDecoded,
+    Job,
+    PlanesDecoded,
+    Refused,
+    Result,
+)
+from hilum.client.intake.mosaic import split_mosaic
+from hilum.client.intake.planner import PlaneId, PlannedVolume, plan_series
+from hilum.client.intake.quarantine import Quarantine, hold_back, is_suspect
+from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.sandbox import DecodePool
+from hilum.client.intake.scan import FoundFile
+from hilum.client.intake.volume import build_volume
+from hilum.client.workspace import Pseudonyms
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of a series whose header is an image's.
+
+    Attributes:
+        item: What it gave in an earlier pass, if it is unchanged and was an image of its own.
+    """
+
+    file: FoundFile
+    row: FileRow
+    instance: Instance = field(repr=False)
+    item: Item | None = None
+
+
+@dataclass(frozen=True)
+class Keepers:
+    """Where arrays go."""
+
+    cache: ArrayCache
+    quarantine: Quarantine
+    names: Pseudonyms
+
+
+Image = tuple[PlaneId, ...]
+"""The frames of an item that is no volume: one of an image, all of a cine."""
+
+
+@dataclass(eq=False)
+class SeriesWork:
+    """A series until each of its files is settled. Planes are named by the index of the member and of its frame.
+
+    Attributes:
+        members: All files of the series that hold images.
+        decoded: Members whose pixels were read.
+    """
+
+    members: list[Member]
+    keepers: Keepers
+    decoded: set[int] = field(default_factory=set)
+    _failed: dict[int, Reason] = field(default_factory=dict)
+    _kept: dict[tuple[PlaneId, ...], Item | Reason] = field(default_factory=dict)
+    _volumes: tuple[PlannedVolume, ...] = ()
+    _images: tuple[Image, ...] = ()
+    _refused: dict[int, Reason] = field(default_factory=dict)
+
+    def plan(self) -> None:
+        """Plan what has not failed."""
+        alive = [index for index in range(len(self.members)) if index not in self._failed]
+        plan = plan_series([self.members[index].instance for index in alive])
+
+        def named(plane: PlaneId) -> PlaneId:
+            return alive[plane[0]], plane[1]
+
+        self._volumes = tuple(
+            replace(
+                volume,
+                planes=tuple(map(named, volume.planes)),
+                verify_equal=tuple((named(one), named(other)) for one, other in volume.verify_equal),
+            )
+            for volume in plan.volumes
+        )
+        self._images = (
+            *((named(image.plane),) for image in plan.images),
+            *(tuple(map(named, cine.planes)) for cine in plan.cines),
+        )
+        self._refused = {alive[index]: reason for index, reason in plan.refused.items()}
+        for image in self._images:
+            if (item := self.members[image[0][0]].item) is not None:
+                self._kept[image] = item
+
+    def jobs(self) -> Iterator[Job]:
+        """What is to be decoded for the plan, in order."""
+        for volume in self._volumes:
+            for index, frames in self._wanted(volume):
+                if not is_plain(self.members[index].instance):
+                    yield DecodePlanes(self.members[index].file.path, self.members[index].instance, frames)
+        for image in self._images:
+            if image not in self._kept:
+                for index, frame in image:
+                    yield DecodeImage(
+                        self.members[index].file.path, self.members[index].instance, frame, whole=True
+                    )
+
+    def settle(self, results: Iterator[Result]) -> bool:
+        """Take the results of `jobs`. False if files failed, so that the rest has to be planned anew."""
+        before = len(self._failed)
+        for volume in self._volumes:
+            if volume.planes not in self._kept:
+                self._keep_volume(volume, results)
+        for image in self._images:
+            if image not in self._kept:
+                self._keep_image(image, results)
+        return len(self._failed) == before
+
+    def items(self) -> list[Item]:
+        """What the series gives."""
+        made = (*(volume.planes for volume in self._volumes), *self._images)
+        return [item for planes in made if isinstance(item := self._kept[planes], Item)]
+
+    def rows(self) -> list[FileRow]:
+        """Every member, settled: taken, or set aside for a reason."""
+        status = {**self._refused, **self._failed}
+        for planes, outcome in self._kept.items():
+            if isinstance(outcome, Reason):
+                status |= {index: outcome for index, _frame in planes if index not in self._failed}
+        for planes in (*(volume.planes for volume in self._volumes), *self._images):
+            if isinstance(self._kept[planes], Item):
+                status |= {index: ACCEPTED for index, _frame in planes}
+        return [replace(member.row, status=status[index]) for index, member in enumerate(self.members)]
+
+    def _wanted(self, volume: PlannedVolume) -> list[tuple[int, tuple[int, ...]]]:
+        """Frames to decode for a volume, by member; of a mosaic, its one frame. Nothing for one that is kept."""
+        if volume.planes in self._kept:
+            return []
+        frames: dict[int, set[int]] = {}
+        for index, frame in (*volume.planes, *(plane for pair in volume.verify_equal for plane in pair)):
+            mosaic = self.members[index].instance.mosaic
+            frames.setdefault(index, set()).add(0 if mosaic else frame)
+        return [(index, tuple(sorted(wanted))) for index, wanted in sorted(frames.items())]
+
+    def _keep_volume(self, volume: PlannedVolume, results: Iterator[Result]) -> None:
+        planes: dict[PlaneId, Plane] = {}
+        broken = False
+        for index, frames in self._wanted(volume):
+            self.decoded.add(index)
+            read = self._read(index, frames, results)
+            if isinstance(read, Reason):
+                self._failed[index] = read
+                broken = True
+            else:
+                planes.update(read)
+        if broken:
+            return
+        try:
+            array = build_volume(volume, planes)
+        except Skip as skip:
+            self._kept[volume.planes] = skip.reason
+            return
+        self._kept[volume.planes] = self._volume_item(volume, self.keepers.cache.put(array))
+
+    def _read(
+        self, index: int, frames: tuple[int, ...], results: Iterator[Result]
+    ) -> dict[PlaneId, Plane] | Reason:
+        """Planes of one member, from a worker's result, or read here where nothing but numbers is to be read."""
+        member = self.members[index]
+        if is_plain(member.instance):
+            try:
+                planes = list(read_planes(member.file.path, member.instance, frames))
+            except Skip as skip:
+                return skip.reason
+        else:
+            result = next(results)
+            if isinstance(result, Refused):
+                return result.reason
+            assert isinstance(result, PlanesDecoded)
+            empty = result.empty if result.empty is not None else [None] * len(result.values)
+            planes = [Plane(values, mask) for values, mask in zip(result.values, empty, strict=True)]
+        if member.instance.mosaic:
+            return _tiles(index, planes[0], len(member.instance.frames))
+        return {(index, frame): plane for frame, plane in zip(frames, planes, strict=True)}
+
+    def _keep_image(self, image: Image, results: Iterator[Result]) -> None:
+        index = image[0][0]
+        self.decoded.add(index)
+        decoded = [next(results) for _frame in image]  # all of them, whatever the first says
+        refused = next((one.reason for one in decoded if isinstance(one, Refused)), None)
+        if refused is not None:
+            self._failed[index] = refused
+            return
+        frames = [one.image for one in decoded if isinstance(one, ImageDecoded)]
+        array = frames[0] if len(frames) == 1 else np.stack(frames)
+        instance = self.members[index].instance
+        draft = self._image_item(index, "image" if len(frames) == 1 else "cine")
+        try:
+            if not is_suspect(instance):
+                kept = replace(draft, content_sha256=self.keepers.cache.put(array), shape=array.shape)
+            else:
+                kept = self.keepers.quarantine.admit(draft, array, hold_back(instance, array))
+        except Skip as skip:
+            self._kept[image] = skip.reason
+            return
+        self._kept[image] = kept
+
+    def _image_item(self, index: int, kind: Kind) -> Item:
+        member = self.members[index]
+        instance = member.instance
+        spacing = instance.frames[0].spacing_mm or next(
+            (region.spacing_mm for region in instance.regions if region.spacing_mm), None
+        )
+        return Item(
+            item_key=member.row.sop_key,
+            kind=kind,
+            family=instance.family,
+            units="display",
+            content_sha256="",
+            shape=(),
+            spacing_mm=spacing or (),
+            affine=(),
+            sop_key=member.row.sop_key,
+            series_key=member.row.series_key,
+            study_key=member.row.study_key,
+            patient_key=self.keepers.names.of("patient", instance.patient_id),
+        )
+
+    def _volume_item(self, volume: PlannedVolume, content_sha256: str) -> Item:
+        first = self.members[volume.planes[0][0]]
+        series_key = first.row.series_key
+        units: Units = "hounsfield" if volume.family == "ct" else "arbitrary"
+        return Item(
+            item_key=self.keepers.names.of("volume", f"{series_key} {volume.key}") if volume.key else series_key,
+            kind="volume",
+            family=volume.family,
+            units=units,
+            content_sha256=content_sha256,
+            shape=volume.shape,
+            spacing_mm=volume.spacing_mm,
+            affine=tuple(float(value) for value in volume.affine.ravel()),
+            sop_key="",
+            series_key=series_key,
+            study_key=first.row.study_key,
+            patient_key=self.keepers.names.of("patient", first.instance.patient_id),
+            quality=json.dumps({"part": volume.key, **asdict(volume.quality)}),
+        )
+
+
+def _tiles(index: int, mosaic: Plane, slices: int) -> dict[PlaneId, Plane]:
+    values = split_mosaic(mosaic.values, slices)
+    masks = [None] * slices if mosaic.empty is None else list(split_mosaic(mosaic.empty, slices))
+    return {(index, tile): Plane(values[tile], masks[tile]) for tile in range(slices)}
+
+
+def work_off(series: Iterable[SeriesWork], pool: DecodePool) -> None:
+    """Settle several series, their files decoded side by side."""
+    pending = list(series)
+    while pending:
+        for work in pending:
+            work.plan()
+        with closing(pool.map(job for work in pending for job in work.jobs())) as results:
+            pending = [work for work in pending if not work.settle(results)]

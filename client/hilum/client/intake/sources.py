@@ -1,0 +1,89 @@
+"""Where files come from: a folder that is only read, and the inbox of what the network brought."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hilum.client.intake.scan import FoundFile, scan
+from hilum.client.workspace import Pseudonyms, Workspace
+from hilum.common.errors import DataError
+
+_INBOX = "inbox:"  # starts the keys of its files; a file of the folder has a bare pseudonym
+
+
+@dataclass(frozen=True)
+class Source:
+    """One place and what is in it.
+
+    Attributes:
+        prefix: Starts the keys of its files.
+    """
+
+    folder: Path
+    prefix: str
+    files: tuple[FoundFile, ...]
+
+
+@dataclass(frozen=True)
+class Found:
+    """The files of one pass."""
+
+    sources: tuple[Source, ...]
+
+    @property
+    def count(self) -> int:
+        """How many files."""
+        return sum(len(source.files) for source in self.sources)
+
+    def keyed(self, names: Pseudonyms) -> dict[str, FoundFile]:
+        """Every file by its key in the catalogue."""
+        return {
+            source.prefix + names.of("file", relative_name(file, source.folder)): file
+            for source in self.sources
+            for file in source.files
+        }
+
+    def covers(self, file_key: str) -> bool:
+        """Whether this pass looked where the file would be."""
+        prefix = _INBOX if file_key.startswith(_INBOX) else ""
+        return any(prefix == source.prefix for source in self.sources)
+
+
+def relative_name(file: FoundFile, folder: Path) -> str:
+    """A file's name within its folder, with forward slashes; an identifier."""
+    return file.path.relative_to(folder).as_posix()
+
+
+def find(
+    archive: Path | None,
+    workspace: Workspace,
+    held_back: Callable[[FoundFile], bool] = lambda _file: False,
+) -> Found:
+    """Look for files.
+
+    Args:
+        archive: The folder; None looks at the inbox alone.
+        workspace: Has the inbox.
+        held_back: Says of a file of the folder that it is to count as not there yet.
+
+    Raises:
+        DataError: If the archive is no readable folder, or holds no file at all.
+    """
+    sources = []
+    if archive is not None:
+        there = list(scan(archive))
+        if not there:
+            raise DataError("the archive folder is empty; check the path (is the share mounted?)")
+        sources.append(Source(archive, "", tuple(file for file in there if not held_back(file))))
+    if workspace.inbox.exists():
+        sources.append(Source(workspace.inbox, _INBOX, tuple(scan(workspace.inbox))))
+    return Found(tuple(sources))
+
+
+def count_files(archive: Path | None, workspace: Workspace) -> int:
+    """How many files a pass will find.
+
+    Raises:
+        DataError: As `find`.
+    """
+    return find(archive, workspace).count
