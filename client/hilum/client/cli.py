@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from hilum.client.describe_cli import describe
 from hilum.common.cli import AsJson, Home, print_json
 from hilum.common.home import hilum_home
 from hilum.common.progress import progress_bar
@@ -134,6 +135,9 @@ def start(site: SiteFile) -> None:
     from hilum.common.config import load_site
 
     keep_running(load_site(site), site.absolute())
+
+
+app.command()(describe)
 
 
 def _show_counts(counts: dict[str, Any], *, as_json: bool) -> None:
