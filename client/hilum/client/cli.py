@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from hilum.client.browse_cli import browse
+from hilum.client.describe_cli import describe
+from hilum.client.quarantine_cli import quarantine
 from hilum.common.cli import AsJson, Home, print_json
 from hilum.common.home import hilum_home
 from hilum.common.progress import progress_bar
@@ -52,18 +55,14 @@ def index(
 @app.command()
 def status(home: Home = None, as_json: AsJson = False) -> None:
     """Show what is indexed. This is for the site alone: nothing of it is sent."""
-    from hilum.client.catalogue import Catalogue
+    from hilum.client.status import site_status, status_lines
     from hilum.client.workspace import Workspace
-    from hilum.common.errors import DataError
 
-    workspace = Workspace(hilum_home(home) / "site")
-    if not workspace.catalogue.exists():
-        raise DataError("nothing is indexed yet; run `hilum site index FOLDER` first")
-    catalogue = Catalogue(workspace.catalogue)
-    try:
-        _show_counts(asdict(catalogue.counts()), as_json=as_json)
-    finally:
-        catalogue.close()
+    found = site_status(Workspace(hilum_home(home) / "site"))
+    if as_json:
+        print_json(found)
+    else:
+        print("\n".join(status_lines(found)))
 
 
 @app.command()
@@ -213,6 +212,10 @@ def pull(
             f"{sum(pulled.failed.values())} of {pulled.listed} objects could not be had; the report says why, and "
             "running again tries them again"
         )
+
+app.command()(describe)
+app.command()(quarantine)
+app.command()(browse)
 
 
 def _show_counts(counts: dict[str, Any], *, as_json: bool) -> None:

@@ -1,0 +1,148 @@
+"""The answers that a site has given about itself, so that two of them can't be played against each other (SQLite).
+
+A new answer must differ in at least `k` patients from each earlier one; closer than that, the earlier answer is given
+again. Whoever asks, adds a patient and asks again therefore learns nothing of that patient. New answers are counted
+against a budget. The ledger stays at the site and holds pseudonyms only.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Column, Engine, Integer, MetaData, String, Table, create_engine, event, func, select
+
+from hilum.common.errors import PolicyRefused
+
+DEFAULT_BUDGET = 20
+
+_metadata = MetaData()
+_answers = Table(
+    "answers",
+    _metadata,
+    Column("answer", Integer, primary_key=True),
+    Column("question", String, nullable=False),
+    Column("text", String, nullable=False),
+)
+_patients = Table(
+    "patients",
+    _metadata,
+    Column("answer", Integer, primary_key=True),
+    Column("patient_key", String, primary_key=True),
+    Column("images_digest", String, nullable=False),
+    Column("labels_digest", String, nullable=False),
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What an answer takes from one patient, as digests: of the images, and of the labels that were asked for."""
+
+    images: str
+    labels: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What was answered.
+
+    Attributes:
+        new: False where an earlier answer is given again.
+        left: How many new answers the budget still holds.
+    """
+
+    content: dict[str, Any]
+    new: bool
+    left: int
+
+
+class AnswerLedger:
+    """Reads and writes the answers of one site. One process at a time: hold `Workspace.locked`."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        self._engine: Engine = create_engine(f"sqlite:///{path}")
+        event.listen(self._engine, "connect", _durable)
+        _metadata.create_all(self._engine)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._engine.dispose()
+
+    def ask(
+        self,
+        question: Mapping[str, Any],
+        patients: Mapping[str, Facts],
+        compute: Callable[[], dict[str, Any]],
+        *,
+        threshold: int,
+        budget: int = DEFAULT_BUDGET,
+    ) -> Answer:
+        """Give the earlier answer where there is one that is close enough, else a new one.
+
+        Args:
+            question: Everything that shapes the answer but the data.
+            patients: What the answer would take from each patient, by pseudonym.
+            compute: Makes the answer.
+            threshold: In how many patients a new answer must differ from every earlier one.
+            budget: New answers all in all.
+
+        Raises:
+            PolicyRefused: If the budget is spent, or if another question about the same patients was answered.
+        """
+        asked = json.dumps(question, sort_keys=True)
+        with self._engine.begin() as connection:
+            given = connection.execute(select(_answers).order_by(_answers.c.answer.desc())).all()
+        close = [row for row in given if self._changed(row, asked, patients) < threshold]
+        for row in close:
+            if row.question == asked:
+                return Answer(json.loads(row.text), new=False, left=max(0, budget - len(given)))
+        if close:
+            raise PolicyRefused(
+                "another question about the same patients was answered already, and both answers together could tell "
+                f"more than either; ask as before, or again when at least {threshold} patients have changed"
+            )
+        if len(given) >= budget:
+            raise PolicyRefused(
+                f"the budget of {budget} different answers is spent, and the images have changed since the last one; "
+                "show the last answer's file, or let the site's data protection officer agree to a higher --budget"
+            )
+        content = compute()
+        self._record(asked, content, patients)
+        return Answer(content, new=True, left=budget - len(given) - 1)
+
+    def _changed(self, row: Any, asked: str, patients: Mapping[str, Facts]) -> int:
+        """In how many patients the data differ from those of an earlier answer."""
+        with self._engine.begin() as connection:
+            rows = connection.execute(select(_patients).where(_patients.c.answer == row.answer))
+            before = {one.patient_key: Facts(one.images_digest, one.labels_digest) for one in rows}
+        if row.question != asked:  # labels of another column are no change of the patients
+            before = {key: Facts(facts.images) for key, facts in before.items()}
+            patients = {key: Facts(facts.images) for key, facts in patients.items()}
+        return sum(before.get(key) != patients.get(key) for key in before.keys() | patients.keys())
+
+    def _record(self, asked: str, content: dict[str, Any], patients: Mapping[str, Facts]) -> None:
+        with self._engine.begin() as connection:
+            number = (connection.scalar(select(func.max(_answers.c.answer))) or 0) + 1
+            connection.execute(
+                _answers.insert().values(answer=number, question=asked, text=json.dumps(content))
+            )
+            rows = [
+                {
+                    "answer": number,
+                    "patient_key": key,
+                    "images_digest": facts.images,
+                    "labels_digest": facts.labels,
+                }
+                for key, facts in patients.items()
+            ]
+            if rows:
+                connection.execute(_patients.insert(), rows)
+
+
+def _durable(connection: Any, _record: Any) -> None:
+    """A committed answer survives a power cut, so it is never given for free."""
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA busy_timeout=30000")

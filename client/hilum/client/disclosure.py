@@ -1,0 +1,104 @@
+"""Which counts of patients may be shown, so that nobody can work out a small one.
+
+A published count is rounded down to a multiple of the threshold `k`; a count below `k` is hidden, and an empty cell
+looks the same as a small one. All tables of a family count the same patients, once each, so a hidden cell could still
+follow from the total and the other cells. Two measures prevent it (complementary suppression; Hundepool et al.,
+Statistical Disclosure Control, 2012, chapter 4): the published total stays low enough that each hidden cell may be
+empty, and all tables of the family are withheld where one would narrow a hidden cell of another, or of its own. What
+stays possible for a hidden cell is then always the whole range 0 to k - 1, for a reader who knows this very procedure
+too.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+MIN_PATIENTS = 11
+"""No number that leaves a site comes from fewer patients than this. A site may ask for more, never for fewer."""
+
+_UNBOUNDED = 2**62
+
+Table = Mapping[str, int]
+"""Patients in each cell; every patient of the family is in exactly one."""
+
+Shown = dict[str, int | None]
+"""What a table shows: a multiple of the threshold, or None where a cell is hidden."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """What may be shown of one family.
+
+    Attributes:
+        patients: At least so many; None where there are fewer than the threshold.
+        tables: By name; empty where they are withheld.
+    """
+
+    patients: int | None
+    tables: dict[str, Shown]
+
+
+def rounded_down(count: int, threshold: int) -> int | None:
+    """The largest multiple of the threshold that a count reaches, or None below the threshold."""
+    return count // threshold * threshold or None
+
+
+def protect(
+    patients: int, tables: Mapping[str, Table], threshold: int, *, at_most: int = _UNBOUNDED
+) -> Release:
+    """Decide what may be shown of the tables over one family's patients.
+
+    Args:
+        patients: Distinct patients of the family.
+        tables: By name; the cells of each sum to `patients`. They are shown together or not at all: a single missing
+            one would tell that it clashed with those that are there.
+        threshold: The fewest patients a shown count may come from.
+        at_most: What else is published bounds the number of patients by this.
+    """
+    nothing: dict[str, Shown] = {}
+    if patients < threshold:
+        return Release(None, nothing)
+    assert all(sum(table.values()) == patients for table in tables.values())
+    shown: dict[str, Shown] = {
+        name: {cell: rounded_down(count, threshold) for cell, count in table.items()}
+        for name, table in tables.items()
+    }
+    every = list(shown.values())
+    if not all(map(_low, every)) or not _safe(every, patients, threshold, at_most):
+        return Release(rounded_down(patients, threshold), nothing)
+    return Release(_shown_total(every, patients, threshold), shown)
+
+
+def _shown_total(tables: list[Shown], patients: int, threshold: int) -> int:
+    """The patients, rounded down as far as each hidden cell may still be empty."""
+    limits = [_others_high(shown, threshold) for shown in tables if _has_hidden(shown)]
+    return min([patients, *limits]) // threshold * threshold
+
+
+def _safe(tables: list[Shown], patients: int, threshold: int, at_most: int) -> bool:
+    """Whether each hidden cell may be anything from 0 to threshold - 1, given all that is shown."""
+    hiding = [shown for shown in tables if _has_hidden(shown)]
+    total = _shown_total(tables, patients, threshold)
+    lowered = any(total + threshold > _others_high(shown, threshold) for shown in hiding)
+    low = max([total, *(_low(shown) for shown in tables)])
+    high = min(
+        at_most,
+        _UNBOUNDED if lowered else total + threshold - 1,
+        *(_low(shown) + len(shown) * (threshold - 1) for shown in tables),
+    )
+    return all(
+        low <= _others_high(shown, threshold) and high - _low(shown) >= threshold - 1 for shown in hiding
+    )
+
+
+def _has_hidden(shown: Shown) -> bool:
+    return any(count is None for count in shown.values())
+
+
+def _low(shown: Shown) -> int:
+    """The fewest patients that a table can hold."""
+    return sum(count for count in shown.values() if count is not None)
+
+
+def _others_high(shown: Shown, threshold: int) -> int:
+    """The most patients that all cells but one hidden cell can hold."""
+    return _low(shown) + (len(shown) - 1) * (threshold - 1)

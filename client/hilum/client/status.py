@@ -1,0 +1,137 @@
+"""What a site sees of itself: everything that is indexed, held and prepared. Local only, so nothing is hidden."""
+
+import re
+from collections import Counter, defaultdict
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from hilum.client.catalogue import Catalogue, Item
+from hilum.client.intake.quarantine import quarantine_counts
+from hilum.client.intake.reasons import EXPLAINED, Reason
+from hilum.client.workspace import Workspace
+from hilum.common.errors import DataError
+
+_PREPARED = re.compile(r"(?P<family>[a-z]+)-(?P<dims>[23])d-(?P<edge>\d+)px-")
+_SHAPES_SHOWN = 5
+
+
+def site_status(workspace: Workspace) -> dict[str, Any]:
+    """The whole state of a site, as plain values.
+
+    Raises:
+        DataError: If nothing is indexed yet.
+    """
+    if not workspace.catalogue.exists():
+        raise DataError("nothing is indexed yet; run `hilum site index FOLDER` first")
+    written = _written(workspace)
+    catalogue = Catalogue(workspace.catalogue)
+    try:
+        counts, items = catalogue.counts(), catalogue.items()
+    finally:
+        catalogue.close()
+    return {
+        **asdict(counts),
+        "families": _families(items),
+        "quarantine": quarantine_counts(workspace),
+        "catalogue_written": written,
+        "cache_bytes": _size_bytes(workspace.cache),
+        "prepared": _prepared(workspace),
+    }
+
+
+def _families(items: list[Item]) -> dict[str, Any]:
+    of_family: dict[str, list[Item]] = defaultdict(list)
+    for item in items:
+        of_family[item.family].append(item)
+    return {
+        family: {
+            "patients": len({item.patient_key for item in members}),
+            "studies": len({item.study_key for item in members}),
+            "kinds": dict(sorted(Counter(item.kind for item in members).items())),
+            "shapes": _shapes(members),
+            "spacing_mm": _spacing_ranges(members),
+        }
+        for family, members in sorted(of_family.items())
+    }
+
+
+def _shapes(items: list[Item]) -> list[dict[str, Any]]:
+    """The most frequent shapes, and how often each occurs."""
+    counts = Counter(item.shape for item in items)
+    frequent = sorted(counts, key=lambda shape: (-counts[shape], shape))[:_SHAPES_SHOWN]
+    return [{"shape": list(shape), "items": counts[shape]} for shape in frequent]
+
+
+def _spacing_ranges(items: list[Item]) -> dict[str, list[list[float]]]:
+    """By kind: least and greatest spacing along each axis, of the items that have one."""
+    known: dict[str, list[tuple[float, ...]]] = defaultdict(list)
+    for item in items:
+        if item.spacing_mm:
+            known[item.kind].append(item.spacing_mm)
+    return {
+        kind: [[min(axis), max(axis)] for axis in zip(*spacings, strict=False)]
+        for kind, spacings in sorted(known.items())
+    }
+
+
+def _written(workspace: Workspace) -> str:
+    """When an index or a decision last changed the catalogue, in UTC; its write-ahead log counts too."""
+    files = [workspace.catalogue, workspace.catalogue.with_name(workspace.catalogue.name + "-wal")]
+    latest = max(path.stat().st_mtime for path in files if path.exists())
+    return datetime.fromtimestamp(latest, UTC).isoformat(timespec="seconds")
+
+
+def _size_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def _prepared(workspace: Workspace) -> list[dict[str, Any]]:
+    """What is packed for studies: family, dimensions, edge and size on disk."""
+    folders = sorted(workspace.prepared.glob("*")) if workspace.prepared.exists() else []
+    named = [(folder, _PREPARED.match(folder.name)) for folder in folders if folder.is_dir()]
+    return [
+        {
+            "family": match["family"],
+            "dims": int(match["dims"]),
+            "image_size": int(match["edge"]),
+            "bytes": _size_bytes(folder),
+        }
+        for folder, match in named
+        if match
+    ]
+
+
+def status_lines(status: dict[str, Any]) -> list[str]:
+    """The status in words."""
+    lines = [f"{status[name]:8} {name}" for name in ("files", "instances", "series", "volumes", "patients")]
+    for family, facts in status["families"].items():
+        kinds = ", ".join(
+            f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in facts["kinds"].items()
+        )
+        lines.append(f"\n{family}: {kinds} of {facts['patients']} patients in {facts['studies']} studies")
+        for kind, axes in facts["spacing_mm"].items():
+            ranges = " x ".join(
+                f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}" for low, high in axes
+            )
+            lines.append(f"  {kind} spacing {ranges} mm")
+        lines += [
+            f"  {row['items']:6} of shape {' x '.join(map(str, row['shape']))}" for row in facts["shapes"]
+        ]
+    lines.append("")
+    for reason, count in status["skipped"].items():
+        lines.append(f"{count:8} skipped: {EXPLAINED[Reason(reason)]} ({reason})")
+    lines += [
+        f"{count:8} {state} in quarantine: {family}"
+        for state, families in status["quarantine"].items()
+        for family, count in families.items()
+    ]
+    lines.append(
+        f"cache {status['cache_bytes'] / 1e6:.1f} MB, catalogue written {status['catalogue_written']}"
+    )
+    lines += [
+        f"prepared: {one['family']} in {one['dims']}D at {one['image_size']} px, {one['bytes'] / 1e6:.1f} MB"
+        for one in status["prepared"]
+    ]
+    return lines
