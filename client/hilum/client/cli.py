@@ -36,7 +36,8 @@ def index(
     as_json: AsJson = False,
 ) -> None:
     """Index an archive. A second call reads only what has changed."""
-    from hilum.client.intake.index import count_files, index_archive
+    from hilum.client.intake.index import index_archive
+    from hilum.client.intake.sources import count_files
     from hilum.client.workspace import Workspace
     from hilum.common.errors import DataError
 
@@ -179,7 +180,8 @@ def pull(
     from hilum.client.intake.dicomweb import Wanted, check_address
     from hilum.client.intake.dicomweb import pull as pull_service
     from hilum.client.intake.inbox import GIB, Inbox
-    from hilum.client.intake.index import count_files, index_archive
+    from hilum.client.intake.index import index_archive
+    from hilum.client.intake.sources import count_files
     from hilum.client.intake.stopping import Stoppable, StoppedError, silence_libraries, stop_signals
     from hilum.client.workspace import Workspace
     from hilum.common.errors import DataError, RunError
@@ -212,6 +214,7 @@ def pull(
             f"{sum(pulled.failed.values())} of {pulled.listed} objects could not be had; the report says why, and "
             "running again tries them again"
         )
+
 
 app.command()(describe)
 app.command()(quarantine)

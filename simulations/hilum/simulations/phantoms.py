@@ -163,7 +163,7 @@ def _uid(seed: int, *parts: str | int) -> UID:
 
 def _save(dataset: Dataset, path: Path, syntax: UID) -> None:
     if syntax == RLELossless:
-        dataset.compress(RLELossless, generate_instance_uid=False)
+        dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
     else:
         dataset.file_meta.TransferSyntaxUID = syntax
     pydicom.dcmwrite(path, dataset, enforce_file_format=True)

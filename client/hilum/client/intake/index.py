@@ -84,9 +84,7 @@ def _cores() -> int:
 class _Indexer:
     """One pass over an archive."""
 
-    def __init__(
-        self, catalogue: Catalogue, keepers: Keepers, pool: DecodePool, progress: Progress
-    ) -> None:
+    def __init__(self, catalogue: Catalogue, keepers: Keepers, pool: DecodePool, progress: Progress) -> None:
         self.catalogue, self.keepers = catalogue, keepers
         self.pool, self.progress = pool, progress
         self.unseen: list[FileRow] = []  # what an earlier pass found where this one does not look

@@ -188,7 +188,9 @@ def kind_of(job: Job) -> str:
 
 def to_plain(job: Job) -> dict[str, Any]:
     """A job as JSON takes it. What tells the patient or the device is left out: pixels decode without."""
-    told = job if isinstance(job, ReadHeader) else replace(job, instance=_technical(job.instance, _asked(job)))
+    told = (
+        job if isinstance(job, ReadHeader) else replace(job, instance=_technical(job.instance, _asked(job)))
+    )
     plain = {**dataclasses.asdict(told), "path": str(job.path)}
     return {"kind": kind_of(job), "job": plain}
 

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -128,7 +128,7 @@ class DecodePool:
             self._remove(worker)
         self._selector.close()
 
-    def map(self, jobs: Iterable[Job]) -> Iterator[Result]:
+    def map(self, jobs: Iterable[Job]) -> Generator[Result, None, None]:
         """Do jobs, giving the results in their order, whatever the number of workers.
 
         Jobs are taken from the iterable as workers get free, and no more results than a few a worker wait for the

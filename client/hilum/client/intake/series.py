@@ -135,10 +135,14 @@ class SeriesWork:
 
     def rows(self) -> list[FileRow]:
         """Every member, settled: taken, or set aside for a reason."""
-        status = {**self._refused, **self._failed}
-        for planes, outcome in self._kept.items():
-            if isinstance(outcome, Reason):
-                status |= {index: outcome for index, _frame in planes if index not in self._failed}
+        status: dict[int, str] = {**self._refused, **self._failed}
+        for volume in self._volumes:
+            if isinstance(outcome := self._kept[volume.planes], Reason):
+                copies = (copy for _plane, copy in volume.verify_equal)
+                status |= {index: outcome for index, _frame in (*volume.planes, *copies)}
+        for image in self._images:
+            if isinstance(outcome := self._kept[image], Reason):
+                status[image[0][0]] = outcome
         for planes in (*(volume.planes for volume in self._volumes), *self._images):
             if isinstance(self._kept[planes], Item):
                 status |= {index: ACCEPTED for index, _frame in planes}
@@ -243,7 +247,9 @@ class SeriesWork:
         series_key = first.row.series_key
         units: Units = "hounsfield" if volume.family == "ct" else "arbitrary"
         return Item(
-            item_key=self.keepers.names.of("volume", f"{series_key} {volume.key}") if volume.key else series_key,
+            item_key=self.keepers.names.of("volume", f"{series_key} {volume.key}")
+            if volume.key
+            else series_key,
             kind="volume",
             family=volume.family,
             units=units,

@@ -46,7 +46,9 @@ def _lowest(plane: Plane) -> float | None:
 
 
 def _filled(plane: Plane, background: float) -> npt.NDArray[np.float32]:
-    return plane.values if plane.empty is None else np.where(plane.empty, np.float32(background), plane.values)
+    return (
+        plane.values if plane.empty is None else np.where(plane.empty, np.float32(background), plane.values)
+    )
 
 
 def compact(volume: npt.NDArray[np.float32]) -> npt.NDArray[np.int16] | npt.NDArray[np.float32]:
