@@ -646,6 +646,31 @@ def times_without_a_pattern():
     return made
 
 
+def _numbered(numbers):
+    both = [*stack(), *stack(uid="z", image=1)]
+    return [one.contrast(instance_number=number) for one, number in zip(both, numbers, strict=True)]
+
+
+@defect({"number=1": 8, "number=2": 8})
+def two_time_points_numbered_one_after_the_other():
+    return _numbered([*range(1, 9), *range(9, 17)])
+
+
+@defect({}, {Reason.DUPLICATE: 8}, differ=1)
+def two_time_points_numbered_slice_after_slice():
+    return _numbered([*range(1, 17, 2), *range(2, 17, 2)])
+
+
+@defect({}, {Reason.DUPLICATE: 8}, differ=1)
+def two_time_points_numbered_at_random():
+    return _numbered([(7 * k) % 17 for k in range(1, 17)])
+
+
+@defect({}, {Reason.DUPLICATE: 8}, differ=1)
+def two_time_points_numbered_backwards_in_the_second():
+    return _numbered([*range(1, 9), *range(16, 8, -1)])
+
+
 @defect({"acquisition=1": 8, "acquisition=2": 8})
 def overlapping_acquisitions_at_other_positions():
     return [
