@@ -732,6 +732,12 @@ def tilted_at_two_time_points():
     return _two({"temporal_position": 1.0}, {"temporal_position": 2.0}, tilt_deg=(18.0, 0.0))
 
 
+@defect({}, {Reason.TOO_LARGE: 8})
+def tilted_with_pixels_of_a_nanometre():
+    made = stack(tilt_deg=(18.0, 0.0))
+    return [one.says(spacing_mm=(1e-6, 1e-6)) for one in made]
+
+
 @defect({}, {Reason.LYING_GEOMETRY: 8})
 def tilted_beyond_any_gantry():
     return stack(tilt_deg=(60.0, 0.0))
