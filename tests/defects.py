@@ -414,6 +414,11 @@ def slowly_growing_distance():
     return stack(offsets=[k + 0.02 * k * k for k in range(8)])
 
 
+@defect({}, {Reason.IRREGULAR_SPACING: 20})
+def distance_changes_by_little_and_adds_up():
+    return stack(20, offsets=[*range(10), *(9 + 1.015 * k for k in range(1, 11))])
+
+
 @defect({"": 4}, {Reason.IRREGULAR_SPACING: 4})
 def one_slice_off_by_a_twentieth():
     return stack(offsets=[0, 1, 2, 3.05, 4, 5, 6, 7])
