@@ -569,7 +569,22 @@ def two_repetition_times():
     return _two({"repetition_time_ms": 500.0}, {"repetition_time_ms": 2000.0})
 
 
-@defect({"repetition=1": 8, "repetition=2": 8})
+@defect(
+    {
+        "repetition=1,repetition_step=1": 8,
+        "repetition=1,repetition_step=2": 8,
+        "repetition=2,repetition_step=1": 8,
+        "repetition=2,repetition_step=2": 8,
+    }
+)
+def four_repetition_times_in_close_pairs():
+    made = []
+    for number, time_ms in enumerate((500.0, 520.0, 2000.0, 2010.0)):
+        made += stack(family="mr", uid=f"q{number}", image=number, repetition_time_ms=time_ms)
+    return made
+
+
+@defect({"repetition_step=1": 8, "repetition_step=2": 8})
 def two_repetition_times_that_are_close():
     return _two({"repetition_time_ms": 500.0}, {"repetition_time_ms": 520.0})
 

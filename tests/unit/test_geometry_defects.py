@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from defects import AXIAL, CORONAL, DEFECTS, OBLIQUE, Defect, stack
+from defects import AXIAL, CORONAL, DEFECTS, OBLIQUE, Defect, enhanced, mosaic, stack
 from hilum.client.intake.planner import SeriesPlan, assemble, plan_series
 from hilum.client.intake.reasons import Reason, Skip
 
@@ -153,6 +153,51 @@ def test_no_wrong_volume_is_made_of_what_is_left_of_a_series(data):
                 check_volume(volume, made)
         else:
             check_volume(volume, made)
+
+
+ODD = {
+    "echo_number": [None, 1, 2],
+    "echo_time_ms": [None, 4.0, 4.01, 9.0, float("nan")],
+    "repetition_time_ms": [None, 500.0, 520.0, 2000.0],
+    "b_value": [None, 0.0, 1000.0],
+    "gradient": [None, (), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)],
+    "temporal_position": [None, 1.0, 2.0, float("nan")],
+    "trigger_time_ms": [None, 0.0, 1.0],
+    "acquisition_number": [None, 1, 2],
+    "acquisition_time_s": [None, 1.0, 2.0, 50.0],
+    "instance_number": [None, 1, 2, 3],
+    "stack": ["", "1", "2"],
+}
+
+
+@st.composite
+def odd_series(draw):
+    """Parts of series of any kind in one, with contrast that makes no sense."""
+    made = []
+    for number in range(draw(st.integers(1, 4))):
+        part = stack(
+            draw(st.integers(1, 9)),
+            uid=f"{number}",
+            family=draw(st.sampled_from(["mr", "mr", "mr", "ct", "ultrasound", "radiograph"])),
+            orientation=draw(st.sampled_from([AXIAL, AXIAL, CORONAL, OBLIQUE])),
+        )
+        for name in draw(st.sets(st.sampled_from(sorted(ODD)), max_size=4)):
+            part = [one.contrast(**{name: draw(st.sampled_from(ODD[name]))}) for one in part]
+        made += draw(
+            st.sampled_from(
+                [part, part, [enhanced(part, uid=f"e{number}")], [mosaic(part, uid=f"m{number}")]]
+            )
+        )
+    return draw(st.permutations([*made, *draw(st.lists(st.sampled_from(made), max_size=2))]))
+
+
+@settings(max_examples=150, deadline=None)
+@given(odd_series())
+def test_any_mixture_is_planned_in_full_and_alike_for_every_order(made):
+    plan = plan_series([one.instance for one in made])
+    check_accounts(plan, made)
+    backwards = made[::-1]
+    assert names(plan_series([one.instance for one in backwards]), backwards) == names(plan, made)
 
 
 def test_there_are_at_least_sixty_defects():

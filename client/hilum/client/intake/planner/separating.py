@@ -50,8 +50,9 @@ _FIELDS = (
     _Field("time", _contrast("temporal_position"), "value"),
     _Field("object", lambda plane: in_time(plane) if plane.source.pixels.frames > 1 else None, "value"),
     _Field("trigger", _contrast("trigger_time_ms"), "rank"),
-    _Field("inversion", _contrast("inversion_time_ms"), "value"),
-    _Field("repetition", _contrast("repetition_time_ms"), "value"),
+    # Grouping has told apart what differs much; these tell apart what differs a little.
+    _Field("inversion_step", _contrast("inversion_time_ms"), "value"),
+    _Field("repetition_step", _contrast("repetition_time_ms"), "value"),
     _Field("acquisition", _contrast("acquisition_number"), "value"),
     _Field("pass", _contrast("acquisition_time_s"), "pass"),
 )
