@@ -414,6 +414,11 @@ def slowly_growing_distance():
     return stack(offsets=[k + 0.02 * k * k for k in range(8)])
 
 
+@defect({}, {Reason.IRREGULAR_SPACING: 20})
+def distance_changes_by_little_and_adds_up():
+    return stack(20, offsets=[*range(10), *(9 + 1.015 * k for k in range(1, 11))])
+
+
 @defect({"": 4}, {Reason.IRREGULAR_SPACING: 4})
 def one_slice_off_by_a_twentieth():
     return stack(offsets=[0, 1, 2, 3.05, 4, 5, 6, 7])
@@ -564,7 +569,22 @@ def two_repetition_times():
     return _two({"repetition_time_ms": 500.0}, {"repetition_time_ms": 2000.0})
 
 
-@defect({"repetition=1": 8, "repetition=2": 8})
+@defect(
+    {
+        "repetition=1,repetition_step=1": 8,
+        "repetition=1,repetition_step=2": 8,
+        "repetition=2,repetition_step=1": 8,
+        "repetition=2,repetition_step=2": 8,
+    }
+)
+def four_repetition_times_in_close_pairs():
+    made = []
+    for number, time_ms in enumerate((500.0, 520.0, 2000.0, 2010.0)):
+        made += stack(family="mr", uid=f"q{number}", image=number, repetition_time_ms=time_ms)
+    return made
+
+
+@defect({"repetition_step=1": 8, "repetition_step=2": 8})
 def two_repetition_times_that_are_close():
     return _two({"repetition_time_ms": 500.0}, {"repetition_time_ms": 520.0})
 
@@ -646,6 +666,31 @@ def times_without_a_pattern():
     return made
 
 
+def _numbered(numbers):
+    both = [*stack(), *stack(uid="z", image=1)]
+    return [one.contrast(instance_number=number) for one, number in zip(both, numbers, strict=True)]
+
+
+@defect({"number=1": 8, "number=2": 8})
+def two_time_points_numbered_one_after_the_other():
+    return _numbered([*range(1, 9), *range(9, 17)])
+
+
+@defect({}, {Reason.DUPLICATE: 8}, differ=1)
+def two_time_points_numbered_slice_after_slice():
+    return _numbered([*range(1, 17, 2), *range(2, 17, 2)])
+
+
+@defect({}, {Reason.DUPLICATE: 8}, differ=1)
+def two_time_points_numbered_at_random():
+    return _numbered([(7 * k) % 17 for k in range(1, 17)])
+
+
+@defect({}, {Reason.DUPLICATE: 8}, differ=1)
+def two_time_points_numbered_backwards_in_the_second():
+    return _numbered([*range(1, 9), *range(16, 8, -1)])
+
+
 @defect({"acquisition=1": 8, "acquisition=2": 8})
 def overlapping_acquisitions_at_other_positions():
     return [
@@ -705,6 +750,12 @@ def tilted_with_a_missing_slice():
 @defect({"time=1": 8, "time=2": 8}, tilted=True)
 def tilted_at_two_time_points():
     return _two({"temporal_position": 1.0}, {"temporal_position": 2.0}, tilt_deg=(18.0, 0.0))
+
+
+@defect({}, {Reason.TOO_LARGE: 8})
+def tilted_with_pixels_of_a_nanometre():
+    made = stack(tilt_deg=(18.0, 0.0))
+    return [one.says(spacing_mm=(1e-6, 1e-6)) for one in made]
 
 
 @defect({}, {Reason.LYING_GEOMETRY: 8})

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hilum.client.intake.instance import Contrast
-from hilum.client.intake.planner.geometry import MIN_SLICES, Plane
+from hilum.client.intake.planner.geometry import Plane
 
 Labels = tuple[tuple[str, int], ...]
 
@@ -97,8 +97,8 @@ _NEAR: dict[str, _Near] = {
     "repetition": _Near(_number("repetition_time_ms"), relative=0.25),
     "inversion": _Near(_number("inversion_time_ms"), relative=0.25),
 }
-# Said by the file to be apart, yet believed only where each part could be a volume.
-_WHOLE: dict[str, Callable[[Plane], Hashable]] = {
+# Said by the file to be apart, yet no more than a number where every plane has its own.
+_SHARED: dict[str, Callable[[Plane], Hashable]] = {
     "stack": lambda plane: plane.frame.contrast.stack,
     "time": lambda plane: plane.frame.contrast.temporal_position,
 }
@@ -124,18 +124,18 @@ def group_planes(planes: Sequence[Plane]) -> list[Group]:
             for group in groups
             for part in group.split(name, [of_plane[plane.id] for plane in group.planes])
         ]
-    for name, get in _WHOLE.items():
+    for name, get in _SHARED.items():
         of_plane = {
             plane.id: ordinal
             for plane, ordinal in zip(planes, ordinals([get(plane) for plane in planes]), strict=True)
         }
-        groups = [part for group in groups for part in _split_whole(group, name, of_plane)]
+        groups = [part for group in groups for part in _split_shared(group, name, of_plane)]
     return groups
 
 
-def _split_whole(group: Group, name: str, of_plane: dict[tuple[int, int], int]) -> list[Group]:
+def _split_shared(group: Group, name: str, of_plane: dict[tuple[int, int], int]) -> list[Group]:
     parts = group.split(name, [of_plane[plane.id] for plane in group.planes])
-    return parts if min(len(part.planes) for part in parts) >= MIN_SLICES else [group]
+    return [group] if len(parts) == len(group.planes) else parts
 
 
 def ordinals(values: Sequence[Any]) -> list[int]:

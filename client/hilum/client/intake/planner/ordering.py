@@ -65,8 +65,9 @@ def regular_runs(planes: Sequence[Plane]) -> list[Run]:
         if (run := _run(ordered[first : last + 1], positions[first : last + 1], axes)) is not None
     ]
     if 2 * sum(len(run.planes) for run in runs) < len(planes):
-        gaps = np.diff(along[order])
-        even = np.ptp(gaps) <= 2 * tolerance_mm(float(np.median(gaps)))
+        heights = along[order]
+        grid = np.linspace(heights[0], heights[-1], len(planes))
+        even = float(np.abs(heights - grid).max()) <= tolerance_mm(float(grid[1] - grid[0]))
         raise Skip(Reason.LYING_GEOMETRY if even else Reason.IRREGULAR_SPACING)
     return runs
 

@@ -21,12 +21,13 @@ from hilum.client.intake.planner.records import (
     SeriesPlan,
 )
 from hilum.client.intake.planner.separating import Pair, separate
-from hilum.client.intake.planner.tilt import sheared_affine, tilt_of, upright_grid
+from hilum.client.intake.planner.tilt import fits_upright, sheared_affine, tilt_of, upright_grid
 from hilum.client.intake.reasons import Reason, Skip
 
 _CINE_FAMILIES = frozenset({"ultrasound", "angiogram", "photograph", "secondary"})
 _MANY_REASONS = (  # which one stands for an object whose frames were refused for several
     Reason.LYING_GEOMETRY,
+    Reason.TOO_LARGE,
     Reason.MULTIPLE_TIMES,
     Reason.IRREGULAR_SPACING,
     Reason.UNSUPPORTED_MULTIFRAME,
@@ -193,6 +194,11 @@ def _plan_part(part: Group, pairs: Sequence[Pair], ledger: _Ledger) -> list[_Sta
         return [stack for piece in whole for stack in _plan_part(piece, pairs, ledger)]
     if len(runs) > 1 and (whole := _whole_acquisitions(part)) is not None:
         return [stack for piece in whole for stack in _plan_part(piece, pairs, ledger)]
+    for run in runs:
+        tilt = tilt_of(run)
+        if tilt is not None and not fits_upright((len(run.planes), *run.planes[0].shape), tilt):
+            ledger.refuse(part.planes, Reason.TOO_LARGE)
+            return []
     used = {plane.id: number for number, run in enumerate(runs, 1) for plane in run.planes}
     lost = [plane for plane in part.planes if plane.id not in used]
     ledger.refuse(lost, Reason.IRREGULAR_SPACING)

@@ -50,8 +50,9 @@ _FIELDS = (
     _Field("time", _contrast("temporal_position"), "value"),
     _Field("object", lambda plane: in_time(plane) if plane.source.pixels.frames > 1 else None, "value"),
     _Field("trigger", _contrast("trigger_time_ms"), "rank"),
-    _Field("inversion", _contrast("inversion_time_ms"), "value"),
-    _Field("repetition", _contrast("repetition_time_ms"), "value"),
+    # Grouping has told apart what differs much; these tell apart what differs a little.
+    _Field("inversion_step", _contrast("inversion_time_ms"), "value"),
+    _Field("repetition_step", _contrast("repetition_time_ms"), "value"),
     _Field("acquisition", _contrast("acquisition_number"), "value"),
     _Field("pass", _contrast("acquisition_time_s"), "pass"),
 )
@@ -86,6 +87,10 @@ def separate(group: Group) -> tuple[list[Group], list[Pair]]:
     pairs: list[Pair] = []
     for station in _stations(group):
         kept, copies = _without_copies(station)
+        numbered = _numbered_passes(station) if copies else None
+        if numbered is not None:
+            parts += numbered
+            continue
         pairs += copies
         parts += _told_apart(kept, _FIELDS)
     return parts, pairs
@@ -131,6 +136,29 @@ def _without_copies(group: Group) -> tuple[Group, list[Pair]]:
         else:
             first[same] = plane
     return replace(group, planes=tuple(first.values())), pairs
+
+
+def _numbered_passes(group: Group) -> list[Group] | None:
+    """Time points that only the instance numbers tell apart, as some vendors write functional series; or None.
+
+    Instance numbers lie, so they are believed only where they could hardly be so by chance: each block of numbers
+    holds every position once, and all blocks walk through the positions in one order.
+    """
+    numbers = [plane.frame.contrast.instance_number for plane in group.planes]
+    known = [number for number in numbers if number is not None]
+    single = all(plane.source.pixels.frames == 1 for plane in group.planes)
+    if not single or len(set(known)) < len(group.planes):
+        return None
+    places = places_of(along_normal(group.planes, axes_of(group.planes[0].orientation))).tolist()
+    labels = _ranks(known, places)
+    if not _is_grid(labels, places) or not _follow(known, labels):
+        return None
+    walks: dict[int, list[int]] = defaultdict(list)
+    for _number, label, place in sorted(zip(known, labels, places, strict=True)):
+        walks[label].append(place)
+    if len({tuple(walk) for walk in walks.values()}) > 1 or len(walks[1]) < MIN_SLICES:
+        return None
+    return group.split("number", labels)
 
 
 def _told_apart(group: Group, fields: Sequence[_Field]) -> list[Group]:

@@ -3,6 +3,8 @@
 Shapes: D slices, H rows, W columns.
 """
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
@@ -11,6 +13,7 @@ from hilum.client.intake.planner.records import Affine, Tilt
 
 Volume = npt.NDArray[np.float32]
 
+_MAX_GROWTH = 8
 UPRIGHT_DEG = 0.1
 """Below this a stack counts as upright: cosines rounded to three decimals look this much tilted."""
 
@@ -50,6 +53,15 @@ def upright_grid(shape: tuple[int, int, int], tilt: Tilt) -> tuple[tuple[int, in
     affine[:3, 0] = normal * float(tilt.sheared[:3, 0] @ normal)
     affine[:3, 3] += min(whole_rows, 0.0) * affine[:3, 1] + min(whole_columns, 0.0) * affine[:3, 2]
     return grown, affine
+
+
+def fits_upright(shape: tuple[int, int, int], tilt: Tilt) -> bool:
+    """Whether the upright grid stays within a few times the voxels that were measured.
+
+    A real gantry does not even double them; a forged pixel spacing of a nanometre asks for terabytes.
+    """
+    grown, _affine = upright_grid(shape, tilt)
+    return math.prod(grown) <= _MAX_GROWTH * math.prod(shape)
 
 
 def _whole(extent: float) -> int:
