@@ -76,6 +76,29 @@ def test_unsigned_pixels_come_back(tmp_path, syntax):
     assert np.abs(ours.astype(int) - pixels).max() <= LOSSY.get(syntax, 0)
 
 
+def test_white_stays_white_and_black_black_where_compression_loses(tmp_path):
+    """A decoder that does not clip turns the overshoot at an edge into the other end of the range."""
+    for syntax in LOSSY:
+        for bits, dtype in ((8, np.uint8), (12, np.uint16)):
+            if bits != bits_for(syntax) and syntax in {BASELINE, EXTENDED}:
+                continue
+            top = (1 << bits) - 1
+            rng = np.random.default_rng(3)
+            pixels = (np.kron(rng.integers(0, 2, (12, 16)), np.ones((5, 5))) * top).astype(dtype)[None]
+            instance = write_encoded(tmp_path / "a", pixels, syntax, BitsStored=bits)
+            error = np.abs(stored(tmp_path / "a", instance).astype(int) - pixels)
+            assert error.max() < top / 4, (syntax, bits)
+
+
+def test_an_htj2k_stream_that_loses_is_not_given_to_the_decoder_that_wraps(tmp_path):
+    pixels = (np.kron(np.eye(9), np.ones((7, 7))) * 255).astype(np.uint8)[None]
+    stream = ENCODERS[HT](pixels[0], 8)
+    instance = write_encoded(tmp_path / "a", pixels, HT_LOSSLESS, streams=[stream])
+    assert np.abs(stored(tmp_path / "a", instance).astype(int) - pixels).max() < 64
+    with pytest.raises(ValueError, match="wrap"):
+        DECODERS[HT_LOSSLESS][0].decode(stream, instance.pixels)
+
+
 @pytest.mark.parametrize("bits", [8, 12, 13, 16])
 @pytest.mark.parametrize("syntax", [IMPLICIT, EXPLICIT, BIG, DEFLATED, *EXACT])
 def test_signed_pixels_come_back_with_their_sign(tmp_path, syntax, bits):

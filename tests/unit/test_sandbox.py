@@ -17,8 +17,10 @@ from hilum.client.intake.instance import Frame, Instance, PixelFormat, Window
 from hilum.client.intake.jobs import (
     DecodeImage,
     DecodePlanes,
+    HeaderRead,
     ImageDecoded,
     PlanesDecoded,
+    ReadHeader,
     Refused,
     from_plain,
     to_plain,
@@ -259,6 +261,19 @@ def test_a_job_crosses_without_what_tells_the_patient():
     assert back.path == job.path
     assert back.instance.pixels == job.instance.pixels
     assert back.instance.frames[0].window == job.instance.frames[0].window
+
+
+def test_a_header_comes_back_as_it_was_read_or_under_its_reason(tmp_path, dicom):
+    reader = pytest.importorskip("hilum.client.intake.read_instance")
+    dicom(tmp_path / "a", np.arange(12, dtype=np.uint16).reshape(3, 4), PixelSpacing=[0.5, 0.25])
+    dicom(tmp_path / "b", np.zeros((3, 4), np.uint16), Rows=None, SOPInstanceUID="1.2.3")
+    (tmp_path / "c").write_bytes(b"no DICOM at all")
+    with DecodePool(1) as pool:
+        good, bad, none = pool.map([ReadHeader(tmp_path / name) for name in "abc"])
+    assert good == HeaderRead(reader.read_with_pydicom(tmp_path / "a"))
+    assert good.instance.frames[0].spacing_mm == (0.5, 0.25)
+    assert (bad.reason, bad.uids[0]) == (Reason.MISSING_ATTRIBUTE, "1.2.3")
+    assert none.reason == Reason.NOT_DICOM
 
 
 def test_a_job_of_no_known_kind_is_not_done():

@@ -11,6 +11,7 @@ from hilum.client.intake.reasons import Reason, Skip
 
 _SOC_SIZ = b"\xff\x4f\xff\x51"
 _EOI = b"\xff\xd9"
+_COD = b"\xff\x52"
 _SOT, _SOD, _EOC, _SOS = 0xFF90, 0xFF93, 0xFFD9, 0xFFDA
 _FRAME_MARKERS = frozenset((*range(0xFFC0, 0xFFD0), 0xFFF7)) - {0xFFC4, 0xFFC8, 0xFFCC}  # not DHT, JPG, DAC
 _APP0, _APP14 = 0xFFE0, 0xFFEE
@@ -24,6 +25,7 @@ class StreamInfo:
     Attributes:
         bits: Precision of a sample.
         signed: Only JPEG 2000 knows; None elsewhere.
+        reversible: JPEG 2000 by the wavelet that loses nothing; True elsewhere.
         colour: What three samples are, where a marker says so.
     """
 
@@ -33,6 +35,7 @@ class StreamInfo:
     bits: int
     signed: bool | None
     colour: Literal["RGB", "YBR"] | None = None
+    reversible: bool = True
 
 
 def jpeg_info(stream: bytes) -> StreamInfo:
@@ -98,7 +101,10 @@ def j2k_info(stream: bytes) -> StreamInfo:
         raise Skip(Reason.UNDECODABLE_PIXELS)
     _check_tile_parts(stream, start + 2)
     signed = bool(components[0] & 0x80)
-    return StreamInfo(bottom - top, right - left, samples, (components[0] & 0x7F) + 1, signed)
+    style = stream.find(_COD, start)
+    reversible = stream[style + 13 : style + 14] == b"\x01"  # SPcod, table A.20: 1 is 5-3 reversible
+    bits = (components[0] & 0x7F) + 1
+    return StreamInfo(bottom - top, right - left, samples, bits, signed, reversible=reversible)
 
 
 def _check_tile_parts(stream: bytes, position: int) -> None:

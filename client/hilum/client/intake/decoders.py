@@ -99,6 +99,8 @@ def _imagecodecs_j2k(stream: bytes, _pixels: PixelFormat) -> Decoded:
 def _imagecodecs_htj2k(stream: bytes, _pixels: PixelFormat) -> Decoded:
     import imagecodecs
 
+    if not j2k_info(stream).reversible:
+        raise ValueError("samples beyond the range wrap instead of being clipped: white turns black")
     return _array(imagecodecs.htj2k_decode(stream))
 
 
@@ -202,7 +204,7 @@ DECODERS: Mapping[str, tuple[Decoder, ...]] = MappingProxyType(
         "1.2.840.10008.1.2.4.91": (_OPENJPEG, _OPENJPEG_2),  # JPEG 2000
         "1.2.840.10008.1.2.4.201": (_OPENJPH, _OPENJPEG),  # HTJ2K, lossless only
         "1.2.840.10008.1.2.4.202": (_OPENJPH, _OPENJPEG),  # HTJ2K, lossless with RPCL order
-        "1.2.840.10008.1.2.4.203": (_OPENJPH, _OPENJPEG),  # HTJ2K
+        "1.2.840.10008.1.2.4.203": (_OPENJPEG, _OPENJPEG_2),  # HTJ2K; where it loses, openjph wraps
     }
 )
 """By transfer syntax UID, for compressed pixels."""
@@ -214,6 +216,7 @@ NATIVE: frozenset[str] = frozenset(
 
 _JPEG_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70, 80, 81))
 _J2K_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203))
+_LOSSY = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 81, 91, 203))
 _SIGN_BY_STREAM = _J2K_SYNTAXES | {"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"}
 
 
@@ -282,6 +285,10 @@ def _conformed(decoded: Decoded, pixels: PixelFormat, info: StreamInfo | None) -
     if info is None:
         return in_bits(stored, pixels.bits_stored, pixels.high_bit + 1, signed=pixels.signed)
     bits = pixels.bits_stored
+    if pixels.syntax in _LOSSY and not pixels.signed:
+        # What lies above the range is white that overshot, not a stray bit: cutting the bit would make it black.
+        clipped: Decoded = np.minimum(stored, container.type((1 << bits) - 1))
+        return clipped
     if pixels.syntax in _SIGN_BY_STREAM:
         # JPEG-LS has no sign, and JPEG 2000's may not be the header's: then the narrower of the two holds it.
         agreed = info.signed == pixels.signed

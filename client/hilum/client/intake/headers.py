@@ -60,6 +60,6 @@ def _walked(file: FoundFile) -> Instance | Skip | NeedsPydicom:
 
 def _answer(result: object) -> Instance | Skip:
     if isinstance(result, Refused):
-        return Skip(result.reason)
+        return Skip(result.reason, result.uids)
     assert isinstance(result, HeaderRead)
-    return result.header
+    return result.instance

@@ -7,6 +7,7 @@ hostile file took over can so give a wrong picture of that file, and nothing els
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -16,19 +17,11 @@ from pydantic import TypeAdapter
 
 from hilum.client.intake.images import Image, read_image, read_planes
 from hilum.client.intake.instance import Contrast, Instance
-from hilum.client.intake.read_instance import read_with_pydicom
-from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.reasons import Reason
 
 Array = npt.NDArray[Any]
 Write = Callable[[Array], None]
 """Appends one array to the answer."""
-
-
-@dataclass(frozen=True)
-class ReadHeader:
-    """A header that only pydicom can read; answered by `HeaderRead`."""
-
-    path: Path = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -50,14 +43,14 @@ class DecodePlanes:
     indices: tuple[int, ...] = (0,)
 
 
-Job: TypeAlias = ReadHeader | DecodeImage | DecodePlanes
-
-
 @dataclass(frozen=True)
-class HeaderRead:
-    """What the header says, or why the file is set aside, with its UIDs where it has them."""
+class ReadHeader:
+    """A header that only pydicom can read; answered by `HeaderRead`."""
 
-    header: Instance | Skip = field(repr=False)
+    path: Path = field(repr=False)
+
+
+Job: TypeAlias = DecodeImage | DecodePlanes | ReadHeader
 
 
 @dataclass(frozen=True)
@@ -81,13 +74,27 @@ class PlanesDecoded:
 
 
 @dataclass(frozen=True)
+class HeaderRead:
+    """What the header says."""
+
+    instance: Instance
+
+
+@dataclass(frozen=True)
 class Refused:
-    """The file is not taken, and why."""
+    """The file is not taken, and why.
+
+    Attributes:
+        uids: SOP, series and study UID where the header gave them; see `Skip`.
+    """
 
     reason: Reason
+    uids: tuple[str, str, str] = field(default=("", "", ""), repr=False)
 
 
-Result: TypeAlias = HeaderRead | ImageDecoded | PlanesDecoded | Refused
+Result: TypeAlias = ImageDecoded | PlanesDecoded | HeaderRead | Refused
+Facts: TypeAlias = dict[str, Any] | None
+"""What an answer holds beside arrays, as JSON takes it."""
 
 
 @dataclass(frozen=True)
@@ -96,52 +103,24 @@ class Kind:
 
     Attributes:
         job: Its type.
-        do: Runs in the worker, giving the answer's arrays one at a time.
-        result: Runs in the parent, on the arrays as they were written, those of one shape and dtype stacked.
+        do: Runs in the worker, writing the answer's arrays one at a time and giving its facts.
+        result: Runs in the parent, on the arrays as they were written, those of one shape and dtype stacked, and the
+            facts.
         failed: The reason where the worker raises what nobody expected.
     """
 
     job: type[Job]
-    do: Callable[[Any, Write], None]
-    result: Callable[[list[Array]], Result]
+    do: Callable[[Any, Write], Facts]
+    result: Callable[[list[Array], Facts], Result]
     failed: Reason
 
 
-@dataclass(frozen=True)
-class _PlainHeader:
-    """A header as JSON: an instance, or a reason and the file's UIDs."""
-
-    instance: Instance | None
-    reason: Reason | None = None
-    uids: tuple[str, str, str] = ("", "", "")
-
-
-def _header(job: ReadHeader, write: Write) -> None:
-    try:
-        plain = _PlainHeader(read_with_pydicom(job.path))
-    except Skip as skip:
-        plain = _PlainHeader(None, skip.reason, skip.uids)
-    write(np.frombuffer(_HEADER.dump_json(plain), np.uint8))
-
-
-def _header_result(runs: list[Array]) -> Result:
-    ((content,),) = runs
-    plain = _HEADER.validate_json(content.tobytes())
-    if plain.instance is not None:
-        return HeaderRead(plain.instance)
-    if plain.reason is None:
-        raise ValueError("no header")
-    return HeaderRead(Skip(plain.reason, plain.uids))
-
-
-_HEADER = TypeAdapter(_PlainHeader)
-
-
-def _image(job: DecodeImage, write: Write) -> None:
+def _image(job: DecodeImage, write: Write) -> Facts:
     write(read_image(job.path, job.instance, job.index, whole=job.whole))
+    return None
 
 
-def _image_result(runs: list[Array]) -> Result:
+def _image_result(runs: list[Array], _facts: Facts) -> Result:
     ((image,),) = runs
     grey = image.ndim == 2 and image.dtype == np.uint16  # noqa: PLR2004 - (H, W)
     colour = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8  # noqa: PLR2004 - (H, W, 3)
@@ -150,7 +129,7 @@ def _image_result(runs: list[Array]) -> Result:
     return ImageDecoded(image)
 
 
-def _planes(job: DecodePlanes, write: Write) -> None:
+def _planes(job: DecodePlanes, write: Write) -> Facts:
     masks: list[Array | None] = []
     for plane in read_planes(job.path, job.instance, job.indices):
         write(plane.values)
@@ -159,13 +138,14 @@ def _planes(job: DecodePlanes, write: Write) -> None:
         shape = (job.instance.pixels.rows, job.instance.pixels.columns)
         for mask in masks:
             write(np.zeros(shape, np.uint8) if mask is None else _unpacked(mask, shape))
+    return None
 
 
 def _unpacked(mask: Array, shape: tuple[int, int]) -> Array:
     return np.unpackbits(mask, count=shape[0] * shape[1]).reshape(shape)
 
 
-def _planes_result(runs: list[Array]) -> Result:
+def _planes_result(runs: list[Array], _facts: Facts) -> Result:
     values, *masks = runs
     alike = all(mask.shape == values.shape and mask.dtype == np.uint8 for mask in masks)
     if values.dtype != np.float32 or values.ndim != 3 or len(masks) > 1 or not alike:  # noqa: PLR2004 - (N, H, W)
@@ -173,10 +153,22 @@ def _planes_result(runs: list[Array]) -> Result:
     return PlanesDecoded(values, masks[0] != 0 if masks else None)
 
 
+def _header(job: ReadHeader, _write: Write) -> Facts:
+    # Imported here, for it brings pydicom, which takes longer to import than most jobs take.
+    read_instance = import_module("hilum.client.intake.read_instance")
+    return dataclasses.asdict(read_instance.read_with_pydicom(job.path))
+
+
+def _header_result(_runs: list[Array], facts: Facts) -> Result:
+    return HeaderRead(_INSTANCE.validate_python(facts))
+
+
+_INSTANCE = TypeAdapter(Instance)
+
 KINDS: Mapping[str, Kind] = {
-    "header": Kind(ReadHeader, _header, _header_result, Reason.DAMAGED_HEADER),
     "image": Kind(DecodeImage, _image, _image_result, Reason.UNDECODABLE_PIXELS),
     "planes": Kind(DecodePlanes, _planes, _planes_result, Reason.UNDECODABLE_PIXELS),
+    "header": Kind(ReadHeader, _header, _header_result, Reason.DAMAGED_HEADER),
 }
 """All that a worker does."""
 
@@ -188,10 +180,12 @@ def kind_of(job: Job) -> str:
 
 def to_plain(job: Job) -> dict[str, Any]:
     """A job as JSON takes it. What tells the patient or the device is left out: pixels decode without."""
-    told = (
-        job if isinstance(job, ReadHeader) else replace(job, instance=_technical(job.instance, _asked(job)))
-    )
-    plain = {**dataclasses.asdict(told), "path": str(job.path)}
+    if isinstance(job, ReadHeader):
+        return {"kind": "header", "job": {"path": str(job.path)}}
+    plain = {
+        **dataclasses.asdict(replace(job, instance=_technical(job.instance, _asked(job)))),
+        "path": str(job.path),
+    }
     return {"kind": kind_of(job), "job": plain}
 
 

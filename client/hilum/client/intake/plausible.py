@@ -8,7 +8,7 @@ from hilum.client.intake.reasons import Reason, Skip
 MAX_EDGE = 16_384
 MEMORY_BYTES = 2 << 30
 """What one file may take to decode."""
-WORKING_BYTES = 24
+WORKING_BYTES = 32
 """Memory a sample needs at the most on its way: container, float32 values, mask, what is shown, and their copies."""
 MAX_DECODED_BYTES = 8 << 30
 """What all frames of one file may come to: about 8,000 slices of 512 x 512 in float32."""

@@ -334,8 +334,9 @@ def _result(job: Job, reply: dict[str, Any], output: IO[bytes]) -> Result | None
     """A worker's answer, checked like anything from outside; None where it is no answer to this job."""
     try:
         if reply["status"] == "refused":
-            return Refused(Reason(reply["reason"]))
-        return KINDS[kind_of(job)].result(_arrays(reply["arrays"], output))
+            sop, series, study = map(str, reply["uids"])
+            return Refused(Reason(reply["reason"]), (sop, series, study))
+        return KINDS[kind_of(job)].result(_arrays(reply["arrays"], output), reply["facts"])
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
 
@@ -347,7 +348,7 @@ def _arrays(heads: list[Any], output: IO[bytes]) -> list[Array]:
         (dtype, (len(list(alike)), *map(int, shape)))
         for (dtype, shape), alike in groupby((str(dtype), tuple(shape)) for dtype, shape in heads)
     ]
-    if not runs or any(dtype not in _DTYPES or min(shape) < 1 for dtype, shape in runs):
+    if any(dtype not in _DTYPES or min(shape) < 1 for dtype, shape in runs):
         raise ValueError("no arrays that a job gives")
     claimed = sum(math.prod(shape) * np.dtype(dtype).itemsize for dtype, shape in runs)
     if claimed != size_bytes or size_bytes > MAX_DECODED_BYTES:

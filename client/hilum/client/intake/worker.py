@@ -66,9 +66,9 @@ def _done(message: dict[str, Any], output: int) -> dict[str, Any]:
         os.lseek(output, 0, os.SEEK_SET)
         kind, job = from_plain(message)
         writer = _Writer(output)
-        kind.do(job, writer.write)
+        facts = kind.do(job, writer.write)
     except Skip as skip:
-        return {"status": "refused", "reason": skip.reason.value}
+        return {"status": "refused", "reason": skip.reason.value, "uids": skip.uids}
     except MemoryError:
         return {"status": "memory"}
     except _NoRoom:
@@ -76,8 +76,8 @@ def _done(message: dict[str, Any], output: int) -> dict[str, Any]:
     except BaseException:  # a decoder in Rust panics with a BaseException
         if kind is None:
             raise
-        return {"status": "refused", "reason": kind.failed.value}
-    return {"status": "done", "arrays": writer.heads}
+        return {"status": "refused", "reason": kind.failed.value, "uids": ("", "", "")}
+    return {"status": "done", "arrays": writer.heads, "facts": facts}
 
 
 class _NoRoom(Exception):  # noqa: N818 - turned into a reply

@@ -1,0 +1,51 @@
+"""Hostile files through the sandbox: each ends as an image or under a reason, and this process lives."""
+
+import random
+
+import pytest
+
+import fuzz_intake
+import mutants
+from hilum.client.intake.images import read_image
+from hilum.client.intake.reasons import Reason, Skip
+from pixel_files import EXPLICIT, JPEGLS, picture, write_any
+
+
+def test_three_hundred_mutants_are_all_accounted_for():
+    done = fuzz_intake.fuzz(0, 300)
+    assert sum(done.outcomes.values()) == 300
+    assert set(done.outcomes) <= {"decoded", *(reason.value for reason in Reason)}
+    assert done.outcomes["decoded"] > 50
+    assert sum(done.outcomes[name] for name in ("truncated_pixels", "undecodable_pixels")) > 50
+
+
+def test_a_seed_makes_the_same_mutant_again(tmp_path):
+    write_any(tmp_path / "a", picture()[None], JPEGLS, BitsStored=12)
+    content = (tmp_path / "a").read_bytes()
+    for seed in range(100):
+        assert mutants.mutant(seed, content, content[::-1]) == mutants.mutant(seed, content, content[::-1])
+
+
+@pytest.mark.parametrize("name", sorted(mutants.MUTATIONS))
+def test_each_mutation_changes_the_file(tmp_path, name):
+    write_any(tmp_path / "a", picture()[None], JPEGLS, BitsStored=12)
+    content = (tmp_path / "a").read_bytes()
+    made = [
+        mutants.MUTATIONS[name](random.Random(seed), bytearray(content), content[::-1]) for seed in range(20)
+    ]
+    assert sum(one != content for one in made) >= 15
+
+
+def test_sequences_nested_thousands_deep_cost_nothing(tmp_path):
+    """They break a parser that recurses; the pixels behind them are found and read all the same."""
+    instance = write_any(tmp_path / "a", picture()[None], EXPLICIT)
+    before = read_image(tmp_path / "a", instance)
+    content = (tmp_path / "a").read_bytes()
+    meta_end = mutants._meta_end(content)
+    opened = (b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff" + b"\xfe\xff\x00\xe0\xff\xff\xff\xff") * 5000
+    closed = (b"\xfe\xff\x0d\xe0\0\0\0\0" + b"\xfe\xff\xdd\xe0\0\0\0\0") * 5000
+    (tmp_path / "b").write_bytes(content[:meta_end] + opened + closed + content[meta_end:])
+    assert (read_image(tmp_path / "b", instance) == before).all()
+    (tmp_path / "c").write_bytes(content[:meta_end] + opened + content[meta_end:])
+    with pytest.raises(Skip):
+        read_image(tmp_path / "c", instance)
