@@ -51,29 +51,33 @@ def _code(vr: str) -> int:
 
 
 # PS3.5 section 7.1.2: these have two reserved bytes and a length of four; the others a length of two.
-_LONG_VRS = ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV")
-_SHORT_VRS = (
-    "AE",
-    "AS",
-    "AT",
-    "CS",
-    "DA",
-    "DS",
-    "DT",
-    "FD",
-    "FL",
-    "IS",
-    "LO",
-    "LT",
-    "PN",
-    "SH",
-    "SL",
-    "SS",
-    "ST",
+_LONG_VRS = frozenset(["OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"])
+_SHORT_VRS = frozenset(
+    [
+        "AE",
+        "AS",
+        "AT",
+        "CS",
+        "DA",
+        "DS",
+        "DT",
+        "FD",
+        "FL",
+        "IS",
+        "LO",
+        "LT",
+        "PN",
+        "SH",
+        "SL",
+        "SS",
+        "ST",
+        "TM",
+        "UI",
+        "UL",
+        "US",
+    ]
 )
-_HEAD_BYTES = {_code(vr): 12 for vr in _LONG_VRS} | {
-    _code(vr): 8 for vr in (*_SHORT_VRS, "TM", "UI", "UL", "US")
-}
+_HEAD_BYTES = {_code(vr): 12 for vr in _LONG_VRS} | {_code(vr): 8 for vr in _SHORT_VRS}
 _PIXEL_VRS = frozenset({"OB", "OW", "OF", "OD", ""})
 
 # Character sets that hold ASCII unchanged (PS3.3 section C.12.1.1.2): text of plain ASCII reads the same in all of them.
