@@ -6,14 +6,12 @@ no input makes it recurse, inflate or allocate more than its window.
 """
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from struct import Struct
 from struct import error as StructError
-from typing import Any
 
 from pydicom.datadict import dictionary_VR
 
@@ -35,9 +33,6 @@ _META_GROUP = 0x0002
 _LAST_OF_META = 0x0002_FFFF
 _KEY_BYTES, _LONG_HEAD_BYTES = 8, 12
 _MOST_HEADS = 32_768
-_LEARN_EVERY, _LEARN_IN_A_ROW = 64, 2
-_SHORTEST_RUN = 3
-_MOST_RUNS = 1_024  # each takes about a third of a millisecond to compile
 _DELIMITERS = 0xFFFE
 _ITEM, _SEQUENCE_END = 0xFFFE_E000, 0xFFFE_E0DD
 _ITEM_END = b"\xfe\xff\x0d\xe0\0\0\0\0"
@@ -147,7 +142,6 @@ def _walk(handle: int, data: bytes, size: int) -> Tags | None:
         return None
     values, pixels = _top_level(_Window(handle, data, 0, size), start, encoding)
     _check_text(values)
-    encoding.heads.learn_in_turn(data, start)
     return Tags(values, syntax, media_class, size, pixels)
 
 
@@ -246,12 +240,11 @@ _OWN = frozenset(
 )
 """Values that differ from file to file: remembering them would cost more than it saves."""
 
-_Wanted = tuple[int, str, Callable[..., Any]]
+_Wanted = tuple[int, str, Callable[[bytes], Value]]
 """Tag, keyword, and what parses the value."""
 
 _Head = tuple[int, _Wanted | None]
-"""The bytes of head and value together, and what is wanted of the value. No bytes, where these eight don't tell; below
-zero, where the element opens a run: unwanted ones that were seen to follow one another, and what recognises them all."""
+"""The bytes of head and value together, and what is wanted of the value. No bytes, where these eight don't tell."""
 
 
 def _empty_text(_: bytes) -> Value:
@@ -285,9 +278,6 @@ def _wanted(tag: int, vr: str, length: int, taken: Mapping[int, tuple[str, str]]
     return tag, keyword, _PARSE[vr] if keyword in _OWN else _SHARED[vr]
 
 
-_UNKNOWN: _Head = 0, _SPECIAL
-
-
 class _Heads(dict[bytes, _Head]):
     """What the first eight bytes of an element say, worked out once for each tag, VR and length that turns up.
 
@@ -295,61 +285,16 @@ class _Heads(dict[bytes, _Head]):
     look-up replaces the arithmetic. They hold no value, hence no identifier.
     """
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.next: dict[bytes, bytes] = {}
-        self.walked = 0
-        self.runs = 0
-
     def __missing__(self, key: bytes) -> _Head:
         if len(key) < _KEY_BYTES:
             raise _EndOfWindow
         if len(self) >= _MOST_HEADS:
             self.clear()
-            self.next.clear()
         head = self[key] = self.parse(key)
         return head
 
     def parse(self, key: bytes) -> _Head:
         raise NotImplementedError
-
-    def learn_in_turn(self, data: bytes, p: int) -> None:
-        """Look at a few files in a row of every so many: files of one scanner have most of their heads in common."""
-        self.walked += 1
-        if self.walked % _LEARN_EVERY <= _LEARN_IN_A_ROW and self.runs < _MOST_RUNS:
-            self._learn(data, p)
-
-    def _learn(self, data: bytes, p: int) -> None:
-        """Note which unwanted elements follow one another, up to the first special one."""
-        chain: list[bytes] = []
-        while True:
-            key = data[p : p + _KEY_BYTES]
-            step, wanted = self.get(key, _UNKNOWN)
-            plain = step < 0 or (step > 0 and wanted is None)
-            if plain and chain and self._follows(chain[-1], key):
-                chain.append(key)
-            else:
-                self._remember(chain)
-                chain = [key] if plain else []
-            if wanted is _SPECIAL:
-                return
-            p += abs(step) or _LONG_HEAD_BYTES + int.from_bytes(data[p + 8 : p + 12], "little")
-
-    def _follows(self, one: bytes, other: bytes) -> bool:
-        """Whether it did the last time too."""
-        if self.next.get(one) == other:
-            return True
-        self.next[one] = other
-        return False
-
-    def _remember(self, chain: list[bytes]) -> None:
-        """Recognise a run by all of its heads at once, whatever its values."""
-        if len(chain) < _SHORTEST_RUN or self[chain[0]][0] < 0:
-            return
-        sizes = [abs(self[key][0]) for key in chain]
-        heads = [b"%b.{%d}" % (re.escape(key), size - 8) for key, size in zip(chain, sizes, strict=True)]
-        self[chain[0]] = -sizes[0], (0, "", re.compile(b"".join(heads), re.DOTALL).match)
-        self.runs += 1
 
 
 class _ExplicitHeads(_Heads):
@@ -465,9 +410,6 @@ def _top_level(window: _Window, p: int, encoding: _Encoding) -> tuple[dict[str, 
             continue
         if wanted is None:
             p += step
-        elif step < 0:
-            run = wanted[2](data, p)
-            p = run.end() if run else p - step
         elif step:
             tag, keyword, parse = wanted
             if tag <= last:
@@ -582,7 +524,7 @@ def _sequence_end(data: bytes, p: int, encoding: _Encoding) -> int:
         else:
             step, special = heads[data[p : p + 8]]
             if step:
-                p += abs(step)
+                p += step
                 continue
             if special is _LONG and (length := _u32(data, p + 8)[0]) != _UNDEFINED:
                 p += 12 + length
