@@ -2,7 +2,8 @@
 
     python benchmarks/index.py FOLDER [FOLDER ...]
 
-Every value of both is compared first. Rates are medians over interleaved passes in this one run, warm cache, one core.
+Every value of both is compared first. Rates are medians over interleaved passes of processor time in this
+one run, warm cache, one core: what else runs on the machine changes them little.
 """
 
 import os
@@ -75,10 +76,10 @@ def rates(files: list[Path], *work: Callable[[Path], object]) -> list[float]:
     times: list[list[float]] = [[] for _ in work]
     for _ in range(PASSES):
         for taken, one in zip(times, work, strict=True):
-            started = time.perf_counter()
+            started = time.process_time()
             for path in files:
                 one(path)
-            taken.append(time.perf_counter() - started)
+            taken.append(time.process_time() - started)
     return [len(files) / statistics.median(taken) for taken in times]
 
 

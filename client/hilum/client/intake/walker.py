@@ -285,12 +285,19 @@ class _Heads(dict[bytes, _Head]):
     look-up replaces the arithmetic. They hold no value, hence no identifier.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain: dict[bytes, int] = {}
+        """The bytes of the elements of which nothing is wanted; 0 for all others. Most of a header is one such run."""
+
     def __missing__(self, key: bytes) -> _Head:
         if len(key) < _KEY_BYTES:
             raise _EndOfWindow
         if len(self) >= _MOST_HEADS:
             self.clear()
-        head = self[key] = self.parse(key)
+            self.plain.clear()
+        step, wanted = head = self[key] = self.parse(key)
+        self.plain[key] = step if wanted is None else 0
         return head
 
     def parse(self, key: bytes) -> _Head:
@@ -391,15 +398,22 @@ class _Window:
         return left == 0
 
 
-def _top_level(window: _Window, p: int, encoding: _Encoding) -> tuple[dict[str, Value], PixelElement | None]:
+def _top_level(  # noqa: C901 - one loop: a call for each element would double the time it takes
+    window: _Window, p: int, encoding: _Encoding
+) -> tuple[dict[str, Value], PixelElement | None]:
     """The wanted values, and the pixel data if there is any.
 
     Wanted tags must ascend, or one may stand twice. The order of the others makes no difference.
     """
     values: dict[str, Value] = {}
-    data, heads, last = window.data, encoding.heads, _LAST_OF_META
+    data, heads, plain, last = window.data, encoding.heads, encoding.heads.plain, _LAST_OF_META
     end = len(data)
     while True:
+        try:
+            while step := plain[data[p : p + 8]]:
+                p += step
+        except KeyError:
+            pass  # the end of the window, or a head that was not met before
         try:
             step, wanted = heads[data[p : p + 8]]
         except _EndOfWindow:
