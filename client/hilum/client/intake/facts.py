@@ -17,7 +17,6 @@ Planes = tuple[tuple[Frame, ...], tuple[Region, ...]]
 _MAX_EDGE = 16_384
 _MAX_FRAMES = 65_536
 _ITEM_BYTES = 8  # the head of an encapsulated frame (PS3.5 section A.4)
-_SECONDS = (3600, 60, 1)
 _TIME = re.compile(
     r"(\d\d):?(?:(\d\d):?(?:(\d\d(?:\.\d{1,6})?))?)?"
 )  # PS3.5 table 6.2-1, with the colons of ACR-NEMA
@@ -353,4 +352,5 @@ def seconds(value: Value) -> float | None:
     found = _TIME.fullmatch(value.strip()) if isinstance(value, str) else None
     if found is None:
         return None
-    return float(sum(float(part) * unit for part, unit in zip(found.groups("0"), _SECONDS, strict=True)))
+    hours, minutes, rest = found.groups("0")
+    return int(hours) * 3600 + int(minutes) * 60 + float(rest)
