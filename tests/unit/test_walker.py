@@ -186,6 +186,9 @@ ODD = {
     "text beyond ASCII": changed(old=b"AB 12 ", new=b"AB\xe412 "),
     "an escape sequence": changed(old=b"AB 12 ", new=b"AB\x1b(J2"),
     "a character set with another backslash": changed(old=b"ISO_IR 100", new=b"ISO_IR 13 "),
+    "a character set that is none": changed(old=b"ISO_IR 100", new=b"ISO_IR 1\0\1"),
+    "a nested character set that is none": meta(EXPLICIT)
+    + body(explicit, open_sequence(explicit, item(explicit(0x00080005, "CS", b"ISO\0\1\2")))),
     "a wanted tag twice": changed(old=b"\x20\0\x0e\0UI", new=b"\x20\0\x0d\0UI"),
     "big endian": meta("1.2.840.10008.1.2.2") + body(explicit),
     "deflated": meta("1.2.840.10008.1.2.1.99") + body(explicit),
@@ -208,6 +211,8 @@ ODD = {
 }
 
 LOST = {
+    "a character set that is none",
+    "a nested character set that is none",
     "deflated",
     "big endian",
     "no syntax",

@@ -34,6 +34,7 @@ _LAST_OF_META = 0x0002_FFFF
 _KEY_BYTES, _LONG_HEAD_BYTES = 8, 12
 _MOST_HEADS = 32_768
 _DELIMITERS = 0xFFFE
+_CHARACTER_SET = 0x0008_0005
 _ITEM, _SEQUENCE_END = 0xFFFE_E000, 0xFFFE_E0DD
 _ITEM_END = b"\xfe\xff\x0d\xe0\0\0\0\0"
 _PIXEL_TAGS = frozenset({0x7FE0_0008, 0x7FE0_0009, 0x7FE0_0010})
@@ -89,7 +90,6 @@ _ASCII_SETS = frozenset(
 _FIRST_SETS = frozenset(name for name in _ASCII_SETS if name == "" or "IR" in name) - {"ISO_IR 192"}
 _MORE_SETS = _FIRST_SETS | {"ISO 2022 IR 13", "ISO 2022 IR 87", "ISO 2022 IR 149", "ISO 2022 IR 159"}
 _MORE_SETS |= {"ISO 2022 IR 58"}
-_TEXT = frozenset({"Manufacturer", "PatientID", "ReceiveCoilName"})
 _ESCAPE = "\x1b"
 
 
@@ -141,7 +141,7 @@ def _walk(handle: int, data: bytes, size: int) -> Tags | None:
     else:
         return None
     values, pixels = _top_level(_Window(handle, data, 0, size), start, encoding)
-    _check_text(values)
+    _check_sets(values.get("SpecificCharacterSet", ""))
     return Tags(values, syntax, media_class, size, pixels)
 
 
@@ -538,6 +538,8 @@ def _sequence_end(data: bytes, p: int, encoding: _Encoding) -> int:
         else:
             step, special = heads[data[p : p + 8]]
             if step:
+                if special is not None and special[0] == _CHARACTER_SET:
+                    _check_sets(special[2](data[p + 8 : p + step]))
                 p += step
                 continue
             if special is _LONG and (length := _u32(data, p + 8)[0]) != _UNDEFINED:
@@ -586,10 +588,9 @@ def _is_sequence(tag: int, data: bytes, q: int) -> bool:
         return bool(tag >> 16 & 1) and data[q : q + 4] == b"\xfe\xff\x00\xe0"
 
 
-def _check_text(values: dict[str, Value]) -> None:
-    """Text was read as plain ASCII: odd where the character set may see something else in it."""
-    sets = values.get("SpecificCharacterSet", "")
-    if sets in _ASCII_SETS or _TEXT.isdisjoint(values):
+def _check_sets(sets: Value) -> None:
+    """Text was read as plain ASCII: odd where the character set may see something else in it, or is none at all."""
+    if sets in _ASCII_SETS:
         return
     if not (isinstance(sets, tuple) and sets[0] in _FIRST_SETS and _MORE_SETS.issuperset(sets)):
         raise _Odd
