@@ -17,7 +17,6 @@ Planes = tuple[tuple[Frame, ...], tuple[Region, ...]]
 _MAX_EDGE = 16_384
 _MAX_FRAMES = 65_536
 _ITEM_BYTES = 8  # the head of an encapsulated frame (PS3.5 section A.4)
-_SECONDS = (3600, 60, 1)
 _TIME = re.compile(
     r"(\d\d):?(?:(\d\d):?(?:(\d\d(?:\.\d{1,6})?))?)?"
 )  # PS3.5 table 6.2-1, with the colons of ACR-NEMA
@@ -29,7 +28,7 @@ _COMPONENTS = {
 
 def uids_of(tags: Tags) -> tuple[str, str, str]:
     """SOP, series and study UID; empty where the file has none."""
-    get = tags.get
+    get = tags.values.get
     return _name(get("SOPInstanceUID")), _name(get("SeriesInstanceUID")), _name(get("StudyInstanceUID"))
 
 
@@ -78,7 +77,7 @@ def instance_of(tags: Tags, planes: Callable[[], Planes] | None = None) -> Insta
 
 
 def _instance(tags: Tags, uids: tuple[str, str, str], planes: Callable[[], Planes] | None) -> Instance:
-    get = tags.get
+    get = tags.values.get
     sop_class = _name(get("SOPClassUID"))
     kind = taken(sop_class)
     if kind is None:
@@ -93,7 +92,7 @@ def _instance(tags: Tags, uids: tuple[str, str, str], planes: Callable[[], Plane
         _spacing(tags, kind),
         _optional(get("SliceThickness")),
         _point(get("ImagePositionPatient")),
-        _numbers(get("ImageOrientationPatient"), 6),
+        _shared_numbers(get("ImageOrientationPatient"), 6),
         _slope(get("RescaleSlope")),
         _number(get("RescaleIntercept"), 0.0),
         _window(tags),
@@ -130,7 +129,7 @@ def _pixel_format(tags: Tags, kind: Taken) -> PixelFormat:
     Raises:
         Skip: If one is missing, or the pixels are of a kind that is not read.
     """
-    get = tags.get
+    get = tags.values.get
     rows, columns, bits, stored = get("Rows"), get("Columns"), get("BitsAllocated"), get("BitsStored")
     photometric = get("PhotometricInterpretation")
     frames = get("NumberOfFrames") or 1
@@ -240,6 +239,9 @@ def _numbers(value: Value, count: int) -> tuple[float, ...] | None:
     return numbers
 
 
+_shared_numbers = lru_cache(maxsize=1024)(_numbers)
+
+
 def _number(value: Value, default: float) -> float:
     numbers = _numbers(value, 1)
     return default if numbers is None else numbers[0]
@@ -272,7 +274,7 @@ def _spacing(tags: Tags, kind: Taken) -> tuple[float, float] | None:
     Raises:
         Skip: If it is not positive.
     """
-    found = _numbers(tags.get("PixelSpacing"), 2) or _numbers(tags.get("ImagerPixelSpacing"), 2)
+    found = _shared_numbers(tags.get("PixelSpacing"), 2) or _shared_numbers(tags.get("ImagerPixelSpacing"), 2)
     if found is None and kind.family == "secondary":
         found = _numbers(tags.get("NominalScannedPixelSpacing"), 2)
     if found is None:
@@ -309,7 +311,7 @@ def _padding(tags: Tags) -> tuple[int, int] | None:
 
 def _contrast(tags: Tags, image_type: tuple[str, ...], kind: Taken) -> Contrast:
     """What the top level says about echo, phase, coil and time; odd values count as absent."""
-    get = tags.get
+    get = tags.values.get
     gradient = get("DiffusionGradientOrientation")
     return Contrast(
         _patient(get("Manufacturer")),
@@ -350,4 +352,5 @@ def seconds(value: Value) -> float | None:
     found = _TIME.fullmatch(value.strip()) if isinstance(value, str) else None
     if found is None:
         return None
-    return float(sum(float(part) * unit for part, unit in zip(found.groups("0"), _SECONDS, strict=True)))
+    hours, minutes, rest = found.groups("0")
+    return int(hours) * 3600 + int(minutes) * 60 + float(rest)

@@ -34,6 +34,7 @@ _LAST_OF_META = 0x0002_FFFF
 _KEY_BYTES, _LONG_HEAD_BYTES = 8, 12
 _MOST_HEADS = 32_768
 _DELIMITERS = 0xFFFE
+_CHARACTER_SET = 0x0008_0005
 _ITEM, _SEQUENCE_END = 0xFFFE_E000, 0xFFFE_E0DD
 _ITEM_END = b"\xfe\xff\x0d\xe0\0\0\0\0"
 _PIXEL_TAGS = frozenset({0x7FE0_0008, 0x7FE0_0009, 0x7FE0_0010})
@@ -51,29 +52,33 @@ def _code(vr: str) -> int:
 
 
 # PS3.5 section 7.1.2: these have two reserved bytes and a length of four; the others a length of two.
-_LONG_VRS = ("OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV")
-_SHORT_VRS = (
-    "AE",
-    "AS",
-    "AT",
-    "CS",
-    "DA",
-    "DS",
-    "DT",
-    "FD",
-    "FL",
-    "IS",
-    "LO",
-    "LT",
-    "PN",
-    "SH",
-    "SL",
-    "SS",
-    "ST",
+_LONG_VRS = frozenset(["OB", "OD", "OF", "OL", "OV", "OW", "SQ", "SV", "UC", "UN", "UR", "UT", "UV"])
+_SHORT_VRS = frozenset(
+    [
+        "AE",
+        "AS",
+        "AT",
+        "CS",
+        "DA",
+        "DS",
+        "DT",
+        "FD",
+        "FL",
+        "IS",
+        "LO",
+        "LT",
+        "PN",
+        "SH",
+        "SL",
+        "SS",
+        "ST",
+        "TM",
+        "UI",
+        "UL",
+        "US",
+    ]
 )
-_HEAD_BYTES = {_code(vr): 12 for vr in _LONG_VRS} | {
-    _code(vr): 8 for vr in (*_SHORT_VRS, "TM", "UI", "UL", "US")
-}
+_HEAD_BYTES = {_code(vr): 12 for vr in _LONG_VRS} | {_code(vr): 8 for vr in _SHORT_VRS}
 _PIXEL_VRS = frozenset({"OB", "OW", "OF", "OD", ""})
 
 # Character sets that hold ASCII unchanged (PS3.3 section C.12.1.1.2): text of plain ASCII reads the same in all of them.
@@ -85,7 +90,6 @@ _ASCII_SETS = frozenset(
 _FIRST_SETS = frozenset(name for name in _ASCII_SETS if name == "" or "IR" in name) - {"ISO_IR 192"}
 _MORE_SETS = _FIRST_SETS | {"ISO 2022 IR 13", "ISO 2022 IR 87", "ISO 2022 IR 149", "ISO 2022 IR 159"}
 _MORE_SETS |= {"ISO 2022 IR 58"}
-_TEXT = frozenset({"Manufacturer", "PatientID", "ReceiveCoilName"})
 _ESCAPE = "\x1b"
 
 
@@ -137,7 +141,7 @@ def _walk(handle: int, data: bytes, size: int) -> Tags | None:
     else:
         return None
     values, pixels = _top_level(_Window(handle, data, 0, size), start, encoding)
-    _check_text(values)
+    _check_sets(values.get("SpecificCharacterSet", ""))
     return Tags(values, syntax, media_class, size, pixels)
 
 
@@ -281,12 +285,19 @@ class _Heads(dict[bytes, _Head]):
     look-up replaces the arithmetic. They hold no value, hence no identifier.
     """
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain: dict[bytes, int] = {}
+        """The bytes of the elements of which nothing is wanted; 0 for all others. Most of a header is one such run."""
+
     def __missing__(self, key: bytes) -> _Head:
         if len(key) < _KEY_BYTES:
             raise _EndOfWindow
         if len(self) >= _MOST_HEADS:
             self.clear()
-        head = self[key] = self.parse(key)
+            self.plain.clear()
+        step, wanted = head = self[key] = self.parse(key)
+        self.plain[key] = step if wanted is None else 0
         return head
 
     def parse(self, key: bytes) -> _Head:
@@ -387,15 +398,22 @@ class _Window:
         return left == 0
 
 
-def _top_level(window: _Window, p: int, encoding: _Encoding) -> tuple[dict[str, Value], PixelElement | None]:
+def _top_level(  # noqa: C901 - one loop: a call for each element would double the time it takes
+    window: _Window, p: int, encoding: _Encoding
+) -> tuple[dict[str, Value], PixelElement | None]:
     """The wanted values, and the pixel data if there is any.
 
     Wanted tags must ascend, or one may stand twice. The order of the others makes no difference.
     """
     values: dict[str, Value] = {}
-    data, heads, last = window.data, encoding.heads, _LAST_OF_META
+    data, heads, plain, last = window.data, encoding.heads, encoding.heads.plain, _LAST_OF_META
     end = len(data)
     while True:
+        try:
+            while step := plain[data[p : p + 8]]:
+                p += step
+        except KeyError:
+            pass  # the end of the window, or a head that was not met before
         try:
             step, wanted = heads[data[p : p + 8]]
         except _EndOfWindow:
@@ -520,6 +538,8 @@ def _sequence_end(data: bytes, p: int, encoding: _Encoding) -> int:
         else:
             step, special = heads[data[p : p + 8]]
             if step:
+                if special is not None and special[0] == _CHARACTER_SET:
+                    _check_sets(special[2](data[p + 8 : p + step]))
                 p += step
                 continue
             if special is _LONG and (length := _u32(data, p + 8)[0]) != _UNDEFINED:
@@ -568,10 +588,9 @@ def _is_sequence(tag: int, data: bytes, q: int) -> bool:
         return bool(tag >> 16 & 1) and data[q : q + 4] == b"\xfe\xff\x00\xe0"
 
 
-def _check_text(values: dict[str, Value]) -> None:
-    """Text was read as plain ASCII: odd where the character set may see something else in it."""
-    sets = values.get("SpecificCharacterSet", "")
-    if sets in _ASCII_SETS or _TEXT.isdisjoint(values):
+def _check_sets(sets: Value) -> None:
+    """Text was read as plain ASCII: odd where the character set may see something else in it, or is none at all."""
+    if sets in _ASCII_SETS:
         return
     if not (isinstance(sets, tuple) and sets[0] in _FIRST_SETS and _MORE_SETS.issuperset(sets)):
         raise _Odd
