@@ -32,20 +32,39 @@ def register(root: typer.Typer) -> None:
 @app.command()
 def index(
     folder: Annotated[Path, typer.Argument(help="The folder of DICOM files; it is only read.")],
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on, and index again whenever it has changed.")
+    ] = False,
+    every: Annotated[
+        float, typer.Option("--every", help="Seconds between two looks of --watch.", min=1)
+    ] = 60.0,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Index an archive. A second call reads only what has changed."""
-    from hilum.client.intake.index import count_files, index_archive
+    from hilum.client.intake.index import IndexReport, count_files, index_archive
     from hilum.client.workspace import Workspace
     from hilum.common.errors import DataError
 
+    def tell(report: IndexReport) -> None:
+        counts = {**asdict(report.counts), "decoded": report.decoded, "removed": report.removed}
+        _show_counts(counts, as_json=as_json)
+        sys.stdout.flush()
+
     workspace = Workspace(hilum_home(home) / "site")
+    if watch:
+        from hilum.client.intake.stopping import stop_signals
+        from hilum.client.intake.watch import watch as watch_folder
+
+        def warn(text: str) -> None:
+            print(f"waiting: {text}", file=sys.stderr, flush=True)
+
+        with stop_signals() as stop:
+            watch_folder(folder, workspace, every, stop, progress_bar, tell, warn)
+        return
     with progress_bar("indexing", count_files(folder, workspace)) as progress:
         report = index_archive(folder, workspace, progress)
-    _show_counts(
-        {**asdict(report.counts), "decoded": report.decoded, "removed": report.removed}, as_json=as_json
-    )
+    tell(report)
     if report.counts.instances == 0:
         raise DataError(
             f"none of {report.counts.files} files is a usable image; the reasons are listed above"
