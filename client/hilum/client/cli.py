@@ -1,5 +1,7 @@
 """The site engineer's commands: `hilum site ...`."""
 
+import re
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +16,10 @@ from hilum.common.home import hilum_home
 from hilum.common.progress import progress_bar
 
 if TYPE_CHECKING:
+    import threading
+
     from hilum.client.intake.bounded_http import Login
+    from hilum.client.workspace import Workspace
 
 app = typer.Typer(no_args_is_help=True, help="For the site engineer: index, train and take part.")
 
@@ -29,24 +34,41 @@ def register(root: typer.Typer) -> None:
 
 @app.command()
 def index(
-    folder: Annotated[
-        Path, typer.Argument(help="The folder of DICOM files; it is only read.", readable=False)
-    ],
+    folder: Annotated[Path, typer.Argument(help="The folder of DICOM files; it is only read.", readable=False)],
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on, and index again whenever it has changed.")
+    ] = False,
+    every: Annotated[
+        float, typer.Option("--every", help="Seconds between two looks of --watch.", min=1)
+    ] = 60.0,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Index an archive. A second call reads only what has changed."""
-    from hilum.client.intake.index import index_archive
+    from hilum.client.intake.index import IndexReport, index_archive
     from hilum.client.intake.sources import count_files
     from hilum.client.workspace import Workspace
     from hilum.common.errors import DataError
 
+    def tell(report: IndexReport) -> None:
+        counts = {**asdict(report.counts), "decoded": report.decoded, "removed": report.removed}
+        _show_counts(counts, as_json=as_json)
+        sys.stdout.flush()
+
     workspace = Workspace(hilum_home(home) / "site")
+    if watch:
+        from hilum.client.intake.stopping import stop_signals
+        from hilum.client.intake.watch import watch as watch_folder
+
+        def warn(text: str) -> None:
+            print(f"waiting: {text}", file=sys.stderr, flush=True)
+
+        with stop_signals() as stop:
+            watch_folder(folder, workspace, every, stop, progress_bar, tell, warn)
+        return
     with progress_bar("indexing", count_files(folder, workspace)) as progress:
         report = index_archive(folder, workspace, progress)
-    _show_counts(
-        {**asdict(report.counts), "decoded": report.decoded, "removed": report.removed}, as_json=as_json
-    )
+    tell(report)
     if report.counts.instances == 0:
         raise DataError(
             f"none of {report.counts.files} files is a usable image; the reasons are listed above"
@@ -221,6 +243,72 @@ app.command()(quarantine)
 app.command()(browse)
 
 
+@app.command()
+def receive(
+    allow: Annotated[
+        list[str],
+        typer.Option("--allow", help="Who may send, as AE@ADDRESS; repeatable. Others are rejected."),
+    ],
+    port: Annotated[int, typer.Option("--port", help="Port to listen on.", min=0, max=65535)] = 11112,
+    ae_title: Annotated[str, typer.Option("--ae-title", help="This receiver's AE title.")] = "HILUM",
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", help="Certificate, PEM: TLS is required.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", help="The key of --tls-cert, PEM.")] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option("--tls-ca", help="Senders must show a certificate that these signed, PEM.")
+    ] = None,
+    bind: Annotated[str, typer.Option("--bind", help="Address to listen on.")] = "0.0.0.0",  # noqa: S104 - who may send is listed
+    index_every: Annotated[
+        float,
+        typer.Option("--index-every", help="Seconds after which what came is indexed, at the latest.", min=1),
+    ] = 60.0,
+    max_object: Annotated[
+        float, typer.Option("--max-object", help="Largest object that is taken, GiB.", min=0)
+    ] = 4.0,
+    keep_free: Annotated[
+        float, typer.Option("--keep-free", help="GiB of the disk that stay free.", min=0)
+    ] = 2.0,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Receive images by C-STORE from listed senders until stopped, and index them."""
+    from hilum.client.intake.association import AllowList, Peer
+    from hilum.client.intake.inbox import GIB, Inbox
+    from hilum.client.intake.receive import Listening, Receiver, serve
+    from hilum.client.intake.stopping import silence_libraries, stop_signals
+    from hilum.client.workspace import Workspace
+    from hilum.common.errors import DataError
+
+    silence_libraries()
+    if (tls_cert is None) != (tls_key is None) or (tls_ca is not None and tls_cert is None):
+        raise DataError("--tls-cert and --tls-key are given together; --tls-ca needs both beside it")
+    if not re.fullmatch(r"[!-\[\]-~]{1,16}", ae_title):
+        raise DataError("--ae-title takes 1 to 16 plain characters without spaces")
+    allowed = AllowList(tuple(Peer.parse(text) for text in allow))
+    tls = None if tls_cert is None or tls_key is None else (tls_cert, tls_key)
+    where = Listening(port, bind, ae_title, allowed, tls, tls_ca)
+    workspace = Workspace(hilum_home(home) / "site")
+    limits = {"max_bytes": int(max_object * GIB), "reserve_bytes": int(keep_free * GIB)}
+    with stop_signals() as stop, Inbox(workspace, **limits) as inbox:
+        receiver = Receiver(where, inbox)
+        serve(
+            receiver,
+            stop,
+            index_every,
+            lambda: _index_inbox(workspace, stop),
+            lambda found: print(f"listening on port {found} as {ae_title}", file=sys.stderr, flush=True),
+        )
+    report = receiver.report()
+    if as_json:
+        print_json(asdict(report))
+        return
+    print(f"{report.stored:8} objects received")
+    print(f"{report.repeated:8} objects received again, unchanged")
+    for code, count in report.refused.items():
+        print(f"{count:8} refused: {code.replace('_', ' ')}")
+
+
 def _show_counts(counts: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(counts)
@@ -264,3 +352,25 @@ def _login(token_file: Path | None, ca: Path | None, cert: Path | None, key: Pat
     )
     check_files(login)
     return login
+
+
+def _index_inbox(workspace: "Workspace", stop: "threading.Event") -> bool:
+    """Index what came and say the counts; False if another process holds the site, or this one is to end."""
+    from hilum.client.intake.index import index_archive
+    from hilum.client.intake.stopping import Stoppable, StoppedError
+    from hilum.common.errors import RunError
+    from hilum.common.progress import Quiet
+
+    try:
+        counts = index_archive(None, workspace, Stoppable(Quiet(), stop)).counts
+    except RunError as error:
+        print(f"not indexed now: {error}", file=sys.stderr, flush=True)
+        return False
+    except StoppedError:
+        return False
+    print(
+        f"indexed: {counts.instances} instances, {counts.volumes} volumes, {sum(counts.skipped.values())} set aside",
+        file=sys.stderr,
+        flush=True,
+    )
+    return True
