@@ -136,15 +136,50 @@ def start(site: SiteFile) -> None:
     keep_running(load_site(site), site.absolute())
 
 
+@app.command()
+def annotate(
+    source: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A folder of annotations, or one file; it is only read.")
+    ],
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="A TOML file of the names that the site wants.")
+    ] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tie masks and boxes to the indexed images: DICOM SEG and RTSTRUCT, NIfTI, CSV, COCO."""
+    from hilum.client.intake.annotations.annotate import annotate as tie
+    from hilum.client.intake.annotations.annotate import found_files
+    from hilum.client.intake.annotations.naming import LabelMap, read_label_map
+    from hilum.client.workspace import Workspace
+    from hilum.common.errors import DataError
+
+    names = read_label_map(labels) if labels is not None else LabelMap()
+    with progress_bar("annotating", len(found_files(source))) as progress:
+        report = asdict(tie(source, Workspace(hilum_home(home) / "site"), names, progress))
+    if as_json:
+        print_json(report)
+    else:
+        for name in ("files", "annotations", "masks", "boxes", "images"):
+            print(f"{report[name]:8} {name}")
+        _show_skipped(report["skipped"])
+    if report["annotations"] == 0:
+        raise DataError(f"none of {report['files']} files gave an annotation; the reasons are listed above")
+
+
+def _show_skipped(skipped: dict[str, int]) -> None:
+    from hilum.client.intake.reasons import EXPLAINED, Reason
+
+    for reason, count in skipped.items():
+        print(f"{count:8} skipped: {EXPLAINED[Reason(reason)]} ({reason})")
+
+
 def _show_counts(counts: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print_json(counts)
         return
-    from hilum.client.intake.reasons import EXPLAINED, Reason
-
     for name in ("files", "instances", "series", "volumes", "patients"):
         print(f"{counts[name]:8} {name}")
-    for reason, count in counts["skipped"].items():
-        print(f"{count:8} skipped: {EXPLAINED[Reason(reason)]} ({reason})")
+    _show_skipped(counts["skipped"])
     if "decoded" in counts:
         print(f"{counts['decoded']:8} files had their pixels read in this call")

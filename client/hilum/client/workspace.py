@@ -4,6 +4,7 @@
     site.key            32 random bytes under which identifiers become pseudonyms
     catalogue.sqlite    what was indexed, by pseudonym
     cache/              one array an image or volume, named by its content
+    masks/              one array a mask, likewise
     prepared/           packed arrays at a study's size
     runs/<run>/         local parts and step checkpoints of one run
 """
@@ -38,6 +39,11 @@ class Workspace:
     def cache(self) -> Path:
         """The decoded arrays."""
         return self.folder / "cache"
+
+    @property
+    def masks(self) -> Path:
+        """The arrays of masks, apart from the images so that an indexing leaves them alone."""
+        return self.folder / "masks"
 
     @property
     def prepared(self) -> Path:
