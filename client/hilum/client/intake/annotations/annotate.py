@@ -14,10 +14,11 @@ from hilum.client.intake.annotations.nifti_mask import read_nifti_mask
 from hilum.client.intake.annotations.objects import quiet, sop_class_of
 from hilum.client.intake.annotations.rtstruct import SOP_CLASS, read_rtstruct
 from hilum.client.intake.annotations.seg import SOP_CLASSES, read_seg
-from hilum.client.intake.annotations.targets import Targets, relative_name
+from hilum.client.intake.annotations.targets import Targets
 from hilum.client.intake.nifti import is_nifti
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.scan import FoundFile, scan
+from hilum.client.labels import relative_name
 from hilum.client.workspace import Pseudonyms, Workspace
 from hilum.common.errors import DataError
 from hilum.common.progress import Progress

@@ -30,6 +30,8 @@ FRACTION = 0.5
 
 _MAX_EDGE = 16_384
 _MAX_FRAMES = 1 << 17
+_MAX_SEGMENTS = 4096
+_BACKGROUND = 0  # of a label map: what is in no segment (PS3.3 section C.8.20.2)
 _SPACING_TOLERANCE = 0.01
 
 
@@ -53,6 +55,26 @@ class _Plane:
     sources: tuple[str, ...] = field(repr=False)
 
 
+@dataclass(frozen=True)
+class _Object:
+    """All that is taken from one object but its pixels, so that its broken parts show before anything is made of them.
+
+    Attributes:
+        least: The lowest stored value that belongs to the segment of a frame; not for label maps.
+        segments: Number to label text and code.
+        instances: SOP instance UIDs, series: series instance UIDs, that the object refers to as a whole.
+    """
+
+    seg: highdicom.seg.Segmentation = field(repr=False)
+    shape: tuple[int, int]
+    source: Source
+    least: float
+    segments: dict[int, tuple[str, Code | None]] = field(repr=False)
+    planes: list[_Plane]
+    instances: tuple[str, ...] = field(repr=False)
+    series: tuple[str, ...] = field(repr=False)
+
+
 def read_seg(path: Path, targets: Targets, labels: LabelMap) -> Iterator[Mark]:
     """Give each segment as a mask, or why not.
 
@@ -61,10 +83,7 @@ def read_seg(path: Path, targets: Targets, labels: LabelMap) -> Iterator[Mark]:
     """
     check_size_and_syntax(path)
     try:
-        seg = highdicom.seg.segread(path)
-        planes = _planes(seg)
-        _check_claims(seg, path)
-        described = {number: _description(seg, number) for number in seg.segment_numbers}
+        found = _object(highdicom.seg.segread(path), path)
     except Skip:
         raise
     except MemoryError:
@@ -72,18 +91,39 @@ def read_seg(path: Path, targets: Targets, labels: LabelMap) -> Iterator[Mark]:
     except Exception:
         # highdicom raises what its checks happen to raise on objects that break the standard.
         raise Skip(Reason.MALFORMED_ANNOTATION) from None
-    shape = (int(seg.Rows), int(seg.Columns))
-    candidates = _candidates(seg, planes, targets)
-    item, placements = the_one_that_fits(candidates, lambda item: _fit(item, planes, shape))
-    source: Source = "seg_fractional" if seg.segmentation_type.value == "FRACTIONAL" else "seg"
-    for number, (name, code) in described.items():
+    item, placements = the_one_that_fits(
+        _candidates(found, targets), lambda item: _fit(item, found.planes, found.shape)
+    )
+    for number, (name, code) in found.segments.items():
         try:
             label = labels.of_object(name, code)
-            voxels = _segment(seg, number, planes, placements, item)
+            voxels = _segment(found, number, placements, item)
         except Skip as skip:
             yield skip.reason
             continue
-        yield cropped(item.item_key, label, source, voxels)
+        yield cropped(item.item_key, label, found.source, voxels)
+
+
+def _object(seg: highdicom.seg.Segmentation, path: Path) -> _Object:
+    _check_claims(seg, path)
+    fractional = seg.segmentation_type.value == "FRACTIONAL"
+    referenced = items(seg, "ReferencedSeriesSequence")
+    return _Object(
+        seg=seg,
+        shape=(int(seg.Rows), int(seg.Columns)),
+        source="seg_fractional" if fractional else "seg",
+        least=FRACTION * int(seg.MaximumFractionalValue) if fractional else 1,
+        segments={
+            number: _description(seg, number) for number in seg.segment_numbers if number != _BACKGROUND
+        },
+        planes=_planes(seg),
+        instances=tuple(
+            text(instance, "ReferencedSOPInstanceUID")
+            for one in referenced
+            for instance in items(one, "ReferencedInstanceSequence")
+        ),
+        series=tuple(text(one, "SeriesInstanceUID") for one in referenced),
+    )
 
 
 def _check_claims(seg: highdicom.seg.Segmentation, path: Path) -> None:
@@ -91,6 +131,8 @@ def _check_claims(seg: highdicom.seg.Segmentation, path: Path) -> None:
     rows, columns, frames = int(seg.Rows), int(seg.Columns), int(seg.NumberOfFrames)
     if not (0 < rows <= _MAX_EDGE and 0 < columns <= _MAX_EDGE and 0 < frames <= _MAX_FRAMES):
         raise Skip(Reason.IMPLAUSIBLE_SIZE)
+    if int(seg.number_of_segments) > _MAX_SEGMENTS:
+        raise Skip(Reason.TOO_LARGE)
     claimed_bits = rows * columns * frames * int(seg.BitsAllocated)
     compressed = seg.file_meta.TransferSyntaxUID == RLELossless
     if not compressed and claimed_bits > path.stat().st_size * 8:
@@ -134,18 +176,11 @@ def _plane(number: int, groups: Dataset, common: Dataset) -> _Plane:
     )
 
 
-def _candidates(seg: highdicom.seg.Segmentation, planes: list[_Plane], targets: Targets) -> list[Item]:
+def _candidates(found: _Object, targets: Targets) -> list[Item]:
     """The items that the object names: by the frames' source images, by its list of instances, by its series."""
-    by_frame = targets.of_instances(uid for plane in planes for uid in plane.sources)
-    if by_frame:
-        return by_frame
-    series = items(seg, "ReferencedSeriesSequence")
-    listed = targets.of_instances(
-        text(instance, "ReferencedSOPInstanceUID")
-        for one in series
-        for instance in items(one, "ReferencedInstanceSequence")
-    )
-    return listed or [item for one in series for item in targets.of_series(text(one, "SeriesInstanceUID"))]
+    by_frame = targets.of_instances(uid for plane in found.planes for uid in plane.sources)
+    listed = by_frame or targets.of_instances(found.instances)
+    return listed or [item for uid in found.series for item in targets.of_series(uid)]
 
 
 def _fit(item: Item, planes: list[_Plane], shape: tuple[int, int]) -> list[Placement]:
@@ -175,24 +210,20 @@ def _place_plane(plane: _Plane, shape: tuple[int, int], grid: Grid) -> Placement
     return place(affine, (1, *shape), grid, loose_axis=0)
 
 
-def _segment(
-    seg: highdicom.seg.Segmentation,
-    number: int,
-    planes: list[_Plane],
-    placements: list[Placement],
-    item: Item,
-) -> npt.NDArray[np.bool_]:
+def _segment(found: _Object, number: int, placements: list[Placement], item: Item) -> npt.NDArray[np.bool_]:
     """One segment on the item's whole grid.
 
     Raises:
-        Skip: If a frame can't be decoded.
+        Skip: If it has no frame, or one can't be decoded.
     """
+    if not any(plane.segment in {None, number} for plane in found.planes):
+        raise Skip(Reason.EMPTY_ANNOTATION)
     flat = item.kind == "image"
     depth, height, width = (1, *item.shape[:2]) if flat else item.shape
     voxels = np.zeros((depth, height, width), bool)
-    for plane, placement in zip(planes, placements, strict=True):
+    for plane, placement in zip(found.planes, placements, strict=True):
         if plane.segment in {None, number}:
-            frame = placement.laid(_shown(seg, number, plane)[np.newaxis])
+            frame = placement.laid(_shown(found, number, plane)[np.newaxis])
             region = tuple(
                 slice(start, start + size) for start, size in zip(placement.start, frame.shape, strict=True)
             )
@@ -200,17 +231,13 @@ def _segment(
     return voxels[0] if flat else voxels
 
 
-def _shown(seg: highdicom.seg.Segmentation, number: int, plane: _Plane) -> npt.NDArray[np.bool_]:
+def _shown(found: _Object, number: int, plane: _Plane) -> npt.NDArray[np.bool_]:
     try:
-        stored = seg.get_stored_frame(plane.number)
+        stored = found.seg.get_stored_frame(plane.number)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException:  # a decoder in Rust panics with a BaseException
         raise Skip(Reason.UNDECODABLE_PIXELS) from None
-    if stored.shape != (int(seg.Rows), int(seg.Columns)):
+    if stored.shape != found.shape:
         raise Skip(Reason.UNDECODABLE_PIXELS)
-    if plane.segment is None:
-        return np.asarray(stored == number)
-    if seg.segmentation_type.value == "FRACTIONAL":
-        return np.asarray(stored >= FRACTION * int(seg.MaximumFractionalValue))
-    return np.asarray(stored > 0)
+    return np.asarray(stored == number if plane.segment is None else stored >= found.least)

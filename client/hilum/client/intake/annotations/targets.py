@@ -1,11 +1,11 @@
 """From what an annotation says of its image to the item that it marks."""
 
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import PurePosixPath
 from typing import TypeVar
 
 from hilum.client.catalogue import ACCEPTED, Catalogue, Item
 from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.labels import relative_name
 from hilum.client.workspace import Pseudonyms
 
 T = TypeVar("T")
@@ -65,11 +65,6 @@ class Targets:
         if row is None:
             return []
         return self._of_sop(row.sop_key) or self._by_series.get(row.series_key, [])
-
-
-def relative_name(text: str) -> str:
-    """A relative path in one spelling: forward slashes, no leading dot."""
-    return str(PurePosixPath(text.strip().replace("\\", "/")))
 
 
 def the_one_that_fits(candidates: Iterable[Item], fit: Callable[[Item], T]) -> tuple[Item, T]:
