@@ -86,10 +86,12 @@ def _check(image: Image.Image) -> None:
 def _grey(upright: Image.Image, file: Image.Image) -> Grey | None:
     """A grey picture's values from black to white; None for one that may be in colour."""
     if upright.mode in {"1", "L"}:
-        return np.multiply(np.asarray(upright.convert("L")), _FINE, dtype=np.uint16)
+        eight: Grey = np.asarray(upright.convert("L")).astype(np.uint16) * _FINE
+        return eight
     if upright.mode in {"LA", "La"}:
         shown = np.asarray(upright.convert("LA"), np.float32)
-        return np.rint(shown[..., 0] * shown[..., 1] * (DISPLAY_MAX / 255**2)).astype(np.uint16)
+        over_black: Grey = np.rint(shown[..., 0] * shown[..., 1] * (DISPLAY_MAX / 255**2)).astype(np.uint16)
+        return over_black
     if upright.mode not in _GREY_MODES:
         return None
     values = np.asarray(upright)

@@ -46,6 +46,7 @@ class Reason(StrEnum):
     UNMAPPED_LABEL = "label_not_mapped"
     UNSUPPORTED_CONTOUR = "unsupported_contour"
     EMPTY_ANNOTATION = "empty_annotation"
+    DUPLICATE_ANNOTATION = "duplicate_annotation"
 
 
 EXPLAINED = {
@@ -89,6 +90,7 @@ EXPLAINED = {
     Reason.UNMAPPED_LABEL: "its label is free text that the site's label map does not name",
     Reason.UNSUPPORTED_CONTOUR: "contours that are not closed, or not in the planes of the image",
     Reason.EMPTY_ANNOTATION: "it marks no voxel",
+    Reason.DUPLICATE_ANNOTATION: "another file or row marks the very same",
 }
 
 

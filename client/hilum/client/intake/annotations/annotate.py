@@ -110,9 +110,10 @@ class _Annotator:
                 for mark in self._marks(file):
                     if isinstance(mark, Reason):
                         skipped[mark] += 1
-                    else:
-                        row = self._row(mark)
-                        taken[row.annotation_key] = row
+                        continue
+                    row = self._row(mark)
+                    skipped[Reason.DUPLICATE_ANNOTATION] += row.annotation_key in taken
+                    taken[row.annotation_key] = row
             progress.advance(done)
         self.catalogue.annotate(self.folder_key, taken.values())
         self.masks.keep_only(self.catalogue.stored_masks())
@@ -123,7 +124,7 @@ class _Annotator:
             masks=masks,
             boxes=len(taken) - masks,
             images=len({row.item_key for row in taken.values()}),
-            skipped={str(reason): count for reason, count in sorted(skipped.items())},
+            skipped={str(reason): count for reason, count in sorted(skipped.items()) if count},
         )
 
     def _marks(self, file: FoundFile) -> Iterator[Mark]:

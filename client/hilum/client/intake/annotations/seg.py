@@ -147,6 +147,8 @@ def _description(seg: highdicom.seg.Segmentation, number: int) -> tuple[str, Cod
 def _planes(seg: highdicom.seg.Segmentation) -> list[_Plane]:
     shared = items(seg, "SharedFunctionalGroupsSequence")
     own = items(seg, "PerFrameFunctionalGroupsSequence")
+    if not own:
+        raise Skip(Reason.OFF_GRID)  # the tiles of a slide, in order: no place in the patient is told
     if len(own) != int(seg.NumberOfFrames):
         raise Skip(Reason.MALFORMED_ANNOTATION)
     common = shared[0] if shared else Dataset()
