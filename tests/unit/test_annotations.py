@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,9 +108,21 @@ def make_site(tmp_path, dicom, rotation) -> Site:
     return Site(folder, workspace, datasets, affine)
 
 
+@pytest.fixture(scope="module")
+def made() -> dict[str, Site]:
+    """Sites that were made already: each test works on a copy."""
+    return {}
+
+
 @pytest.fixture(params=["axial", "oblique"])
-def site(request, tmp_path, dicom):
-    return make_site(tmp_path, dicom, np.eye(3) if request.param == "axial" else OBLIQUE)
+def site(request, tmp_path, tmp_path_factory, dicom, made):
+    if request.param not in made:
+        rotation = np.eye(3) if request.param == "axial" else OBLIQUE
+        made[request.param] = make_site(tmp_path_factory.mktemp(request.param), dicom, rotation)
+    first = made[request.param]
+    shutil.copytree(first.folder.parent, tmp_path, dirs_exist_ok=True)
+    workspace = Workspace(tmp_path / "state")
+    return Site(tmp_path / "annotations", workspace, deepcopy(first.datasets), first.affine)
 
 
 def ball(affine, shape=SHAPE, radius_mm=9.0, centre=(0.5, 0.45, 0.55)):
@@ -329,17 +343,46 @@ def test_a_seg_that_is_cut_short_or_lies_about_its_size_is_counted(site):
     assert site.annotate().skipped == {"truncated_pixels": 1}
 
 
-def test_every_mutant_of_a_seg_gives_an_annotation_or_a_reason(site):
-    path = site.folder / "a.dcm"
-    write_seg(path, site.datasets[:-1], ball(site.affine, radius_mm=3))
-    whole, rng = bytearray(path.read_bytes()), np.random.default_rng(3)
-    for _ in range(60):
+@pytest.mark.parametrize("kind", ["seg", "rtstruct", "nifti", "gzipped nifti"])
+def test_every_mutant_of_an_annotation_gives_an_annotation_or_a_reason(site, kind):
+    path = site.folder / {"nifti": series_name(site)[:-3], "gzipped nifti": series_name(site)}.get(kind, "a")
+    mask = ball(site.affine, radius_mm=3)
+    if kind == "seg":
+        write_seg(path, site.datasets[:-1], mask)
+    elif kind == "rtstruct":
+        write_rtstruct(path, site, [points_mm(site.affine, 5, circle(5, count=30))], code=LIVER_CODE)
+    else:
+        write_nifti(path, mask, site.affine)
+    whole, rng = path.read_bytes(), np.random.default_rng(3)
+    end = min(len(whole), 8000)
+    for _ in range(40):
         mutant = bytearray(whole)
-        for at in rng.integers(132, len(whole), 12):
+        for at in rng.integers(8, end, 8):
             mutant[at] = rng.integers(256)
         path.write_bytes(mutant)
         report = site.annotate()
-        assert report.annotations + sum(report.skipped.values()) == 1
+        assert report.files == 1
+        assert report.annotations + sum(report.skipped.values()) >= 1
+
+
+def test_the_side_of_a_structure_is_part_of_its_code(site):
+    both = np.stack([ball(site.affine, radius_mm=4), ball(site.affine, radius_mm=5)], axis=3)
+    seg = write_seg(site.folder / "a.dcm", site.datasets[:-1], both, code=codes.SCT.Kidney)
+    for segment, side in zip(seg.SegmentSequence, (codes.SCT.Left, codes.SCT.Right), strict=True):
+        concept = highdicom.sr.CodedConcept(side.value, side.scheme_designator, side.meaning)
+        segment.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [concept]
+    seg.save_as(site.folder / "a.dcm")
+    site.annotate()
+    assert set(site.masks()) == {"SCT:64033007+SCT:7771000", "SCT:64033007+SCT:24028007"}
+    site.annotate(labels=LabelMap({"sct:64033007+sct:7771000": "kidney-left", "sct:64033007": "kidney"}))
+    assert set(site.masks()) == {"kidney-left", "kidney"}
+
+
+def test_the_same_annotation_twice_is_taken_once(site):
+    write_boxes(site.folder / "a.csv", [box_row(site)])
+    write_boxes(site.folder / "b.csv", [box_row(site), box_row(site, x=3)])
+    report = site.annotate()
+    assert (report.boxes, report.skipped) == (2, {"duplicate_annotation": 1})
 
 
 # RTSTRUCT

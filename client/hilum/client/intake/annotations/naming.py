@@ -31,10 +31,29 @@ _CODES = {
 
 @dataclass(frozen=True)
 class Code:
-    """A coded concept (PS3.3 section 8.8), not yet trusted."""
+    """A coded concept (PS3.3 section 8.8), not yet trusted.
+
+    Attributes:
+        modifier: What narrows it, such as the side of the body, or None.
+    """
 
     scheme: str
     value: str
+    modifier: "Code | None" = None
+
+    @property
+    def standard(self) -> bool:
+        """Whether it has the form of a code of a standard scheme."""
+        form = _CODES.get(self.scheme)
+        return form is not None and form.fullmatch(self.value) is not None
+
+    @property
+    def written(self) -> str:
+        """As label maps have it: `scheme:value`, and `+scheme:value` of a standard modifier."""
+        side = self.modifier
+        return f"{self.scheme}:{self.value}" + (
+            f"+{side.written}" if side is not None and side.standard else ""
+        )
 
 
 @dataclass(frozen=True)
@@ -49,12 +68,12 @@ class LabelMap:
         Raises:
             Skip: If there is only text, and the map does not name it.
         """
-        written = f"{code.scheme}:{code.value}" if code is not None else ""
-        for name in (written, text):
+        plain = f"{code.scheme}:{code.value}" if code is not None else ""
+        for name in (code.written if code is not None else "", plain, text):
             if name.strip() and _folded(name) in self.names:
                 return self.names[_folded(name)]
-        if code is not None and code.scheme in _CODES and _CODES[code.scheme].fullmatch(code.value):
-            return written
+        if code is not None and code.standard:
+            return code.written
         raise Skip(Reason.UNMAPPED_LABEL)
 
     def of_value(self, value: int) -> str:

@@ -93,8 +93,15 @@ def numbers(value: Any, count: int) -> tuple[float, ...] | None:
     return found if len(found) == count else None
 
 
-def code_in(dataset: Dataset, keyword: str) -> Code | None:
-    """The first concept of a code sequence (PS3.3 section 8.8)."""
+def code_in(dataset: Dataset, keyword: str, modifier: str = "") -> Code | None:
+    """The first concept of a code sequence (PS3.3 section 8.8).
+
+    Args:
+        dataset: That holds the sequence.
+        keyword: Of the sequence.
+        modifier: Keyword of the sequence that narrows the concept: beside it, or inside it.
+    """
     for one in items(dataset, keyword):
-        return Code(text(one, "CodingSchemeDesignator"), text(one, "CodeValue"))
+        narrowing = code_in(dataset, modifier) or code_in(one, modifier) if modifier else None
+        return Code(text(one, "CodingSchemeDesignator"), text(one, "CodeValue"), narrowing)
     return None

@@ -24,6 +24,7 @@ _CLOSED = {"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"}
 _FLATNESS = 0.1  # of the slice distance: how far a contour's points may leave their plane
 _HALF_SLICE = 0.5
 _MIN_POINTS = 3
+_FARTHEST_MM = 1e6  # no scanner is a kilometre long; not a number is not less either
 _MAX_POINTS = 20_000_000
 
 
@@ -120,7 +121,7 @@ def _region(contours: Dataset, dataset: Dataset) -> _Region | Reason:
 
 def _points(outline: Dataset) -> npt.NDArray[np.float64]:
     values = np.array([float(value) for value in outline.ContourData], np.float64)
-    if len(values) % 3 or not np.isfinite(values).all():
+    if len(values) % 3 or not (np.abs(values) < _FARTHEST_MM).all():
         raise Skip(Reason.MALFORMED_ANNOTATION)
     return values.reshape(-1, 3)
 

@@ -141,7 +141,10 @@ def _check_claims(seg: highdicom.seg.Segmentation, path: Path) -> None:
 
 def _description(seg: highdicom.seg.Segmentation, number: int) -> tuple[str, Code | None]:
     segment = seg.get_segment_description(number)
-    return text(segment, "SegmentLabel"), code_in(segment, "SegmentedPropertyTypeCodeSequence")
+    code = code_in(
+        segment, "SegmentedPropertyTypeCodeSequence", modifier="SegmentedPropertyTypeModifierCodeSequence"
+    )
+    return text(segment, "SegmentLabel"), code
 
 
 def _planes(seg: highdicom.seg.Segmentation) -> list[_Plane]:
