@@ -25,6 +25,7 @@ from hilum.client.intake.annotations.naming import Code, LabelMap, read_label_ma
 from hilum.client.intake.annotations.polygon import filled
 from hilum.client.intake.annotations.targets import Targets, the_one_that_fits
 from hilum.client.intake.index import index_archive
+from hilum.client.intake.nifti import read_nifti
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.workspace import Workspace
 from hilum.common.errors import ConfigError, DataError
@@ -521,6 +522,18 @@ def test_the_label_map_names_the_values_of_a_nifti_mask(site):
     write_nifti(site.folder / series_name(site), ball(site.affine), site.affine, dtype=np.float32)
     site.annotate(labels=LabelMap({"1": "tumour"}))
     assert list(site.masks()) == ["tumour"]
+
+
+def test_a_series_converted_to_nifti_reads_as_the_catalogue_has_it(site):
+    volume = np.stack([ds.pixel_array for ds in site.datasets[:-1]])
+    # As dcm2niix lays it out: columns, rows from the bottom up, slices.
+    write_nifti(site.folder / "a.nii.gz", volume, site.affine, flips=(1, -1, 1), dtype=np.int16)
+    file = read_nifti(site.folder / "a.nii.gz")
+    np.testing.assert_array_equal(
+        file.volumes[0], ArrayCache(site.workspace.cache).get(site.item.content_sha256)
+    )
+    np.testing.assert_allclose(file.affine.ravel(), site.item.affine, atol=1e-4)
+    np.testing.assert_allclose(file.spacing_mm, site.item.spacing_mm, rtol=1e-5)
 
 
 @pytest.mark.parametrize("columns", ["mask,series_instance_uid", "file,series_instance_uid"])
