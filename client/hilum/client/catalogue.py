@@ -4,6 +4,7 @@ Keys are pseudonyms (`Pseudonyms`); the only other columns are typed technical f
 of a DICOM attribute is stored.
 """
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -29,6 +30,9 @@ from sqlalchemy import (
 
 Kind = Literal["image", "volume", "cine"]
 Units = Literal["display", "hounsfield", "arbitrary"]
+
+AnnotationKind = Literal["mask", "box"]
+Source = Literal["seg", "seg_fractional", "rtstruct", "nifti", "csv", "coco"]
 
 ACCEPTED = ""  # the status of a file that was taken in
 
@@ -62,6 +66,20 @@ _items = Table(
     Column("patient_key", String, nullable=False),
     Column("quality", String, nullable=False),
     Index("items_series", "series_key"),
+)
+_annotations = Table(
+    "annotations",
+    _metadata,
+    Column("annotation_key", String, primary_key=True),
+    Column("item_key", String, nullable=False),
+    Column("item_state", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("label", String, nullable=False),
+    Column("content_sha256", String, nullable=False),
+    Column("place", String, nullable=False),
+    Column("source", String, nullable=False),
+    Column("folder_key", String, nullable=False),
+    Index("annotations_item", "item_key"),
 )
 
 
@@ -102,6 +120,37 @@ class Item:
     study_key: str
     patient_key: str
     quality: str = ""
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One mask or box on one item.
+
+    Attributes:
+        item_state: `state_of` the item when the annotation was checked against it.
+        label: A name from the site's own map or tables, a standard code, or a whole number; never DICOM text.
+        content_sha256: Names the stored mask; empty for a box.
+        place: Of a mask, the index in the item of the stored array's first voxel; of a box, x, y, width and height in
+            pixels from the image's upper left corner.
+        source: What it was read from; `seg_fractional` means cut at one half.
+        folder_key: The folder or file that gave it; what that gives next replaces it.
+    """
+
+    annotation_key: str
+    item_key: str
+    item_state: str
+    kind: AnnotationKind
+    label: str
+    content_sha256: str
+    place: tuple[float, ...]
+    source: Source
+    folder_key: str
+
+
+def state_of(item: Item) -> str:
+    """What an annotation depends on: the item's values, shape and place in the patient."""
+    state = json.dumps([item.content_sha256, item.shape, item.affine])
+    return hashlib.sha256(state.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -183,6 +232,41 @@ class Catalogue:
             for item in items:
                 connection.execute(delete(_items).where(_items.c.item_key == item.item_key))
                 connection.execute(_items.insert().values(**_item_values(item)))
+
+    def annotate(self, folder_key: str, annotations: Iterable[Annotation]) -> None:
+        """Replace what one folder or file gave, in one transaction."""
+        with self._transaction() as connection:
+            connection.execute(delete(_annotations).where(_annotations.c.folder_key == folder_key))
+            for one in annotations:
+                same = _annotations.c.annotation_key == one.annotation_key
+                connection.execute(delete(_annotations).where(same))
+                values = {**asdict(one), "place": json.dumps(one.place)}
+                connection.execute(_annotations.insert().values(**values))
+
+    def annotations(self, *, kind: AnnotationKind | None = None) -> list[Annotation]:
+        """Annotations whose item is as it was when they were checked against it, in a stable order.
+
+        Those of an item that has gone or changed are left out until the site annotates anew.
+        """
+        query = select(_annotations)
+        if kind is not None:
+            query = query.where(_annotations.c.kind == kind)
+        with self._transaction() as connection:
+            rows = [row._asdict() for row in connection.execute(query)]
+        states = {item.item_key: state_of(item) for item in self.items()}
+        return sorted(
+            (
+                Annotation(**{**row, "place": tuple(json.loads(row["place"]))})
+                for row in rows
+                if states.get(row["item_key"]) == row["item_state"]
+            ),
+            key=lambda one: one.annotation_key,
+        )
+
+    def stored_masks(self) -> set[str]:
+        """The content names of every mask, also of items that have changed."""
+        with self._transaction() as connection:
+            return set(connection.scalars(select(_annotations.c.content_sha256))) - {""}
 
     def counts(self) -> Counts:
         """What is in the catalogue now."""

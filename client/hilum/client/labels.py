@@ -1,18 +1,24 @@
-"""Label tables: a CSV keyed by SOP, series or study UID, with a patient column.
+"""Label tables: a CSV keyed by SOP, series or study UID or by file, with a patient column.
 
-UIDs and patients become pseudonyms as they are read; nothing else remembers them.
+A file is named relative to the indexed folder. UIDs, files and patients become pseudonyms as they are read; nothing else remembers them.
 """
 
 import csv
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from hilum.client.catalogue import Catalogue, Item
+from hilum.client.catalogue import ACCEPTED, Catalogue, FileRow, Item
 from hilum.client.workspace import Pseudonyms
 from hilum.common.errors import LabelError
 
-_KEY_COLUMNS = {"sop_instance_uid": "sop", "series_instance_uid": "series", "study_instance_uid": "study"}
+_KEY_COLUMNS = {
+    "sop_instance_uid": "sop",
+    "series_instance_uid": "series",
+    "study_instance_uid": "study",
+    "file": "file",
+}
 _PATIENT_COLUMN = "patient"
 
 
@@ -39,15 +45,19 @@ def read_labels(path: Path, column: str, catalogue: Catalogue, names: Pseudonyms
     """
     rows, key_column = _read_rows(path, column)
     kind = _KEY_COLUMNS[key_column]
-    by_key = _items_by(kind, catalogue.items())
-    seen = {getattr(file, f"{kind}_key") for file in catalogue.files().values()}
+    files = catalogue.files().values()
+    by_key = (
+        _items_by_file(files, catalogue.items()) if kind == "file" else _items_by(kind, catalogue.items())
+    )
+    seen = {getattr(file, f"{kind}_key") for file in files}
     label_of: dict[str, str] = {}
     patient_of: dict[str, str] = {}
     problems: Counter[str] = Counter()
     first_line: dict[str, int] = {}
     without_image = 0
     for line, row in rows:
-        key = names.of(kind, (row[key_column] or "").strip())
+        identifier = (row[key_column] or "").strip()
+        key = names.of(kind, relative_name(identifier) if kind == "file" else identifier)
         items, label = by_key.get(key, []), (row[column] or "").strip()
         if not items:
             if key in seen:
@@ -90,6 +100,22 @@ def _items_by(kind: str, items: list[Item]) -> dict[str, list[Item]]:
         table.setdefault(getattr(item, f"{kind}_key"), []).append(item)
     table.pop("", None)
     return table
+
+
+def _items_by_file(files: Iterable[FileRow], items: list[Item]) -> dict[str, list[Item]]:
+    """The items that a file gave, or, of a slice, that its series gave."""
+    by_sop, by_series = _items_by("sop", items), _items_by("series", items)
+    table = {}
+    for file in files:
+        if file.status == ACCEPTED:
+            volumes = [item for item in by_series.get(file.series_key, []) if item.kind == "volume"]
+            table[file.file_key] = by_sop.get(file.sop_key) or volumes
+    return table
+
+
+def relative_name(text: str) -> str:
+    """A relative path in one spelling: forward slashes, no leading dot."""
+    return str(PurePosixPath(text.strip().replace("\\", "/")))
 
 
 def _complain(path: Path, key_column: str, problems: Counter[str], first_line: dict[str, int]) -> None:

@@ -8,6 +8,7 @@ Only `inbox` and `incoming` hold identifiers in clear: DICOM files as a PACS gav
     cache/              one array an image or volume, named by its content
     inbox/              DICOM files that were pulled or received (`hilum.client.intake.inbox`)
     incoming/           the same, on their way
+    masks/              one array a mask, likewise
     prepared/           packed arrays at a study's size
     runs/<run>/         local parts and step checkpoints of one run
 """
@@ -47,6 +48,11 @@ class Workspace:
     def inbox(self) -> Path:
         """The DICOM files that were pulled or received."""
         return self.folder / "inbox"
+
+    @property
+    def masks(self) -> Path:
+        """The arrays of masks, apart from the images so that an indexing leaves them alone."""
+        return self.folder / "masks"
 
     @property
     def prepared(self) -> Path:

@@ -35,6 +35,19 @@ class Reason(StrEnum):
     BURNED_IN_TEXT = "quarantined_possible_text"
     DROPPED = "dropped_at_site"
     SPLIT_SERIES = "series_in_two_places"
+    DAMAGED_FILE = "damaged_file"
+    NOT_FINITE = "not_finite"
+    NOT_AN_ANNOTATION = "not_an_annotation"
+    MALFORMED_ANNOTATION = "malformed_annotation"
+    UNKNOWN_IMAGE = "annotates_unknown_image"
+    AMBIGUOUS_IMAGE = "annotates_one_of_several_images"
+    OFF_GRID = "annotation_off_grid"
+    OUTSIDE_IMAGE = "box_outside_image"
+    BOX_ON_VOLUME = "box_on_volume"
+    UNMAPPED_LABEL = "label_not_mapped"
+    UNSUPPORTED_CONTOUR = "unsupported_contour"
+    EMPTY_ANNOTATION = "empty_annotation"
+    DUPLICATE_ANNOTATION = "duplicate_annotation"
 
 
 EXPLAINED = {
@@ -67,6 +80,19 @@ EXPLAINED = {
     Reason.BURNED_IN_TEXT: "in quarantine: text may be burned into the pixels",
     Reason.DROPPED: "dropped from quarantine at the site",
     Reason.SPLIT_SERIES: "the series lies partly in the inbox and partly in the folder: index the folder again",
+    Reason.DAMAGED_FILE: "a NIfTI file or picture that is broken",
+    Reason.NOT_FINITE: "a voxel is not a number, or infinite",
+    Reason.NOT_AN_ANNOTATION: "a file that holds no masks or boxes",
+    Reason.MALFORMED_ANNOTATION: "an annotation that is not what its format asks for",
+    Reason.UNKNOWN_IMAGE: "the image that it marks is not indexed, was set aside, or is not named",
+    Reason.AMBIGUOUS_IMAGE: "several images lie where it lies, and nothing tells which one it marks",
+    Reason.OFF_GRID: "its size or place in the patient is not that of the image",
+    Reason.OUTSIDE_IMAGE: "a box that reaches out of its image",
+    Reason.BOX_ON_VOLUME: "a box on one slice of a volume",
+    Reason.UNMAPPED_LABEL: "its label is free text that the site's label map does not name",
+    Reason.UNSUPPORTED_CONTOUR: "contours that are not closed, or not in the planes of the image",
+    Reason.EMPTY_ANNOTATION: "it marks no voxel",
+    Reason.DUPLICATE_ANNOTATION: "another file or row marks the very same",
 }
 
 

@@ -1,0 +1,85 @@
+"""`hilum site index` and `hilum site annotate`: what lies in folders."""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hilum.client.counts_cli import show_counts, show_skipped
+from hilum.common.cli import AsJson, Home, print_json
+from hilum.common.home import hilum_home
+from hilum.common.progress import progress_bar
+
+
+def index(
+    folder: Annotated[Path, typer.Argument(help="The folder of DICOM files; it is only read.", readable=False)],
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Go on, and index again whenever it has changed.")
+    ] = False,
+    every: Annotated[
+        float, typer.Option("--every", help="Seconds between two looks of --watch.", min=1)
+    ] = 60.0,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Index an archive. A second call reads only what has changed."""
+    from hilum.client.intake.index import IndexReport, index_archive
+    from hilum.client.intake.sources import count_files
+    from hilum.client.workspace import Workspace
+    from hilum.common.errors import DataError
+
+    def tell(report: IndexReport) -> None:
+        counts = {**asdict(report.counts), "decoded": report.decoded, "removed": report.removed}
+        show_counts(counts, as_json=as_json)
+        sys.stdout.flush()
+
+    workspace = Workspace(hilum_home(home) / "site")
+    if watch:
+        from hilum.client.intake.stopping import stop_signals
+        from hilum.client.intake.watch import watch as watch_folder
+
+        def warn(text: str) -> None:
+            print(f"waiting: {text}", file=sys.stderr, flush=True)
+
+        with stop_signals() as stop:
+            watch_folder(folder, workspace, every, stop, progress_bar, tell, warn)
+        return
+    with progress_bar("indexing", count_files(folder, workspace)) as progress:
+        report = index_archive(folder, workspace, progress)
+    tell(report)
+    if report.counts.instances == 0:
+        raise DataError(
+            f"none of {report.counts.files} files is a usable image; the reasons are listed above"
+        )
+
+
+def annotate(
+    source: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="A folder of annotations, or one file; it is only read.")
+    ],
+    labels: Annotated[
+        Path | None, typer.Option("--labels", help="A TOML file of the names that the site wants.")
+    ] = None,
+    home: Home = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tie masks and boxes to the indexed images: DICOM SEG and RTSTRUCT, NIfTI, CSV, COCO."""
+    from hilum.client.intake.annotations.annotate import annotate as tie
+    from hilum.client.intake.annotations.annotate import found_files
+    from hilum.client.intake.annotations.naming import LabelMap, read_label_map
+    from hilum.client.workspace import Workspace
+    from hilum.common.errors import DataError
+
+    names = read_label_map(labels) if labels is not None else LabelMap()
+    with progress_bar("annotating", len(found_files(source))) as progress:
+        report = asdict(tie(source, Workspace(hilum_home(home) / "site"), names, progress))
+    if as_json:
+        print_json(report)
+    else:
+        for name in ("files", "annotations", "masks", "boxes", "images"):
+            print(f"{report[name]:8} {name}")
+        show_skipped(report["skipped"])
+    if report["annotations"] == 0:
+        raise DataError(f"none of {report['files']} files gave an annotation; the reasons are listed above")

@@ -1,0 +1,220 @@
+"""Tie a folder of annotations to the catalogue. Each is checked against its image, or counted under why it was not taken."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hilum.client.cache import ArrayCache
+from hilum.client.catalogue import Annotation, Catalogue, Item, Source, state_of
+from hilum.client.intake.annotations.boxes import box_columns, read_coco_boxes, read_csv_boxes, read_rows
+from hilum.client.intake.annotations.marks import Box, Mark, Mask
+from hilum.client.intake.annotations.naming import LabelMap
+from hilum.client.intake.annotations.nifti_mask import read_nifti_mask
+from hilum.client.intake.annotations.objects import quiet, sop_class_of
+from hilum.client.intake.annotations.rtstruct import SOP_CLASS, read_rtstruct
+from hilum.client.intake.annotations.seg import SOP_CLASSES, read_seg
+from hilum.client.intake.annotations.targets import Targets
+from hilum.client.intake.nifti import is_nifti
+from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.scan import FoundFile, scan
+from hilum.client.labels import relative_name
+from hilum.client.workspace import Pseudonyms, Workspace
+from hilum.common.errors import DataError
+from hilum.common.progress import Progress
+
+_Find = Callable[[], list[Item]]
+
+
+@dataclass(frozen=True)
+class AnnotationReport:
+    """What one call found.
+
+    Attributes:
+        files: Looked at.
+        annotations: Taken: `masks + boxes`.
+        images: How many items they lie on.
+        skipped: Files, structures and rows that were not taken, by reason.
+    """
+
+    files: int
+    annotations: int
+    masks: int
+    boxes: int
+    images: int
+    skipped: dict[str, int]
+
+
+def found_files(source: Path) -> list[FoundFile]:
+    """The files of a folder, or the one file.
+
+    Raises:
+        DataError: If there is none that can be read.
+    """
+    if source.is_file():
+        return [FoundFile(source)]
+    if not source.exists():
+        raise DataError("the folder of annotations does not exist; check the path")
+    found = list(scan(source))
+    if not found:
+        raise DataError("the folder of annotations is empty; check the path")
+    return found
+
+
+def annotate(source: Path, workspace: Workspace, labels: LabelMap, progress: Progress) -> AnnotationReport:
+    """Read the annotations in a folder or file; they replace what it gave before.
+
+    Args:
+        source: A folder, or one file; it is only read.
+        workspace: Of an indexed site.
+        labels: The names that the site wants.
+        progress: Told once a file.
+
+    Raises:
+        DataError: If there is nothing to read, or nothing is indexed.
+        RunError: If another process is working on the site.
+    """
+    found = found_files(source)
+    if not workspace.catalogue.exists():
+        raise DataError("nothing is indexed yet; run `hilum site index FOLDER` first, then annotate")
+    names = workspace.pseudonyms()
+    with workspace.locked(), quiet():
+        catalogue = Catalogue(workspace.catalogue)
+        try:
+            return _Annotator(source, catalogue, ArrayCache(workspace.masks), names, labels).run(
+                found, progress
+            )
+        finally:
+            catalogue.close()
+
+
+class _Annotator:
+    """One pass over a folder of annotations."""
+
+    def __init__(
+        self, source: Path, catalogue: Catalogue, masks: ArrayCache, names: Pseudonyms, labels: LabelMap
+    ) -> None:
+        self.root = source if source.is_dir() else source.parent
+        self.folder_key = names.of("annotations", str(source.resolve()))
+        self.catalogue, self.masks, self.names, self.labels = catalogue, masks, names, labels
+        self.targets = Targets(catalogue, names)
+        self.states = {item.item_key: state_of(item) for item in catalogue.items()}
+        self.ties: dict[str, _Find] = {}
+
+    def run(self, found: list[FoundFile], progress: Progress) -> AnnotationReport:
+        skipped: Counter[str] = Counter()
+        taken: dict[str, Annotation] = {}
+        tables = {file.path for file in found if self._learn_ties(file)}
+        for done, file in enumerate(found, start=1):
+            if file.path not in tables:
+                for mark in self._marks(file):
+                    if isinstance(mark, Reason):
+                        skipped[mark] += 1
+                        continue
+                    row = self._row(mark)
+                    skipped[Reason.DUPLICATE_ANNOTATION] += row.annotation_key in taken
+                    taken[row.annotation_key] = row
+            progress.advance(done)
+        self.catalogue.annotate(self.folder_key, taken.values())
+        self.masks.keep_only(self.catalogue.stored_masks())
+        masks = sum(row.kind == "mask" for row in taken.values())
+        return AnnotationReport(
+            files=len(found),
+            annotations=len(taken),
+            masks=masks,
+            boxes=len(taken) - masks,
+            images=len({row.item_key for row in taken.values()}),
+            skipped={str(reason): count for reason, count in sorted(skipped.items()) if count},
+        )
+
+    def _marks(self, file: FoundFile) -> Iterator[Mark]:
+        """What one file holds; a reason instead of what could not be read, and the rest is read on."""
+        if not file.readable:
+            yield Reason.UNREADABLE
+            return
+        try:
+            yield from self._read(file.path)
+        except Skip as skip:
+            yield skip.reason
+
+    def _read(self, path: Path) -> Iterator[Mark]:
+        if is_nifti(path):
+            return read_nifti_mask(path, self._marked_by(path), self.labels)
+        match path.suffix.lower():
+            case ".csv":
+                columns = box_columns(_header(path))
+                if columns is None:
+                    raise Skip(Reason.NOT_AN_ANNOTATION)
+                return read_csv_boxes(path, columns, self.targets, self.labels)
+            case ".json":
+                return read_coco_boxes(path, self.targets, self.labels)
+        sop_class = sop_class_of(path)
+        if sop_class in SOP_CLASSES:
+            return read_seg(path, self.targets, self.labels)
+        if sop_class == SOP_CLASS:
+            return read_rtstruct(path, self.targets, self.labels)
+        raise Skip(Reason.NOT_AN_ANNOTATION)
+
+    def _learn_ties(self, file: FoundFile) -> bool:
+        """Whether a file is a table that says which image each mask marks; its lines are kept for this pass.
+
+        Such a table has a column `mask` beside `series_instance_uid` or `file` (the image), or the columns `file` (the
+        mask) and `series_instance_uid`. File names of masks are relative to the table's folder.
+        """
+        if not file.readable or file.path.suffix.lower() != ".csv":
+            return False
+        try:
+            header = set(_header(file.path))
+            if box_columns(list(header)) is not None:
+                return False
+            by_series = "series_instance_uid" in header
+            mask = "mask" if "mask" in header else "file"
+            if mask not in header or not (by_series or {"mask", "file"} <= header):
+                return False
+            for row in read_rows(file.path):
+                name = str(file.path.parent / relative_name(row.get(mask) or ""))
+                if by_series:
+                    self.ties[name] = _later(self.targets.of_series, row.get("series_instance_uid") or "")
+                else:
+                    self.ties[name] = _later(self.targets.of_file, row.get("file") or "")
+        except Skip:
+            return False
+        return True
+
+    def _marked_by(self, path: Path) -> list[Item]:
+        """The items that a mask file may mark: by a table, by the image's relative name, by a series UID as its name."""
+        if str(path) in self.ties:
+            return self.ties[str(path)]()
+        relative = str(path.relative_to(self.root))
+        series = path.name[: path.name.lower().index(".nii")]
+        return self.targets.of_file(relative) or self.targets.of_series(series)
+
+    def _row(self, mark: Mask | Box) -> Annotation:
+        source: Source = mark.source
+        if isinstance(mark, Mask):
+            content, place = self.masks.put(mark.voxels), tuple(float(start) for start in mark.start)
+        else:
+            content, place = "", (mark.x, mark.y, mark.width, mark.height)
+        what = f"{mark.item_key}|{mark.label}|{source}|{content}|{place}"
+        return Annotation(
+            annotation_key=self.names.of("annotation", what),
+            item_key=mark.item_key,
+            item_state=self.states[mark.item_key],
+            kind="mask" if content else "box",
+            label=mark.label,
+            content_sha256=content,
+            place=place,
+            source=source,
+            folder_key=self.folder_key,
+        )
+
+
+def _header(path: Path) -> list[str]:
+    """The column names of a table; none if it is empty or no table."""
+    for row in read_rows(path):
+        return [name for name in row if isinstance(name, str)]
+    return []
+
+
+def _later(find: Callable[[str], list[Item]], name: str) -> _Find:
+    return lambda: find(name)

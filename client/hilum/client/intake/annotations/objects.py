@@ -1,0 +1,107 @@
+"""Opening a DICOM object that is no image, without trusting it: its class and syntax first, then what is asked of it."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pydicom.config
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
+
+from hilum.client.intake.annotations.naming import Code
+from hilum.client.intake.reasons import Reason, Skip
+
+SYNTAXES = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless}
+"""A deflated object inflates without bound, and the other codecs die on hostile input."""
+MAX_BYTES = 1 << 30
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep pydicom and highdicom from warning and logging: their messages quote values."""
+    logs = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
+    before = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.CRITICAL + 1)
+    try:
+        with warnings.catch_warnings(), pydicom.config.disable_value_validation():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for log, level in zip(logs, before, strict=True):
+            log.setLevel(level)
+
+
+def sop_class_of(path: Path) -> str | None:
+    """The class (0002,0002) of a DICOM file; None if it is no DICOM file.
+
+    Raises:
+        Skip: If it can't be opened or its first part is broken.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(132)[128:] != b"DICM":
+                return None
+        meta = pydicom.filereader.read_file_meta_info(path)
+    except OSError:
+        raise Skip(Reason.UNREADABLE) from None
+    except Exception:
+        raise Skip(Reason.DAMAGED_HEADER) from None
+    return str(meta.get("MediaStorageSOPClassUID", ""))
+
+
+def check_size_and_syntax(path: Path) -> None:
+    """Judge an object before it is read.
+
+    Raises:
+        Skip: If it is too large, or compressed in a way that is not read.
+    """
+    try:
+        size_bytes = path.stat().st_size
+        meta = pydicom.filereader.read_file_meta_info(path)
+    except OSError:
+        raise Skip(Reason.UNREADABLE) from None
+    except Exception:
+        raise Skip(Reason.DAMAGED_HEADER) from None
+    if size_bytes > MAX_BYTES:
+        raise Skip(Reason.TOO_LARGE)
+    if str(meta.get("TransferSyntaxUID", "")) not in SYNTAXES:
+        raise Skip(Reason.UNSUPPORTED_SYNTAX)
+
+
+def items(dataset: Dataset, keyword: str) -> list[Dataset]:
+    """The items of a sequence; none where it is absent or no sequence."""
+    value = dataset.get(keyword)
+    return [one for one in value if isinstance(one, Dataset)] if isinstance(value, pydicom.Sequence) else []
+
+
+def text(dataset: Dataset, keyword: str) -> str:
+    """A value as text; empty where it is absent."""
+    return str(dataset.get(keyword) or "").strip()
+
+
+def numbers(value: Any, count: int) -> tuple[float, ...] | None:
+    """A list of so many numbers; None where it is anything else."""
+    try:
+        found = tuple(float(one) for one in value)
+    except (TypeError, ValueError):
+        return None
+    return found if len(found) == count else None
+
+
+def code_in(dataset: Dataset, keyword: str, modifier: str = "") -> Code | None:
+    """The first concept of a code sequence (PS3.3 section 8.8).
+
+    Args:
+        dataset: That holds the sequence.
+        keyword: Of the sequence.
+        modifier: Keyword of the sequence that narrows the concept: beside it, or inside it.
+    """
+    for one in items(dataset, keyword):
+        narrowing = code_in(dataset, modifier) or code_in(one, modifier) if modifier else None
+        return Code(text(one, "CodingSchemeDesignator"), text(one, "CodeValue"), narrowing)
+    return None

@@ -1,0 +1,255 @@
+"""Pictures and NIfTI files become items like those of DICOM."""
+
+import struct
+import zlib
+
+import nibabel
+import numpy as np
+import pytest
+from PIL import Image, TiffImagePlugin
+
+from hilum.client.cache import ArrayCache
+from hilum.client.catalogue import ACCEPTED, Catalogue
+from hilum.client.intake.annotations.annotate import annotate
+from hilum.client.intake.annotations.naming import LabelMap
+from hilum.client.intake.folder_file import folder_row, is_folder_file, take_folder_file
+from hilum.client.intake.raster import read_raster
+from hilum.client.intake.reasons import Skip
+from hilum.client.labels import read_labels
+from hilum.client.workspace import Workspace
+from hilum.common.errors import LabelError
+from hilum.common.progress import Quiet
+
+SHAPE = (12, 17)
+
+
+def grey8():
+    return np.random.default_rng(0).integers(0, 256, SHAPE).astype(np.uint8)
+
+
+def grey16():
+    return np.random.default_rng(0).integers(0, 65536, SHAPE).astype(np.uint16)
+
+
+def rgb():
+    return np.random.default_rng(0).integers(0, 256, (*SHAPE, 3)).astype(np.uint8)
+
+
+def reason_of(path, *, colour=False):
+    with pytest.raises(Skip) as caught:
+        read_raster(path, colour=colour)
+    return caught.value.reason.value
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "A.TIFF"])
+def test_grey_pictures_run_from_0_black_to_65535_white(tmp_path, name):
+    path = tmp_path / name
+    Image.fromarray(grey8()).save(path)
+    np.testing.assert_array_equal(read_raster(path, colour=False), grey8().astype(int) * 257)
+    Image.fromarray(grey16()).save(path)
+    np.testing.assert_array_equal(read_raster(path, colour=False), grey16())
+    Image.fromarray(grey8() > 100).save(path)
+    np.testing.assert_array_equal(read_raster(path, colour=False), (grey8() > 100) * 65535)
+
+
+@pytest.mark.parametrize("values", [grey8(), grey16()], ids=["8 bits", "16 bits"])
+def test_a_tiff_that_stores_white_as_zero_is_turned_round(tmp_path, values):
+    path = tmp_path / "a.tif"
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    Image.fromarray(values).save(path, tiffinfo=tags)
+    data = bytearray(path.read_bytes())
+    at = data.index(struct.pack("<HHI", 262, 3, 1)) + 8
+    assert data[at] == 1
+    data[at] = 0
+    path.write_bytes(data)
+    scale = 257 if values.dtype == np.uint8 else 1
+    np.testing.assert_array_equal(read_raster(path, colour=False), 65535 - values.astype(int) * scale)
+
+
+def test_grey_that_is_stored_as_colour_or_by_a_palette_stays_grey(tmp_path):
+    path = tmp_path / "a.png"
+    for mode in ("RGB", "RGBA", "P"):
+        Image.fromarray(grey8()).convert(mode).save(path)
+        np.testing.assert_array_equal(read_raster(path, colour=False), grey8().astype(int) * 257)
+    smooth = np.add.outer(np.arange(64), np.arange(64)).astype(np.uint8)
+    Image.fromarray(smooth).convert("RGB").save(tmp_path / "a.jpg", quality=95)
+    found = read_raster(tmp_path / "a.jpg", colour=False)
+    assert np.abs(found.astype(int) - smooth.astype(int) * 257).max() <= 4 * 257
+
+
+def test_photographs_keep_their_colours_and_radiographs_in_colour_are_refused(tmp_path):
+    path = tmp_path / "a.png"
+    Image.fromarray(rgb()).save(path)
+    np.testing.assert_array_equal(read_raster(path, colour=True), rgb())
+    assert reason_of(path) == "unsupported_pixel_format"
+    Image.fromarray(grey8()).save(path)
+    np.testing.assert_array_equal(read_raster(path, colour=True), np.repeat(grey8()[..., None], 3, 2))
+
+
+def test_what_is_transparent_is_black(tmp_path):
+    path = tmp_path / "a.png"
+    alpha = np.where(np.arange(SHAPE[1]) < 5, 0, 255).astype(np.uint8) * np.ones((SHAPE[0], 1), np.uint8)
+    Image.fromarray(np.dstack([rgb(), alpha])).save(path)
+    found = read_raster(path, colour=True)
+    assert not found[:, :5].any()
+    np.testing.assert_array_equal(found[:, 5:], rgb()[:, 5:])
+    Image.fromarray(np.dstack([grey8(), alpha])).save(path)
+    found = read_raster(path, colour=False)
+    assert not found[:, :5].any()
+    np.testing.assert_array_equal(found[:, 5:], grey8()[:, 5:].astype(int) * 257)
+
+
+def test_a_picture_is_turned_upright(tmp_path):
+    path = tmp_path / "a.png"
+    for values in (grey8(), grey16()):
+        exif = Image.Exif()
+        exif[0x0112] = 6  # turn by 90 degrees clockwise
+        Image.fromarray(values).save(path, exif=exif)
+        upright = np.rot90(values, -1).astype(int) * (257 if values.dtype == np.uint8 else 1)
+        np.testing.assert_array_equal(read_raster(path, colour=False), upright)
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize("size", [(100_000, 10), (16_000, 16_000), (2**31 - 1, 2**31 - 1)])
+def test_a_picture_that_claims_to_be_huge_is_refused_before_it_is_decoded(tmp_path, size):
+    start = struct.pack(">IIBBBBB", *size, 8, 0, 0, 0, 0)
+    body = chunk(b"IHDR", start) + chunk(b"IDAT", zlib.compress(bytes(100_000))) + chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    assert reason_of(tmp_path / "a.png") == "too_large"
+
+
+def test_broken_pictures_give_reasons(tmp_path):
+    for name in ("a.png", "a.jpg", "a.tif"):
+        path = tmp_path / name
+        Image.fromarray(grey8()).save(path)
+        whole = path.read_bytes()
+        for length in (0, 5, 30, len(whole) // 2):
+            path.write_bytes(whole[:length])
+            assert reason_of(path) == "damaged_file"
+    Image.fromarray(np.full(SHAPE, 7, np.uint8)).save(tmp_path / "a.png")
+    assert reason_of(tmp_path / "a.png") == "constant_pixels"
+    Image.fromarray(grey8()).save(tmp_path / "a.tif", save_all=True, append_images=[Image.fromarray(grey8())])
+    assert reason_of(tmp_path / "a.tif") == "unsupported_pixel_format"
+    Image.fromarray(np.zeros(SHAPE, np.float32)).save(tmp_path / "b.tif")
+    assert reason_of(tmp_path / "b.tif") == "unsupported_pixel_format"
+    Image.fromarray(rgb()).convert("CMYK").save(tmp_path / "b.jpg")
+    assert reason_of(tmp_path / "b.jpg", colour=True) == "unsupported_pixel_format"
+    assert reason_of(tmp_path / "absent.png") == "unreadable"
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
+def test_every_mutant_of_a_picture_is_read_or_gives_a_reason(tmp_path, name):
+    path, rng = tmp_path / name, np.random.default_rng(2)
+    Image.fromarray(grey8()).save(path)
+    whole = path.read_bytes()
+    kept = 0
+    for _ in range(300):
+        mutant = bytearray(whole)
+        for at in rng.integers(2, len(whole), 2):
+            mutant[at] = rng.integers(256)
+        path.write_bytes(mutant)
+        try:
+            found = read_raster(path, colour=False)
+        except Skip:
+            continue
+        assert found.dtype == np.uint16
+        kept += 1
+    assert kept < 300
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A site whose folder holds a picture, a volume and a series of two time points."""
+    source, workspace = tmp_path / "ZZPHI", Workspace(tmp_path / "state")
+    (source / "sub").mkdir(parents=True)
+    Image.fromarray(grey8()).save(source / "sub" / "ZZPHI.png")
+    rng, ras = np.random.default_rng(1), np.diag([-1.0, -1, 2, 1])
+    for name, shape in (("v.nii.gz", (9, 8, 7)), ("t.nii", (9, 8, 7, 2))):
+        nibabel.save(nibabel.Nifti1Image(rng.integers(0, 99, shape).astype(np.int16), ras), source / name)
+    names, cache = workspace.pseudonyms(), ArrayCache(workspace.cache)
+    catalogue = Catalogue(workspace.catalogue)
+    for path in sorted(source.rglob("*.*")):
+        relative = str(path.relative_to(source))
+        family = "radiograph" if path.suffix == ".png" else "mr"
+        items = take_folder_file(path, relative, family, names, cache)
+        catalogue.record([folder_row(relative, "1", ACCEPTED, names)], items)
+    return source, workspace, catalogue
+
+
+def test_files_become_items_of_the_catalogue_and_no_name_stays(folder):
+    _, workspace, catalogue = folder
+    image, *volumes = sorted(catalogue.items(), key=lambda item: item.kind)
+    assert (image.kind, image.family, image.units, image.shape) == ("image", "radiograph", "display", SHAPE)
+    assert len(volumes) == 3
+    assert len({item.item_key for item in volumes}) == 3
+    assert len({item.patient_key for item in volumes}) == 2
+    for item in volumes:
+        assert (item.shape, item.spacing_mm, item.units) == ((7, 8, 9), (2, 1, 1), "arbitrary")
+    assert catalogue.counts().instances == 3
+    for path in workspace.folder.rglob("*"):
+        assert not path.is_file() or b"ZZPHI" not in path.read_bytes()
+
+
+def test_a_file_that_is_gone_takes_its_items_along(folder):
+    _, workspace, catalogue = folder
+    names = workspace.pseudonyms()
+    for name in ("t.nii", "sub/ZZPHI.png"):
+        key = names.of("file", name)
+        catalogue.record([], forget_files=[key], forget_series=[key])
+    assert [item.kind for item in catalogue.items()] == ["volume"]
+
+
+def test_labels_are_tied_to_files_by_their_relative_name(folder, tmp_path):
+    _, workspace, catalogue = folder
+    table = tmp_path / "labels.csv"
+    table.write_text("file,patient,label\n./sub/ZZPHI.png,P1,yes\nv.nii.gz,P2,no\nt.nii,P2,no\n")
+    labels = read_labels(table, "label", catalogue, workspace.pseudonyms())
+    assert sorted(labels.label_of.values()) == ["no", "no", "no", "yes"]
+    assert len(set(labels.patient_of.values())) == 2
+    table.write_text("file,patient,label\nother.png,P1,yes\n")
+    with pytest.raises(LabelError, match="line 2: its file is in no indexed file"):
+        read_labels(table, "label", catalogue, workspace.pseudonyms())
+
+
+def test_masks_and_boxes_are_tied_to_files_by_their_relative_name(folder, tmp_path):
+    _, workspace, catalogue = folder
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    mask = np.zeros((9, 8, 7), np.uint8)
+    mask[2:5, 1:4, 3] = 1
+    nibabel.save(nibabel.Nifti1Image(mask, np.diag([-1.0, -1, 2, 1])), marks / "v.nii.gz")
+    nibabel.save(nibabel.Nifti1Image(mask * 2, np.diag([-1.0, -1, 2, 1])), marks / "other.nii.gz")
+    (marks / "pairs.csv").write_text("file,mask\nv.nii.gz,other.nii.gz\n")
+    (marks / "boxes.csv").write_text("file,label,x,y,width,height\nsub\\ZZPHI.png,mass,1,2,3,4\n")
+    report = annotate(marks, workspace, LabelMap(), Quiet())
+    assert (report.masks, report.boxes, report.skipped) == (2, 1, {})
+    found = {one.label: one.place for one in catalogue.annotations()}
+    assert found == {"1": (3, 1, 2), "2": (3, 1, 2), "mass": (1, 2, 3, 4)}
+    (marks / "pairs.csv").write_text("file,mask\nt.nii,other.nii.gz\n")
+    assert annotate(marks, workspace, LabelMap(), Quiet()).skipped == {"annotates_one_of_several_images": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "family", "reason"),
+    [
+        ("v.nii.gz", "radiograph", "other_modality"),
+        ("thin.nii", "mr", "too_few_slices"),
+        ("flat.nii", "mr", "constant_pixels"),
+    ],
+)
+def test_files_that_the_family_can_not_be_made_of_give_reasons(folder, tmp_path, name, family, reason):
+    source, workspace, _ = folder
+    thin = np.arange(72, dtype=np.int16).reshape(9, 8, 1)
+    nibabel.save(nibabel.Nifti1Image(thin, np.eye(4)), source / "thin.nii")
+    nibabel.save(nibabel.Nifti1Image(np.ones((9, 8, 7), np.int16), np.eye(4)), source / "flat.nii")
+    with pytest.raises(Skip) as caught:
+        take_folder_file(source / name, name, family, workspace.pseudonyms(), ArrayCache(tmp_path / "cache"))
+    assert caught.value.reason.value == reason
+
+
+def test_only_names_of_known_kinds_are_folder_files(tmp_path):
+    names = {"a.nii", "a.NII.GZ", "b.png", "c.JPG", "d.tiff", "e.dcm", "f.gz", "g"}
+    assert {name for name in names if is_folder_file(tmp_path / name)} == names - {"e.dcm", "f.gz", "g"}
