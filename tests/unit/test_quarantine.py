@@ -106,6 +106,14 @@ def test_a_text_in_one_frame_or_one_colour_holds_the_clip():
     assert hold_back(instance(samples=3), colour).held
 
 
+def test_a_text_in_any_one_frame_of_a_long_clip_holds_it():
+    for place in (1, 37, 59):
+        clip = np.stack([plain()] * 60)
+        assert not hold_back(instance(), clip).held
+        clip[place] = with_text()
+        assert hold_back(instance(), clip).held
+
+
 def test_ultrasound_is_cropped_to_its_region_where_the_text_lies_outside():
     region = Region(40, 20, 139, 219, (0.2, 0.2))
     assert hold_back(instance(regions=(region,)), with_text()) == Verdict(held=False, crop=(40, 20, 140, 220))
