@@ -8,12 +8,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from hilum.client.cache import ArrayCache
 from hilum.client.catalogue import Catalogue, Item
+from hilum.client.intake.instance import STACKED_FAMILIES
 from hilum.client.intake.reasons import EXPLAINED, Reason
 from hilum.client.thumbnails import Thumbnail, thumbnails
 from hilum.client.workspace import Workspace
@@ -196,11 +197,17 @@ def _page_name(number: int) -> str:
     return "index.html" if number == 0 else f"page-{number + 1}.html"
 
 
-def _environment() -> Any:
-    return Environment(
+def _family_words(family: str) -> str:
+    return family.upper() if family in STACKED_FAMILIES else family.capitalize()
+
+
+def _environment() -> Environment:
+    pages = Environment(
         loader=PackageLoader("hilum.client", "templates"),
         autoescape=select_autoescape(["html", "j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    pages.filters["family_words"] = _family_words
+    return pages

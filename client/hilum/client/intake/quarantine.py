@@ -10,7 +10,7 @@ Shapes: T frames, H rows, W columns; (H, W), (H, W, 3), and clips (T, H, W), (T,
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -48,6 +48,7 @@ Crop = tuple[int, int, int, int]
 SUSPECT_FAMILIES: frozenset[Family] = frozenset({"ultrasound", "secondary", "angiogram", "photograph"})
 _SUSPECT_TYPES = ("SCREEN SAVE", "SCREENSAVE", "SCREEN CAPTURE", "SECONDARY", "DOSE", "REPORT")
 _COLOURS = 3
+_FRAMES_LOOKED_AT = 12
 _MIN_CROP = 8  # pixels; a smaller piece is no image
 
 Pixels = npt.NDArray[Any]
@@ -108,7 +109,20 @@ def _frames(pixels: Pixels, colour: bool) -> Pixels:
 
 
 def _any_text(frames: Pixels) -> bool:
-    return any(has_text(frame) for frame in frames)
+    return any(has_text(frame) for frame in _looked_at(frames))
+
+
+def _looked_at(frames: Pixels) -> Iterator[Pixels]:
+    """Every frame of a short clip; of a long one some, and its brightest and darkest values over time.
+
+    Text that comes and goes between the frames looked at still stands in one of the two.
+    """
+    if len(frames) <= _FRAMES_LOOKED_AT:
+        yield from frames
+        return
+    yield frames.max(axis=0)
+    yield frames.min(axis=0)
+    yield from frames[np.linspace(0, len(frames) - 1, _FRAMES_LOOKED_AT).round().astype(int)]
 
 
 def _region_crop(regions: Iterable[Region], shape: tuple[int, ...]) -> Crop | None:

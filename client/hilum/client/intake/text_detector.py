@@ -187,14 +187,16 @@ def _blobs(plane: Plane, relief: Plane, slope: Plane, contrast: float) -> _Blobs
     edges = np.array(
         [(r.start, r.stop, c.start, c.stop) for r, c in ndimage.find_objects(labels)], float
     ).reshape(-1, 4)
-    every = np.arange(1, count + 1)
-    flat_labels = labels.ravel()
-    area = np.bincount(flat_labels, minlength=count + 1)[1:]
-    peak = np.asarray(ndimage.maximum(relief, labels, every), float).reshape(-1)
-    ink = np.asarray(ndimage.maximum(plane, labels, every), float).reshape(-1)
-    near_peak = (relief > 0.8 * np.append(0, peak)[labels]).ravel()
-    flat = np.bincount(flat_labels, weights=near_peak, minlength=count + 1)[1:] / area
-    steep = np.bincount(flat_labels, weights=slope.ravel(), minlength=count + 1)[1:] / (area * peak)
+    inside = np.flatnonzero(labels)
+    of_blob = labels.ravel()[inside] - 1
+    height, value = relief.ravel()[inside], plane.ravel()[inside]
+    area = np.bincount(of_blob, minlength=count)
+    peak, ink = np.zeros(count), np.zeros(count)
+    np.maximum.at(peak, of_blob, height)
+    np.maximum.at(ink, of_blob, value)
+    near_peak = height > 0.8 * peak[of_blob]
+    flat = np.bincount(of_blob, weights=near_peak, minlength=count) / area
+    steep = np.bincount(of_blob, weights=slope.ravel()[inside], minlength=count) / (area * peak)
     blobs = _Blobs(edges[:, 0], edges[:, 1], edges[:, 2], edges[:, 3], ink, peak, flat, steep)
     longer = np.maximum(blobs.height, edges[:, 3] - edges[:, 2])
     kept = np.flatnonzero((longer >= _HEIGHT[0]) & (longer <= _ASPECT * _HEIGHT[1]) & (area >= _MIN_AREA))
