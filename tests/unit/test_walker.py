@@ -189,6 +189,7 @@ ODD = {
     "a character set that is none": changed(old=b"ISO_IR 100", new=b"ISO_IR 1\0\1"),
     "a nested character set that is none": meta(EXPLICIT)
     + body(explicit, open_sequence(explicit, item(explicit(0x00080005, "CS", b"ISO\0\1\2")))),
+    "a syntax of another VR": changed(old=b"\x02\0\x10\0UI", new=b"\x02\0\x10\0OB"),
     "a wanted tag twice": changed(old=b"\x20\0\x0e\0UI", new=b"\x20\0\x0d\0UI"),
     "big endian": meta("1.2.840.10008.1.2.2") + body(explicit),
     "deflated": meta("1.2.840.10008.1.2.1.99") + body(explicit),
@@ -211,6 +212,7 @@ ODD = {
 }
 
 LOST = {
+    "a syntax of another VR",
     "a character set that is none",
     "a nested character set that is none",
     "deflated",

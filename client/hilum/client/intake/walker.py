@@ -311,7 +311,7 @@ class _ExplicitHeads(_Heads):
         if group == _DELIMITERS:
             return 0, _SPECIAL
         width = _HEAD_BYTES.get(code)
-        if width is None or (width == _LONG_HEAD_BYTES and tag in TAKEN):
+        if width is None or (width == _LONG_HEAD_BYTES and (tag in TAKEN or tag in _TAKEN_OF_META)):
             raise _Odd
         if tag in NOTED or tag in _PIXEL_TAGS:
             return 0, _SPECIAL
