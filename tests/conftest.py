@@ -140,7 +140,8 @@ def write_dicom(
     dataset["PixelData"].VR = "OW" if bits > 8 else "OB"
     path.parent.mkdir(parents=True, exist_ok=True)
     if syntax == RLELossless:
-        dataset.compress(RLELossless, generate_instance_uid=False)
+        # The encoder is named, for gdcm's aborts the process on some images.
+        dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
     else:
         dataset.file_meta.TransferSyntaxUID = syntax
     pydicom.dcmwrite(path, dataset, enforce_file_format=True)
