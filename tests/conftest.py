@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +11,10 @@ import click
 import numpy as np
 import pydicom
 import pytest
-import typer
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
-from hilum.common.cli import build
+from commands_table import commands_of_hilum
 from hilum.common.config import StudyConfig, parse_study
 from hilum.common.quiet import close_outbound
 
@@ -197,15 +196,7 @@ def write_series() -> Callable[..., list[Dataset]]:
 @pytest.fixture(scope="session")
 def commands() -> dict[str, click.Command]:
     """Every command of the command line by its full name."""
-
-    def walk(command: click.Command, name: str) -> Iterator[tuple[str, click.Command]]:
-        inner = getattr(command, "commands", None)
-        if not inner:
-            yield name, command
-        for word, one in (inner or {}).items():
-            yield from walk(one, f"{name} {word}")
-
-    return dict(walk(typer.main.get_command(build()), "hilum"))
+    return commands_of_hilum()
 
 
 @pytest.fixture(scope="session")

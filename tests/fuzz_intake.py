@@ -1,10 +1,10 @@
 """Run seeded mutants of files of every transfer syntax through the sandbox.
 
-    python tests/fuzz_intake.py SEED COUNT [ARCHIVE]
+    python tests/fuzz_intake.py SEED COUNT [ARCHIVE] [--headers]
 
 Every mutant ends as an image or under a reason, within its time and memory; the counts add up; this process lives. A
 line names each mutant that killed or hung a worker by its seed, so that it can be made again. ARCHIVE adds the files of
-a folder to those that the tests write.
+a folder to those that the tests write; `--headers` has the mutants' own headers read, instead of the good files'.
 """
 
 import random
@@ -21,7 +21,7 @@ import numpy as np
 import pydicom
 
 from hilum.client.intake.instance import Frame, Instance
-from hilum.client.intake.jobs import DecodeImage, DecodePlanes, Job, Refused
+from hilum.client.intake.jobs import DecodeImage, DecodePlanes, HeaderRead, Job, ReadHeader, Refused
 from hilum.client.intake.reasons import Reason
 from hilum.client.intake.sandbox import DecodePool
 from mutants import mutant
@@ -132,11 +132,42 @@ def fuzz(seed: int, count: int, archive: Path | None = None, timeout_s: float = 
     return Fuzzed(outcomes, fatal, longest_s)
 
 
+def fuzz_headers(seed: int, count: int, archive: Path | None = None) -> Fuzzed:
+    """Read the headers of `count` mutants with pydicom, and decode the images of those that are taken."""
+    outcomes: Counter[str] = Counter()
+    fatal, told = [], {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "good").mkdir()
+        files = good_files(folder / "good") + (archive_files(archive) if archive else [])
+        (folder / "bad").mkdir()
+        with DecodePool(WORKERS, scratch=folder) as pool:
+            for start in range(seed, seed + count, 32):  # the pool's folder holds 64 mutants at a time
+                seeds = range(start, min(start + 32, seed + count))
+                paths = [job.path for job in jobs_of(files, seeds, folder / "bad", told)]
+                headers = list(pool.map(ReadHeader(path) for path in paths))
+                taken = [
+                    DecodeImage(path, header.instance)
+                    for path, header in zip(paths, headers, strict=True)
+                    if isinstance(header, HeaderRead)
+                ]
+                images = iter(list(pool.map(taken)))
+                for number, header in zip(seeds, headers, strict=True):
+                    result = next(images) if isinstance(header, HeaderRead) else header
+                    outcome = result.reason.value if isinstance(result, Refused) else "decoded"
+                    outcomes[outcome] += 1
+                    if isinstance(result, Refused) and result.reason in FATAL:
+                        fatal.append((number, told[number], outcome))
+    return Fuzzed(outcomes, fatal, 0.0)
+
+
 def main() -> int:
     """Fuzz from the command line."""
     seed, count = int(sys.argv[1]), int(sys.argv[2])
     started = time.monotonic()
-    done = fuzz(seed, count, Path(sys.argv[3]) if len(sys.argv) > 3 else None)
+    run = fuzz_headers if "--headers" in sys.argv else fuzz
+    folders = [Path(word) for word in sys.argv[3:] if not word.startswith("--")]
+    done = run(seed, count, folders[0] if folders else None)
     for number, mutation, outcome in done.fatal:
         print(f"seed {number}: {mutation}: {outcome}")
     for outcome, number in done.outcomes.most_common():

@@ -127,8 +127,9 @@ def dataset_of(pixels: np.ndarray, syntax: str, **attributes: Any) -> Dataset:
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = UID(syntax)
-    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.7"
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID = "1.2.840.10008.5.1.4.1.1.3.1"
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = "1.2.3"
+    dataset.StudyInstanceUID, dataset.SeriesInstanceUID = "1.2.5", "1.2.4"
     dataset.PatientName = "ZZPHI^NAME"
     bits = 8 * pixels.dtype.itemsize
     samples = pixels.shape[3] if pixels.ndim == 4 else 1

@@ -1,11 +1,11 @@
 """What a file's header becomes: an instance, or a reason; the same whichever way the header was read."""
 
-import sys
-import types
+import tracemalloc
 import zlib
 
 import numpy as np
 import pytest
+from pydicom.dataset import Dataset
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -16,8 +16,8 @@ from pydicom.uid import (
 )
 
 from hilum.client.intake.facts import seconds
-from hilum.client.intake.header import read_header
-from hilum.client.intake.instance import Frame, Region
+from hilum.client.intake.images import read_stored
+from hilum.client.intake.instance import Region
 from hilum.client.intake.read_instance import NeedsPydicom, read_instance, read_with_pydicom, walk
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sop_classes import SOP_CLASSES
@@ -59,33 +59,25 @@ def replace_syntax(path, new):
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16])
 @pytest.mark.parametrize("sop_class", [CT, MR, STORAGE + "1"])
-def test_every_fact_is_that_of_the_header_before(dicom, tmp_path, syntax, dtype, sop_class):
+def test_every_fact_is_the_file_s(dicom, tmp_path, syntax, dtype, sop_class):
     path = tmp_path / "a.dcm"
-    dicom(
+    written = dicom(
         path, RAMP.astype(dtype), syntax=syntax, sop_class=sop_class, PixelSpacing=[0.5, 0.25], RescaleSlope="2.5",
         ImagePositionPatient=[-10, 20.5, "1e2"], ImageOrientationPatient=[1, 0, 0, 0, 1, 0], RescaleIntercept=-1024,
         WindowCenter=[40, 400], WindowWidth=[80, 2000], PixelPaddingValue=5, PixelPaddingRangeLimit=2,
         PhotometricInterpretation="MONOCHROME1",
     )  # fmt: skip
-    found, before = both_ways(path), read_header(path)
+    found = both_ways(path)
     [frame] = found.frames
     assert not isinstance(walk(path), NeedsPydicom)
-    for name in (
-        "sop_uid",
-        "series_uid",
-        "study_uid",
-        "patient_id",
-        "family",
-        "inverted",
-        "padding",
-        "localizer",
-    ):
-        assert getattr(found, name) == getattr(before, name)
-    for name in ("slope", "intercept", "spacing_mm", "position_mm", "orientation"):
-        assert getattr(frame, name) == getattr(before, name)
-    assert (found.pixels.rows, found.pixels.columns, found.pixels.signed) == (8, 8, before.signed)
+    uids = (written.SOPInstanceUID, written.SeriesInstanceUID, written.StudyInstanceUID)
+    assert (found.sop_uid, found.series_uid, found.study_uid, found.patient_id) == (*uids, "ZZPHI-ID")
+    assert found.family == {CT: "ct", MR: "mr"}.get(sop_class, "radiograph")
+    assert (found.inverted, found.padding, found.localizer) == (True, (2, 5), False)
+    assert (frame.slope, frame.intercept, frame.spacing_mm) == (2.5, -1024, (0.5, 0.25))
+    assert (frame.position_mm, frame.orientation) == ((-10, 20.5, 100), (1, 0, 0, 0, 1, 0))
+    assert (found.pixels.rows, found.pixels.columns, found.pixels.signed) == (8, 8, dtype == np.int16)
     assert (frame.window.center, frame.window.width, frame.window.function) == (40, 80, "LINEAR")
-    assert before.window is not None
     assert found.pixels.syntax == syntax
 
 
@@ -186,7 +178,7 @@ def test_every_encapsulated_syntax_that_is_read_has_a_header_that_is_walked(dico
 
 
 def test_every_syntax_that_is_read_is_one():
-    assert all(UID(syntax).is_transfer_syntax and not UID(syntax).is_deflated for syntax in READ)
+    assert all(UID(syntax).is_transfer_syntax for syntax in READ)
 
 
 @pytest.mark.parametrize(
@@ -199,16 +191,45 @@ def test_another_syntax_is_named_unless_the_object_is_no_image(dicom, tmp_path, 
     assert both_ways(tmp_path / "a.dcm")[0] == reason
 
 
-@pytest.mark.parametrize("preamble", [True, False])
-def test_a_deflated_data_set_is_never_inflated(dicom, tmp_path, monkeypatch, preamble):
-    path = tmp_path / "a.dcm"
-    dicom(path, RAMP, sop_class=CT)
-    replace_syntax(path, DeflatedExplicitVRLittleEndian)
-    data = path.read_bytes()
-    end = data.index(b"\x08\0\x08\0CS")
-    path.write_bytes(data[0 if preamble else 132 : end] + zlib.compress(b"\0" * 10_000_000)[2:-4])
-    monkeypatch.setattr(zlib, "decompress", lambda *_: pytest.fail("inflated"))
-    assert both_ways(path)[0] == Reason.UNSUPPORTED_SYNTAX
+@pytest.fixture
+def deflated(dicom, tmp_path):
+    """Write a deflated file: an image, or so many zeros."""
+
+    def write(zeros=0, **attributes):
+        path = tmp_path / "a.dcm"
+        written = dicom(path, RAMP, **attributes)
+        replace_syntax(path, DeflatedExplicitVRLittleEndian)
+        data = path.read_bytes()
+        end = data.index(b"\x08\0\x08\0CS")
+        engine = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+        packed = engine.compress(b"\0" * zeros or data[end:]) + engine.flush()
+        path.write_bytes(data[:end] + packed)
+        return path, written
+
+    return write
+
+
+def test_a_deflated_image_is_read(deflated):
+    path, written = deflated(sop_class=CT)
+    found = both_ways(path)
+    assert isinstance(walk(path), NeedsPydicom)
+    assert (found.sop_uid, found.pixels.syntax) == (written.SOPInstanceUID, DeflatedExplicitVRLittleEndian)
+    [stored] = read_stored(path, found, [0])
+    assert np.array_equal(stored, RAMP)
+
+
+def test_a_deflated_bomb_is_inflated_no_further_than_its_bound(deflated):
+    path, _written = deflated(zeros=300_000_000, sop_class=CT)
+    tracemalloc.start()
+    assert both_ways(path)[0] == Reason.IMPLAUSIBLE_SIZE
+    assert tracemalloc.get_traced_memory()[1] < 200_000_000
+    tracemalloc.stop()
+
+
+def test_a_deflated_report_is_not_inflated_at_all(deflated, monkeypatch):
+    path, _written = deflated(zeros=1_000_000, sop_class=SR)
+    monkeypatch.setattr(zlib, "decompressobj", lambda *_: pytest.fail("inflated"))
+    assert both_ways(path)[0] == Reason.NOT_AN_IMAGE
 
 
 def test_a_header_that_nests_without_end_is_damaged(dicom, tmp_path):
@@ -237,23 +258,25 @@ def test_spacing_of_a_film_counts_only_for_a_secondary_capture(dicom, tmp_path):
     assert both_ways(tmp_path / "a.dcm").frames[0].spacing_mm == (0.1, 0.1)
 
 
-def test_a_mosaic_is_told_by_its_image_type(dicom, tmp_path):
+def test_a_mosaic_without_its_private_header_is_refused(dicom, tmp_path):
     dicom(tmp_path / "a.dcm", RAMP, sop_class=MR, ImageType=["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"])
-    assert both_ways(tmp_path / "a.dcm").mosaic
+    assert isinstance(walk(tmp_path / "a.dcm"), NeedsPydicom)
+    assert both_ways(tmp_path / "a.dcm")[0] == Reason.UNSUPPORTED_MOSAIC
 
 
-def test_a_palette_and_a_modality_lut_are_noted(dicom, tmp_path):
+def test_a_palette_and_look_up_tables_are_noted(dicom, tmp_path):
     dicom(tmp_path / "a.dcm", RAMP, RedPaletteColorLookupTableDescriptor=[2, 0, 16])
     assert both_ways(tmp_path / "a.dcm").has_lut
-    dicom(tmp_path / "a.dcm", RAMP, ModalityLUTSequence=[])
-    assert both_ways(tmp_path / "a.dcm").has_lut
+    for table in ("ModalityLUTSequence", "VOILUTSequence"):
+        dicom(tmp_path / "a.dcm", RAMP, **{table: []})
+        assert both_ways(tmp_path / "a.dcm").has_lut
     dicom(tmp_path / "a.dcm", RAMP)
     assert not both_ways(tmp_path / "a.dcm").has_lut
 
 
-def test_several_patient_ids_are_hashed_as_before(dicom, tmp_path):
+def test_several_patient_ids_are_one(dicom, tmp_path):
     dicom(tmp_path / "a.dcm", RAMP, PatientID=["A", "B"])
-    assert both_ways(tmp_path / "a.dcm").patient_id == read_header(tmp_path / "a.dcm").patient_id
+    assert both_ways(tmp_path / "a.dcm").patient_id == "['A', 'B']"
     written = dicom(tmp_path / "a.dcm", RAMP, PatientID="")
     assert both_ways(tmp_path / "a.dcm").patient_id == written.StudyInstanceUID
 
@@ -283,25 +306,47 @@ def test_colour_is_taken_where_a_camera_or_ultrasound_made_it(dicom, tmp_path):
     assert (found.pixels.samples, found.pixels.photometric, found.pixels.planar) == (3, "RGB", True)
 
 
-@pytest.fixture
-def multiframe(monkeypatch):
-    """A stand-in for the reader of functional groups and regions."""
-    module = types.ModuleType("hilum.client.intake.multiframe")
-    module.frames_of = lambda dataset: tuple(Frame(index) for index in range(int(dataset.NumberOfFrames)))
-    module.regions_of = lambda dataset: (Region(0, 0, int(dataset.Rows) - 1, 3),)
-    monkeypatch.setitem(sys.modules, module.__name__, module)
+def items(*datasets):
+    made = []
+    for attributes in datasets:
+        made.append(Dataset())
+        for name, value in attributes.items():
+            setattr(made[-1], name, value)
+    return made
 
 
-def test_an_enhanced_object_is_read_whole(dicom, tmp_path, multiframe):
-    dicom(tmp_path / "a.dcm", np.tile(RAMP, (2, 1)), sop_class=ENHANCED_MR, Rows=8, NumberOfFrames=2)
+def test_an_enhanced_object_has_the_frames_of_its_functional_groups(dicom, tmp_path):
+    measures = items({"PixelSpacing": [0.5, 0.25], "SliceThickness": 2})
+    turned = items({"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]})
+    places = [items({"ImagePositionPatient": [0, 0, z]}) for z in (5, 7)]
+    dicom(
+        tmp_path / "a.dcm", np.tile(RAMP, (2, 1)), sop_class=ENHANCED_MR, Rows=8, NumberOfFrames=2,
+        SharedFunctionalGroupsSequence=items(
+            {"PixelMeasuresSequence": measures, "PlaneOrientationSequence": turned}
+        ),
+        PerFrameFunctionalGroupsSequence=items(*({"PlanePositionSequence": place} for place in places)),
+    )  # fmt: skip
     assert isinstance(walk(tmp_path / "a.dcm"), NeedsPydicom)
-    assert [frame.index for frame in both_ways(tmp_path / "a.dcm").frames] == [0, 1]
+    found = both_ways(tmp_path / "a.dcm").frames
+    assert [(frame.index, frame.position_mm, frame.spacing_mm) for frame in found] == [
+        (0, (0, 0, 5), (0.5, 0.25)),
+        (1, (0, 0, 7), (0.5, 0.25)),
+    ]
 
 
-def test_ultrasound_with_regions_is_read_whole(dicom, tmp_path, multiframe):
-    dicom(tmp_path / "a.dcm", RAMP, sop_class=US, NumberOfFrames=1, SequenceOfUltrasoundRegions=[])
+def test_ultrasound_has_its_regions(dicom, tmp_path):
+    region = items(
+        {
+            "RegionSpatialFormat": 1, "RegionDataType": 1, "RegionFlags": 0,
+            "RegionLocationMinX0": 1, "RegionLocationMinY0": 2, "RegionLocationMaxX1": 6, "RegionLocationMaxY1": 7,
+            "PhysicalUnitsXDirection": 3, "PhysicalUnitsYDirection": 3, "PhysicalDeltaX": 0.02, "PhysicalDeltaY": 0.01,
+        }
+    )  # fmt: skip
+    dicom(tmp_path / "a.dcm", RAMP, sop_class=US, PixelSpacing=[0.1, 0.1], SequenceOfUltrasoundRegions=region)
     assert isinstance(walk(tmp_path / "a.dcm"), NeedsPydicom)
-    assert both_ways(tmp_path / "a.dcm").regions == (Region(0, 0, 7, 3),)
+    found = both_ways(tmp_path / "a.dcm")
+    assert found.regions == (Region(2, 1, 7, 6, pytest.approx((0.1, 0.2))),)
+    assert found.frames[0].spacing_mm == (0.1, 0.1)
 
 
 def test_names_in_the_table_are_storage_classes_of_the_standard():

@@ -14,7 +14,9 @@ from hilum.common.progress import progress_bar
 
 
 def index(
-    folder: Annotated[Path, typer.Argument(help="The folder of DICOM files; it is only read.", readable=False)],
+    folder: Annotated[
+        Path, typer.Argument(help="The folder of DICOM files; it is only read.", readable=False)
+    ],
     watch: Annotated[
         bool, typer.Option("--watch", help="Go on, and index again whenever it has changed.")
     ] = False,

@@ -48,22 +48,31 @@ def judge_syntax(tags: Tags) -> None:
 
 
 def needs_dataset(tags: Tags) -> bool:
-    """Whether facts of this image stand in sequences: functional groups or ultrasound regions."""
+    """Whether facts of this image stand in functional groups, ultrasound regions or a private header."""
     kind = taken(_name(tags.get("SOPClassUID")))
     if kind is None:
         return False
-    groups = kind.grouped or (kind.frames and tags.get("SharedFunctionalGroupsSequence") is True)
     regions = kind.family == "ultrasound" and tags.get("SequenceOfUltrasoundRegions") is True
-    return groups or regions
+    return has_groups(tags, kind) or regions or is_mosaic(tags, kind)
 
 
-def instance_of(tags: Tags, planes: Callable[[], Planes] | None = None) -> Instance:
+def has_groups(tags: Tags, kind: Taken) -> bool:
+    """Whether geometry stands in functional groups (PS3.3 section C.7.6.16)."""
+    return kind.grouped or (kind.frames and tags.get("SharedFunctionalGroupsSequence") is True)
+
+
+def is_mosaic(tags: Tags, kind: Taken) -> bool:
+    """Whether this is a Siemens mosaic: many slices tiled into one plane."""
+    return kind.family == "mr" and not kind.grouped and "MOSAIC" in _words(tags.get("ImageType"))
+
+
+def instance_of(tags: Tags, planes: Callable[[Frame], Planes] | None = None) -> Instance:
     """Judge the tags of one file and make its facts of them.
 
     Args:
         tags: However they were read.
-        planes: Gives frames and ultrasound regions of an object that needs its whole data set; asked only once the
-            rest has been found good.
+        planes: Gives frames and ultrasound regions of an object that needs its whole data set, from what the top
+            level says of its first frame; asked only once the rest has been found good.
 
     Raises:
         Skip: With the reason why this file is no image that Hilum takes, and its UIDs.
@@ -76,7 +85,7 @@ def instance_of(tags: Tags, planes: Callable[[], Planes] | None = None) -> Insta
         raise Skip(skip.reason, uids) from None
 
 
-def _instance(tags: Tags, uids: tuple[str, str, str], planes: Callable[[], Planes] | None) -> Instance:
+def _instance(tags: Tags, uids: tuple[str, str, str], planes: Callable[[Frame], Planes] | None) -> Instance:
     get = tags.values.get
     sop_class = _name(get("SOPClassUID"))
     kind = taken(sop_class)
@@ -100,12 +109,9 @@ def _instance(tags: Tags, uids: tuple[str, str, str], planes: Callable[[], Plane
     )
     regions: tuple[Region, ...] = ()
     if planes is not None and needs_dataset(tags):
-        frames, regions = planes()
-    elif pixels.frames == 1:
-        frames = (first,)
-    else:  # a cine: the place of the first frame is not that of the others
-        nowhere = replace(first, position_mm=None, orientation=None)
-        frames = tuple(replace(nowhere, index=index) for index in range(pixels.frames))
+        frames, regions = planes(first)
+    else:
+        frames = frames_in_time(first, tags)
     return Instance(
         *uids,
         _patient(get("PatientID")) or uids[2],
@@ -116,11 +122,23 @@ def _instance(tags: Tags, uids: tuple[str, str, str], planes: Callable[[], Plane
         pixels,
         frames,
         _padding(tags),
-        get("ModalityLUTSequence") is True or get("RedPaletteColorLookupTableDescriptor") is True,
-        kind.family == "mr" and "MOSAIC" in image_type,
+        any(get(table) is True for table in _TABLES),
+        is_mosaic(tags, kind),
         regions,
         _optional(get("FrameTime")) if pixels.frames > 1 else None,
     )
+
+
+def frames_in_time(first: Frame, tags: Tags) -> tuple[Frame, ...]:
+    """The frames of an object without functional groups: the one, or a cine.
+
+    The place of a cine's first frame is not that of the others.
+    """
+    count = tags.get("NumberOfFrames") or 1
+    if count == 1:
+        return (first,)
+    nowhere = replace(first, position_mm=None, orientation=None)
+    return tuple(replace(nowhere, index=index) for index in range(int(str(count))))
 
 
 def _pixel_format(tags: Tags, kind: Taken) -> PixelFormat:
@@ -160,6 +178,7 @@ def _pixel_format(tags: Tags, kind: Taken) -> PixelFormat:
     )
 
 
+_TABLES = ("ModalityLUTSequence", "VOILUTSequence", "RedPaletteColorLookupTableDescriptor")
 _GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
 _SAMPLES = {"MONOCHROME1": 1, "MONOCHROME2": 1, "PALETTE COLOR": 1, "RGB": 3} | dict.fromkeys(
     ("YBR_FULL", "YBR_FULL_422", "YBR_PARTIAL_420", "YBR_ICT", "YBR_RCT"), 3
@@ -186,7 +205,7 @@ def _check_sizes(tags: Tags, pixels: PixelFormat) -> None:
     if element is None:
         raise Skip(Reason.TRUNCATED_PIXELS)
     held_bytes = tags.size_bytes - element.offset_bytes
-    if tags.syntax not in NATIVE:
+    if tags.syntax in GREATEST_COMPRESSION:
         held_bytes *= GREATEST_COMPRESSION[tags.syntax]
         if pixels.frames * _ITEM_BYTES > tags.size_bytes:
             raise Skip(Reason.TRUNCATED_PIXELS)

@@ -7,10 +7,10 @@ own until a table of the site says which files are one person's (the column `pat
 from pathlib import Path
 
 import numpy as np
+from hilum.client.intake.assemble import MIN_SLICES, compact
 
 from hilum.client.cache import ArrayCache
 from hilum.client.catalogue import FileRow, Item, Units
-from hilum.client.intake.assemble import MIN_SLICES, compact
 from hilum.client.intake.instance import STACKED_FAMILIES, Family
 from hilum.client.intake.nifti import is_nifti, read_nifti
 from hilum.client.intake.raster import is_raster, read_raster

@@ -4,6 +4,7 @@ from hilum.client.intake.decoders import DECODERS, NATIVE
 from hilum.client.intake.instance import Instance, PixelFormat
 from hilum.client.intake.layout import DEFLATE_MAX_RATIO, DEFLATED
 from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.transfer_syntaxes import GREATEST_COMPRESSION
 
 MAX_EDGE = 16_384
 MEMORY_BYTES = 2 << 30
@@ -13,15 +14,6 @@ WORKING_BYTES = 32
 MAX_DECODED_BYTES = 8 << 30
 """What all frames of one file may come to: about 8,000 slices of 512 x 512 in float32."""
 
-_MOST_COMPRESSION = {
-    "1.2.840.10008.1.2.5": 64,  # two bytes stand for at most 128 (PS3.5 section G.3)
-    "1.2.840.10008.1.2.4.50": 1024,  # a block of 64 samples takes at least 2 bits; colour may be thinned
-    "1.2.840.10008.1.2.4.51": 1024,
-    "1.2.840.10008.1.2.4.57": 16,  # a sample of 16 bits takes at least one
-    "1.2.840.10008.1.2.4.70": 16,
-}
-_RUNS = 100_000
-"""JPEG-LS, JPEG 2000 and HTJ2K give whole areas for a bit: only the frame's own header bounds them."""
 _MIN_FRAME_BYTES = 24
 """No code stream of a frame is shorter: markers, size, one table."""
 
@@ -47,7 +39,7 @@ def check_size(instance: Instance, size_bytes: int) -> None:
     if pixels.syntax in NATIVE:
         most = DEFLATE_MAX_RATIO if pixels.syntax == DEFLATED else 1
     else:
-        most = _MOST_COMPRESSION.get(pixels.syntax, _RUNS)
+        most = GREATEST_COMPRESSION[pixels.syntax]
         if pixels.frames * _MIN_FRAME_BYTES > size_bytes:
             raise Skip(Reason.IMPLAUSIBLE_SIZE)
     if claimed_bytes > size_bytes * most:

@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -15,7 +16,9 @@ import pydicom.config
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 
+from hilum.client.intake.layout import inflate_bounded
 from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.sop_classes import taken
 from hilum.client.intake.tags import KEYWORDS, NOTED, TAKEN, PixelElement, Tags, Value
 from hilum.client.intake.transfer_syntaxes import (
     DEFLATED,
@@ -48,7 +51,7 @@ def silent_pydicom() -> Iterator[None]:
 def pydicom_tags(path: Path) -> Tags:
     """Read the wanted tags with pydicom.
 
-    A deflated data set is not inflated: its tags hold no value, only the syntax and the SOP class of the file meta.
+    A deflated data set is inflated up to a bound, and only if its SOP class is one of an image that is taken.
 
     Raises:
         Skip: If the file can't be read, is no DICOM file, or its header is broken.
@@ -66,17 +69,19 @@ def pydicom_tags(path: Path) -> Tags:
         raise Skip(Reason.DAMAGED_HEADER) from None
 
 
-def whole_dataset(path: Path) -> Dataset:
+def whole_dataset(path: Path, *, deflated: bool = False) -> Dataset:
     """Read everything before the pixels, for the objects whose geometry lies in sequences.
 
-    The file's tags must have been read before: that judges a deflated data set, which would inflate without bound.
-
     Raises:
-        Skip: If the header is broken.
+        Skip: If the header is broken, or inflates beyond its bound.
     """
     try:
-        with silent_pydicom():
-            return pydicom.dcmread(path, stop_before_pixels=True, force=True)
+        with silent_pydicom(), path.open("rb") as file:
+            source: BinaryIO = _inflated(file) if deflated else file
+            source.seek(0)
+            return pydicom.dcmread(source, stop_before_pixels=True, force=True)
+    except Skip:
+        raise
     except OSError as error:
         raise Skip(Reason.DAMAGED_HEADER if error.errno is None else Reason.UNREADABLE) from None
     except Exception:
@@ -93,11 +98,15 @@ def _read(file: BinaryIO) -> Tags:
     syntax = str(meta.get("TransferSyntaxUID") or "")
     media_class = str(meta.get("MediaStorageSOPClassUID") or "")
     size_bytes = file.seek(0, 2)
-    if syntax == DEFLATED:
-        return Tags({}, syntax, media_class, size_bytes, None)
     if has_preamble and not syntax:
         raise Skip(Reason.DAMAGED_HEADER)
     file.seek(0)
+    if syntax == DEFLATED:
+        if taken(media_class) is None:
+            return Tags({}, syntax, media_class, size_bytes, None)
+        file = _inflated(file)
+        size_bytes = file.seek(0, 2)
+        file.seek(0)
     dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(KEYWORDS))
     return Tags(
         _values(dataset),
@@ -106,6 +115,17 @@ def _read(file: BinaryIO) -> Tags:
         size_bytes,
         _pixel_element(file, dataset),
     )
+
+
+def _inflated(file: BinaryIO) -> BinaryIO:
+    """The data set of a deflated file as one that is not, bounded (PS3.5 section A.5).
+
+    Raises:
+        Skip: If it inflates beyond its bound, or is broken.
+    """
+    file.seek(_PREAMBLE_BYTES if file.read(_PREAMBLE_BYTES)[128:] == b"DICM" else 0)
+    read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=_behind_meta)
+    return BytesIO(inflate_bounded(file.read()))
 
 
 def _behind_meta(tag: int, _vr: str | None, _length: int) -> bool:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+from hilum.client.intake.pixels import DISPLAY_MAX
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from hilum.client.intake.pixels import DISPLAY_MAX
 from hilum.client.intake.reasons import Reason, Skip
 
 Grey = npt.NDArray[np.uint16]

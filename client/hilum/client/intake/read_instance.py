@@ -5,13 +5,24 @@ it belongs in a worker with a memory and a time limit.
 """
 
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 
-from hilum.client.intake.facts import Planes, instance_of, judge_syntax, needs_dataset
-from hilum.client.intake.instance import Instance
+from hilum.client.intake.facts import (
+    Planes,
+    frames_in_time,
+    has_groups,
+    instance_of,
+    is_mosaic,
+    judge_syntax,
+    needs_dataset,
+)
+from hilum.client.intake.instance import Frame, Instance
+from hilum.client.intake.mosaic import mosaic_frames
+from hilum.client.intake.multiframe import frames_of, regions_of
 from hilum.client.intake.pydicom_tags import pydicom_tags, whole_dataset
+from hilum.client.intake.sop_classes import taken
 from hilum.client.intake.tags import Tags
+from hilum.client.intake.transfer_syntaxes import DEFLATED
 from hilum.client.intake.walker import walk_tags
 
 
@@ -53,10 +64,15 @@ def read_with_pydicom(path: Path) -> Instance:
     tags = pydicom_tags(path)
     judge_syntax(tags)
 
-    def planes() -> Planes:
-        multiframe = import_module("hilum.client.intake.multiframe")  # heavy, and few archives need it
-        dataset = whole_dataset(path)
-        return multiframe.frames_of(dataset), multiframe.regions_of(dataset)
+    def planes(first: Frame) -> Planes:
+        dataset = whole_dataset(path, deflated=tags.syntax == DEFLATED)
+        kind = taken(str(tags.get("SOPClassUID")))
+        assert kind is not None
+        if is_mosaic(tags, kind):
+            return mosaic_frames(dataset, first), ()
+        if has_groups(tags, kind):
+            return frames_of(dataset), regions_of(dataset)
+        return frames_in_time(first, tags), regions_of(dataset)
 
     return instance_of(tags, planes)
 

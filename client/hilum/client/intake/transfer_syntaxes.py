@@ -10,8 +10,8 @@ NATIVE = frozenset({IMPLICIT_LITTLE, EXPLICIT_LITTLE_NATIVE, EXPLICIT_BIG})
 
 # RLE codes at best 128 bytes in two (annex G). A block of 64 samples takes at least two bits in lossy JPEG, a sample one
 # bit in lossless JPEG. The others have run modes or empty code blocks: an even image shrinks nearly without bound, so
-# their limit only keeps a file of a few hundred bytes from claiming gigabytes.
-_RUNS = 16_384
+# their limit only keeps a file of a few hundred bytes from claiming many gigabytes.
+_RUNS = 100_000
 GREATEST_COMPRESSION: dict[str, int] = {
     "1.2.840.10008.1.2.5": 64,
     "1.2.840.10008.1.2.4.50": 512,
@@ -28,8 +28,8 @@ GREATEST_COMPRESSION: dict[str, int] = {
 }
 """The encapsulated syntaxes that are read: RLE, JPEG, JPEG-LS, JPEG 2000 and HTJ2K, with decoded to encoded bytes."""
 
-READ = NATIVE | GREATEST_COMPRESSION.keys()
-"""Every syntax whose pixels are read. Video, deflated data sets and deflated frames are not."""
+READ = NATIVE | {DEFLATED} | GREATEST_COMPRESSION.keys()
+"""Every syntax whose pixels are read. Video and deflated frames are not."""
 
 EXPLICIT_LITTLE = frozenset({EXPLICIT_LITTLE_NATIVE, *GREATEST_COMPRESSION})
 """The syntaxes of explicit little endian headers that are read."""

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from hilum.client.intake.index import IndexReport, count_files, index_archive
+from hilum.client.intake.index import IndexReport, index_archive
 from hilum.client.intake.scan import FoundFile, scan
+from hilum.client.intake.sources import count_files
 from hilum.client.intake.stopping import Stoppable, StoppedError
 from hilum.client.workspace import Workspace
 from hilum.common.errors import DataError, RunError
