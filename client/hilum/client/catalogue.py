@@ -34,6 +34,9 @@ Units = Literal["display", "hounsfield", "arbitrary"]
 AnnotationKind = Literal["mask", "box"]
 Source = Literal["seg", "seg_fractional", "rtstruct", "nifti", "csv", "coco"]
 
+_VERSION = (
+    2  # of the tables below: a catalogue of another version is emptied, and the next index fills it again
+)
 ACCEPTED = ""  # the status of a file that was taken in
 
 _metadata = MetaData()
@@ -46,6 +49,7 @@ _files = Table(
     Column("sop_key", String, nullable=False),
     Column("series_key", String, nullable=False),
     Column("study_key", String, nullable=False),
+    Column("item_key", String, nullable=False),
     Index("files_series", "series_key"),
     Index("files_sop", "sop_key"),
 )
@@ -85,7 +89,11 @@ _annotations = Table(
 
 @dataclass(frozen=True)
 class FileRow:
-    """One file of the archive: its status is `ACCEPTED` or a reason code."""
+    """One file of the archive: its status is `ACCEPTED` or a reason code.
+
+    Attributes:
+        item_key: The one item that the file is in; empty for files in none, or with frames in several.
+    """
 
     file_key: str
     identity: str
@@ -93,6 +101,7 @@ class FileRow:
     sop_key: str = ""
     series_key: str = ""
     study_key: str = ""
+    item_key: str = ""
 
 
 @dataclass(frozen=True)
@@ -172,7 +181,11 @@ class Catalogue:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._engine: Engine = create_engine(f"sqlite:///{path}")
         event.listen(self._engine, "connect", _durable)
-        _metadata.create_all(self._engine)
+        with self._transaction() as connection:
+            if connection.exec_driver_sql("PRAGMA user_version").scalar_one() != _VERSION:
+                _metadata.drop_all(connection)
+                _metadata.create_all(connection)
+                connection.exec_driver_sql(f"PRAGMA user_version = {_VERSION}")
 
     def close(self) -> None:
         """Let go of the file."""

@@ -23,11 +23,18 @@ def index(
     every: Annotated[
         float, typer.Option("--every", help="Seconds between two looks of --watch.", min=1)
     ] = 60.0,
+    images: Annotated[
+        str | None,
+        typer.Option(
+            "--images", help="What made the folder's NIfTI files and pictures, such as mr; else skipped."
+        ),
+    ] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Index an archive. A second call reads only what has changed."""
     from hilum.client.intake.index import IndexReport, index_archive
+    from hilum.client.intake.instance import read_family
     from hilum.client.intake.sources import count_files
     from hilum.client.workspace import Workspace
     from hilum.common.errors import DataError
@@ -37,6 +44,7 @@ def index(
         show_counts(counts, as_json=as_json)
         sys.stdout.flush()
 
+    family = read_family(images)
     workspace = Workspace(hilum_home(home) / "site")
     if watch:
         from hilum.client.intake.stopping import stop_signals
@@ -46,10 +54,10 @@ def index(
             print(f"waiting: {text}", file=sys.stderr, flush=True)
 
         with stop_signals() as stop:
-            watch_folder(folder, workspace, every, stop, progress_bar, tell, warn)
+            watch_folder(folder, workspace, every, stop, progress_bar, tell, warn, images=family)
         return
     with progress_bar("indexing", count_files(folder, workspace)) as progress:
-        report = index_archive(folder, workspace, progress)
+        report = index_archive(folder, workspace, progress, images=family)
     tell(report)
     if report.counts.instances == 0:
         raise DataError(

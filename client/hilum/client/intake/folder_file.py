@@ -5,17 +5,27 @@ own until a table of the site says which files are one person's (the column `pat
 """
 
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
-from hilum.client.intake.assemble import MIN_SLICES, compact
 
 from hilum.client.cache import ArrayCache
 from hilum.client.catalogue import FileRow, Item, Units
 from hilum.client.intake.instance import STACKED_FAMILIES, Family
 from hilum.client.intake.nifti import is_nifti, read_nifti
-from hilum.client.intake.raster import is_raster, read_raster
+from hilum.client.intake.planner import MIN_SLICES
+from hilum.client.intake.raster import Colour, Grey, is_raster, read_raster
 from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.volume import compact
 from hilum.client.workspace import Pseudonyms
+
+
+class ReadPicture(Protocol):
+    """As `read_raster`, in this process or another."""
+
+    def __call__(self, path: Path, *, colour: bool) -> Grey | Colour:
+        """See `read_raster`."""
+
 
 COLOUR_FAMILIES: frozenset[Family] = frozenset({"photograph"})
 """The families whose pictures are kept in colour."""
@@ -36,11 +46,16 @@ def folder_row(relative_name: str, identity: str, status: str, names: Pseudonyms
         names: The site's pseudonyms.
     """
     key = names.of("file", relative_name)
-    return FileRow(key, identity, status, key, key, key)
+    return FileRow(key, identity, status, key, key, key, key)
 
 
 def take_folder_file(
-    path: Path, relative_name: str, family: Family, names: Pseudonyms, cache: ArrayCache
+    path: Path,
+    relative_name: str,
+    family: Family,
+    names: Pseudonyms,
+    cache: ArrayCache,
+    read: ReadPicture = read_raster,
 ) -> list[Item]:
     """Read one file and cache what it holds: a picture, or a volume a time point.
 
@@ -50,6 +65,7 @@ def take_folder_file(
         family: What made it.
         names: The site's pseudonyms.
         cache: Where its arrays go.
+        read: Reads a picture.
 
     Raises:
         Skip: With the reason why it is not taken.
@@ -57,7 +73,7 @@ def take_folder_file(
     if is_nifti(path):
         return _volumes(path, relative_name, family, names, cache)
     colour = family in COLOUR_FAMILIES
-    shown = read_raster(path, colour=colour)
+    shown = read(path, colour=colour)
     key = names.of("file", relative_name)
     item = Item(
         item_key=key,

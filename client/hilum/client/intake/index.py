@@ -14,8 +14,10 @@ from pathlib import Path
 
 from hilum.client.cache import ArrayCache
 from hilum.client.catalogue import ACCEPTED, Catalogue, Counts, FileRow, Item
+from hilum.client.intake.folder_file import is_folder_file
 from hilum.client.intake.headers import read_headers
-from hilum.client.intake.instance import STACKED_FAMILIES, Instance
+from hilum.client.intake.instance import STACKED_FAMILIES, Family, Instance
+from hilum.client.intake.pictures import Picture, take_pictures
 from hilum.client.intake.quarantine import Quarantine
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
@@ -49,6 +51,7 @@ def index_archive(
     workspace: Workspace,
     progress: Progress,
     *,
+    images: Family | None = None,
     held_back: Callable[[FoundFile], bool] = lambda _file: False,
 ) -> IndexReport:
     """Index the site's archive: the inbox, and a folder where one is given.
@@ -58,6 +61,7 @@ def index_archive(
             folder stays.
         workspace: Where the catalogue, the cache and the inbox lie.
         progress: Told once a file.
+        images: What made the NIfTI files and pictures of the folder; None counts them as no DICOM.
         held_back: Says of a file of the folder that it is to count as not there yet.
 
     Raises:
@@ -71,7 +75,7 @@ def index_archive(
         try:
             keepers = Keepers(ArrayCache(workspace.cache), quarantine, names)
             with DecodePool(_cores(), scratch=workspace.folder) as pool:
-                return _Indexer(catalogue, keepers, pool, progress).run(found)
+                return _Indexer(catalogue, keepers, pool, progress, images).run(found)
         finally:
             quarantine.close()
             catalogue.close()
@@ -84,8 +88,15 @@ def _cores() -> int:
 class _Indexer:
     """One pass over an archive."""
 
-    def __init__(self, catalogue: Catalogue, keepers: Keepers, pool: DecodePool, progress: Progress) -> None:
-        self.catalogue, self.keepers = catalogue, keepers
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        keepers: Keepers,
+        pool: DecodePool,
+        progress: Progress,
+        images: Family | None,
+    ) -> None:
+        self.catalogue, self.keepers, self.images = catalogue, keepers, images
         self.pool, self.progress = pool, progress
         self.unseen: list[FileRow] = []  # what an earlier pass found where this one does not look
         self.elsewhere: set[str] = set()  # the series that go on there
@@ -102,6 +113,7 @@ class _Indexer:
         changed = {key for key, file in by_key.items() if not self._unchanged(known.get(key), file)}
         # The slices that a split series lacked may be in view now.
         changed |= {key for key, row in known.items() if row.status == Reason.SPLIT_SERIES and key in by_key}
+        changed |= self._other_pictures(known, by_key)
         stale = [known[key] for key in (*gone, *changed) if key in known]
         touched = {row.series_key for row in stale if self._made_volume(row)} - {""}
         changed |= self._orphans(stale, known, by_key)
@@ -112,10 +124,36 @@ class _Indexer:
         )
         settled = {key: row for key, row in known.items() if key in by_key and key not in changed}
         self.done = len(settled)
-        members = self._read_headers({key: by_key[key] for key in sorted(changed)}, settled)
+        pictures = [key for key in sorted(changed) if self._is_picture(by_key[key])]
+        headed = sorted(changed.difference(pictures))
+        members = self._read_headers({key: by_key[key] for key in headed}, settled)
         self._take(members, touched, settled, by_key)
+        self._take_pictures([Picture(by_key[key], found.relative_name(by_key[key])) for key in pictures])
         self._sweep()
         return IndexReport(self.catalogue.counts(), self.decoded, len(gone))
+
+    def _is_picture(self, file: FoundFile) -> bool:
+        return self.images is not None and file.readable and is_folder_file(file.path)
+
+    def _other_pictures(self, known: dict[str, FileRow], by_key: dict[str, FoundFile]) -> set[str]:
+        """Pictures that an earlier pass was told of otherwise."""
+        family_of = {item.series_key: item.family for item in self.catalogue.items()}
+        return {
+            key
+            for key, row in known.items()
+            if key in by_key
+            and self._is_picture(by_key[key])
+            and (row.status == Reason.NOT_DICOM or family_of.get(key, self.images) != self.images)
+        }
+
+    def _take_pictures(self, pictures: list[Picture]) -> None:
+        for start in range(0, len(pictures), _BATCH):
+            batch = pictures[start : start + _BATCH]
+            assert self.images is not None
+            rows, items = take_pictures(batch, self.images, self.keepers, self.pool)
+            self.catalogue.record(rows, items)
+            self.decoded += len(batch)
+            self._tick(len(batch))
 
     def _sweep(self) -> None:
         """Let go of arrays that no item has any more."""

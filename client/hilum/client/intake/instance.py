@@ -6,12 +6,16 @@ tables).
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
+
+from hilum.common.errors import DataError
 
 Family = Literal[
     "radiograph", "mammogram", "ct", "mr", "pet", "ultrasound", "angiogram", "photograph", "secondary"
 ]
 """What made the image. `secondary` is a secondary capture: it may be anything, a screen save among them."""
+
+FAMILIES: tuple[Family, ...] = get_args(Family)
 
 STACKED_FAMILIES: frozenset[Family] = frozenset({"ct", "mr", "pet"})
 """The families whose slices make volumes."""
@@ -159,3 +163,17 @@ class Instance:
     def localizer(self) -> bool:
         """Whether the file says that it is a scout image."""
         return "LOCALIZER" in self.image_type
+
+
+def read_family(name: str | None) -> Family | None:
+    """The family of this name; None for None.
+
+    Raises:
+        DataError: If there is no such family.
+    """
+    for family in FAMILIES:
+        if family == name:
+            return family
+    if name is not None:
+        raise DataError(f"there is no such family; --images takes one of {', '.join(FAMILIES)}")
+    return None

@@ -50,7 +50,15 @@ class ReadHeader:
     path: Path = field(repr=False)
 
 
-Job: TypeAlias = DecodeImage | DecodePlanes | ReadHeader
+@dataclass(frozen=True)
+class DecodePicture:
+    """A picture of a research folder; answered by `ImageDecoded`."""
+
+    path: Path = field(repr=False)
+    colour: bool = False
+
+
+Job: TypeAlias = DecodePicture | DecodeImage | DecodePlanes | ReadHeader
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,12 @@ def _image(job: DecodeImage, write: Write) -> Facts:
     return None
 
 
+def _picture(job: DecodePicture, write: Write) -> Facts:
+    raster = import_module("hilum.client.intake.raster")  # as for `_header`
+    write(raster.read_raster(job.path, colour=job.colour))
+    return None
+
+
 def _image_result(runs: list[Array], _facts: Facts) -> Result:
     ((image,),) = runs
     grey = image.ndim == 2 and image.dtype == np.uint16  # noqa: PLR2004 - (H, W)
@@ -167,6 +181,7 @@ _INSTANCE = TypeAdapter(Instance)
 
 KINDS: Mapping[str, Kind] = {
     "image": Kind(DecodeImage, _image, _image_result, Reason.UNDECODABLE_PIXELS),
+    "picture": Kind(DecodePicture, _picture, _image_result, Reason.UNDECODABLE_PIXELS),
     "planes": Kind(DecodePlanes, _planes, _planes_result, Reason.UNDECODABLE_PIXELS),
     "header": Kind(ReadHeader, _header, _header_result, Reason.DAMAGED_HEADER),
 }
@@ -180,8 +195,8 @@ def kind_of(job: Job) -> str:
 
 def to_plain(job: Job) -> dict[str, Any]:
     """A job as JSON takes it. What tells the patient or the device is left out: pixels decode without."""
-    if isinstance(job, ReadHeader):
-        return {"kind": "header", "job": {"path": str(job.path)}}
+    if isinstance(job, ReadHeader | DecodePicture):
+        return {"kind": kind_of(job), "job": {**dataclasses.asdict(job), "path": str(job.path)}}
     plain = {
         **dataclasses.asdict(replace(job, instance=_technical(job.instance, _asked(job)))),
         "path": str(job.path),

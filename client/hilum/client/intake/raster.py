@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from hilum.client.intake.pixels import DISPLAY_MAX
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.values import DISPLAY_MAX
 
 Grey = npt.NDArray[np.uint16]
 Colour = npt.NDArray[np.uint8]

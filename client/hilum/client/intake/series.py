@@ -146,7 +146,20 @@ class SeriesWork:
         for planes in (*(volume.planes for volume in self._volumes), *self._images):
             if isinstance(self._kept[planes], Item):
                 status |= {index: ACCEPTED for index, _frame in planes}
-        return [replace(member.row, status=status[index]) for index, member in enumerate(self.members)]
+        items = self._item_keys()
+        return [
+            replace(member.row, status=status[index], item_key=items.get(index, ""))
+            for index, member in enumerate(self.members)
+        ]
+
+    def _item_keys(self) -> dict[int, str]:
+        """The item of each member that is in one alone."""
+        found: dict[int, set[str]] = {}
+        for planes in (*(volume.planes for volume in self._volumes), *self._images):
+            if isinstance(item := self._kept[planes], Item):
+                for index, _frame in planes:
+                    found.setdefault(index, set()).add(item.item_key)
+        return {index: next(iter(keys)) for index, keys in found.items() if len(keys) == 1}
 
     def _wanted(self, volume: PlannedVolume) -> list[tuple[int, tuple[int, ...]]]:
         """Frames to decode for a volume, by member; of a mosaic, its one frame. Nothing for one that is kept."""

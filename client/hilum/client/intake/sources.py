@@ -43,6 +43,11 @@ class Found:
             for file in source.files
         }
 
+    def relative_name(self, file: FoundFile) -> str:
+        """A file's name within the source that it is in; an identifier."""
+        source = next(source for source in self.sources if file.path.is_relative_to(source.folder))
+        return relative_name(file, source.folder)
+
     def covers(self, file_key: str) -> bool:
         """Whether this pass looked where the file would be."""
         prefix = _INBOX if file_key.startswith(_INBOX) else ""

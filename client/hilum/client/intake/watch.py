@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from hilum.client.intake.index import IndexReport, index_archive
+from hilum.client.intake.instance import Family
 from hilum.client.intake.scan import FoundFile, scan
 from hilum.client.intake.sources import count_files
 from hilum.client.intake.stopping import Stoppable, StoppedError
@@ -28,6 +29,8 @@ def watch(
     show: Callable[[str, int], AbstractContextManager[Progress]],
     tell: Callable[[IndexReport], None],
     warn: Callable[[str], None],
+    *,
+    images: Family | None = None,
 ) -> None:
     """Index a folder now, and again whenever it has changed, until stopped.
 
@@ -39,6 +42,7 @@ def watch(
         show: Gives a progress bar for a title and a total.
         tell: Told the report of each pass.
         warn: Told why a pass could not be made; the next look tries again.
+        images: As of `index_archive`.
 
     Raises:
         DataError: If the folder can't be read at the first look. Later, a share that is away for a while is waited for.
@@ -54,7 +58,7 @@ def watch(
             before = now
             if quiet == indexed or not quiet:
                 continue
-            tell(_index(folder, workspace, quiet, stop, show))
+            tell(_index(folder, workspace, quiet, stop, show, images))
             indexed = quiet
         except StoppedError:
             return
@@ -68,10 +72,15 @@ def _index(
     quiet: frozenset[int],
     stop: threading.Event,
     show: Callable[[str, int], AbstractContextManager[Progress]],
+    images: Family | None,
 ) -> IndexReport:
     with show("indexing", count_files(folder, workspace)) as progress:
         return index_archive(
-            folder, workspace, Stoppable(progress, stop), held_back=lambda file: _mark(file) not in quiet
+            folder,
+            workspace,
+            Stoppable(progress, stop),
+            images=images,
+            held_back=lambda file: _mark(file) not in quiet,
         )
 
 

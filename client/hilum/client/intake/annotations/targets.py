@@ -1,6 +1,6 @@
 """From what an annotation says of its image to the item that it marks."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from hilum.client.catalogue import ACCEPTED, Catalogue, Item
@@ -17,15 +17,10 @@ class Targets:
     Args:
         catalogue: Of the site.
         names: Its pseudonyms.
-        item_of_slice: SOP key to item key for the slices of volumes, where it is known: it tells apart the volumes of one
-            series, which otherwise only their geometry does.
     """
 
-    def __init__(
-        self, catalogue: Catalogue, names: Pseudonyms, item_of_slice: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, catalogue: Catalogue, names: Pseudonyms) -> None:
         self._names = names
-        self._item_of_slice = item_of_slice or {}
         self._by_key: dict[str, Item] = {}
         self._by_sop: dict[str, list[Item]] = {}
         self._by_series: dict[str, list[Item]] = {}
@@ -35,6 +30,7 @@ class Targets:
                 self._by_sop.setdefault(item.sop_key, []).append(item)
             self._by_series.setdefault(item.series_key, []).append(item)
         accepted = [row for row in catalogue.files().values() if row.status == ACCEPTED]
+        self._item_of_sop = {row.sop_key: row.item_key for row in accepted if row.sop_key}
         self._series_of_sop = {row.sop_key: row.series_key for row in accepted if row.sop_key}
         self._row_of_file = {row.file_key: row for row in accepted}
 
@@ -53,7 +49,7 @@ class Targets:
     def _of_sop(self, key: str) -> list[Item]:
         if key in self._by_sop:
             return self._by_sop[key]
-        item = self._by_key.get(self._item_of_slice.get(key, ""))
+        item = self._by_key.get(self._item_of_sop.get(key, ""))
         if item is not None:
             return [item]
         series = self._by_series.get(self._series_of_sop.get(key, ""), [])
