@@ -1,5 +1,7 @@
 """Pictures and NIfTI files become items like those of DICOM."""
 
+import json
+import sqlite3
 import struct
 import zlib
 
@@ -9,7 +11,7 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 from hilum.client.cache import ArrayCache
-from hilum.client.catalogue import ACCEPTED, Catalogue
+from hilum.client.catalogue import ACCEPTED, Catalogue, FileRow
 from hilum.client.intake.annotations.annotate import annotate
 from hilum.client.intake.annotations.naming import LabelMap
 from hilum.client.intake.folder_file import folder_row, is_folder_file, take_folder_file
@@ -253,3 +255,65 @@ def test_files_that_the_family_can_not_be_made_of_give_reasons(folder, tmp_path,
 def test_only_names_of_known_kinds_are_folder_files(tmp_path):
     names = {"a.nii", "a.NII.GZ", "b.png", "c.JPG", "d.tiff", "e.dcm", "f.gz", "g"}
     assert {name for name in names if is_folder_file(tmp_path / name)} == names - {"e.dcm", "f.gz", "g"}
+
+
+@pytest.fixture
+def research(tmp_path):
+    """Two volumes, a picture in colour, a broken picture and a text."""
+    folder = tmp_path / "research"
+    folder.mkdir()
+    rng = np.random.default_rng(2)
+    for name in ("a.nii.gz", "b.nii"):
+        nibabel.save(
+            nibabel.Nifti1Image(rng.integers(0, 99, (6, 5, 4)).astype(np.int16), np.eye(4)), folder / name
+        )
+    Image.fromarray(rng.integers(0, 255, (8, 9, 3)).astype(np.uint8)).save(folder / "c.png")
+    (folder / "d.png").write_bytes((folder / "c.png").read_bytes()[:60])
+    (folder / "notes.txt").write_text("hello")
+    return folder
+
+
+def index_json(run_hilum, *words, code=0):
+    done = run_hilum("site", "index", *words, "--json")
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_research_folder_is_indexed_by_what_made_it(run_hilum, research):
+    assert index_json(run_hilum, research, code=3)["skipped"] == {"not_dicom": 5}
+    counts = index_json(run_hilum, research, "--images", "mr")
+    assert (counts["files"], counts["instances"], counts["volumes"]) == (5, 2, 2)
+    assert sum(counts["skipped"].values()) == 3
+    assert counts["skipped"]["not_dicom"] == 1
+    again = index_json(run_hilum, research, "--images", "mr")
+    assert {**counts, "decoded": again["decoded"]} == again
+    counts = index_json(run_hilum, research, "--images", "photograph")
+    assert (counts["instances"], counts["volumes"]) == (1, 0), "the picture now, and no volume"
+    assert counts["skipped"]["damaged_file"] == 1
+
+
+def test_a_research_volume_that_is_gone_leaves_the_catalogue(run_hilum, research):
+    index_json(run_hilum, research, "--images", "ct")
+    (research / "b.nii").unlink()
+    counts = index_json(run_hilum, research)
+    assert (counts["files"], counts["instances"], counts["volumes"], counts["removed"]) == (4, 1, 1, 1)
+
+
+def test_an_unknown_family_is_one_line(run_hilum, research):
+    done = run_hilum("site", "index", research, "--images", "xray")
+    assert done.returncode == 3
+    assert done.stderr.startswith("error: there is no such family; --images takes one of radiograph, ")
+
+
+def test_a_catalogue_of_an_older_version_is_filled_again(tmp_path):
+    path = tmp_path / "catalogue.sqlite"
+    with sqlite3.connect(path) as old:
+        old.execute("CREATE TABLE files (file_key TEXT PRIMARY KEY, identity TEXT)")
+        old.execute("INSERT INTO files VALUES ('a', 'b')")
+    catalogue = Catalogue(path)
+    assert catalogue.files() == {}
+    catalogue.record([FileRow("a", "1", "not_dicom")])
+    catalogue.close()
+    again = Catalogue(path)
+    assert list(again.files()) == ["a"]
+    again.close()

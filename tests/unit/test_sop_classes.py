@@ -5,8 +5,10 @@ from pathlib import Path
 
 from pydicom.uid import UID
 
+from hilum.client.intake.decoders import DECODERS, NATIVE
+from hilum.client.intake.receive import SYNTAXES
 from hilum.client.intake.sop_classes import SOP_CLASSES
-from hilum.client.intake.transfer_syntaxes import READ
+from hilum.client.intake.transfer_syntaxes import DEFLATED, READ
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "dicom.md").read_text()
 
@@ -36,6 +38,14 @@ def test_the_page_names_nothing_that_the_code_does_not_know():
     assert set(rows_with_uid()) == set(SOP_CLASSES) | READ
 
 
-def test_every_syntax_that_is_read_stands_in_the_page():
+def test_every_syntax_that_is_read_stands_in_the_page_with_its_decoders():
     written = rows_with_uid()
-    assert all(written[syntax] == [UID(syntax).name, syntax] for syntax in READ)
+    for syntax in READ:
+        plain = "inflated within a bound" if syntax == DEFLATED else "as they are"
+        decoders = ", ".join(decoder.name for decoder in DECODERS.get(syntax, ())) or plain
+        assert written[syntax] == [UID(syntax).name, syntax, decoders]
+
+
+def test_what_can_be_decoded_is_what_is_read_and_what_is_received():
+    assert DECODERS.keys() | NATIVE == READ
+    assert set(SYNTAXES) == READ

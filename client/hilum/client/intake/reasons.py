@@ -22,9 +22,7 @@ class Reason(StrEnum):
     CONSTANT_PIXELS = "constant_pixels"
     TOO_FEW_SLICES = "too_few_slices"
     MIXED_GEOMETRY = "mixed_geometry"
-    DUPLICATE_POSITION = "duplicate_slice_position"
     IRREGULAR_SPACING = "irregular_slice_spacing"
-    TILTED = "tilted_series"
     MULTIPLE_TIMES = "several_time_points_not_told_apart"
     LYING_GEOMETRY = "geometry_contradicts_itself"
     UNSUPPORTED_MULTIFRAME = "unsupported_multi_frame"
@@ -56,9 +54,9 @@ EXPLAINED = {
     Reason.DAMAGED_HEADER: "the DICOM header is broken",
     Reason.MISSING_ATTRIBUTE: "an attribute that the image needs is missing or malformed",
     Reason.NOT_AN_IMAGE: "a DICOM object that is no image (report, directory, structure set, ...)",
-    Reason.OTHER_MODALITY: "an image of another kind than CR, DX, CT or MR",
-    Reason.UNSUPPORTED_SYNTAX: "the compression is not one that can be read yet",
-    Reason.UNSUPPORTED_PIXELS: "colour, several frames, or a bit depth that is not read yet",
+    Reason.OTHER_MODALITY: "an image of a kind that is not taken (nuclear medicine, segmentation, dose, video, whole slides, ...)",
+    Reason.UNSUPPORTED_SYNTAX: "the compression is not one that is read (video, deflated frames, JPEG XL, ...)",
+    Reason.UNSUPPORTED_PIXELS: "colour, several frames or a bit depth that this kind of image is not read with",
     Reason.IMPLAUSIBLE_SIZE: "the stated image size can't fit in the file",
     Reason.LOCALIZER: "a scout image",
     Reason.DUPLICATE: "another file holds the same instance",
@@ -67,9 +65,7 @@ EXPLAINED = {
     Reason.CONSTANT_PIXELS: "every pixel has the same value",
     Reason.TOO_FEW_SLICES: "the series has too few slices to make a volume",
     Reason.MIXED_GEOMETRY: "the slices of the series differ in size, spacing or orientation",
-    Reason.DUPLICATE_POSITION: "two slices of the series lie at one position",
     Reason.IRREGULAR_SPACING: "the distance between slices changes, or one is missing",
-    Reason.TILTED: "the slices are not stacked along their normal",
     Reason.MULTIPLE_TIMES: "several images lie at each position and nothing tells them apart",
     Reason.LYING_GEOMETRY: "positions, orientations or spacings contradict one another",
     Reason.UNSUPPORTED_MULTIFRAME: "a multi-frame object whose frames have no place in the patient",

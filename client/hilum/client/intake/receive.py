@@ -36,9 +36,10 @@ _RETIRED = {
 }
 
 # Lossless before lossy, so that a sender that offers several gives the better one.
-_SYNTAXES = (
+SYNTAXES = (
     "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
     "1.2.840.10008.1.2",  # Implicit VR Little Endian
+    "1.2.840.10008.1.2.1.98",  # Encapsulated Uncompressed
     "1.2.840.10008.1.2.5",  # RLE Lossless
     "1.2.840.10008.1.2.4.80",  # JPEG-LS Lossless
     "1.2.840.10008.1.2.4.90",  # JPEG 2000 Lossless
@@ -157,7 +158,7 @@ class Receiver:
         for uid, keyword in _RETIRED.items():
             register_uid(uid, keyword, StorageServiceClass)
         for uid in image_classes():
-            ae.add_supported_context(uid, list(_SYNTAXES))
+            ae.add_supported_context(uid, list(SYNTAXES))
         ae.add_supported_context(Verification)
         return ae
 

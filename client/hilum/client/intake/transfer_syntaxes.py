@@ -13,6 +13,7 @@ NATIVE = frozenset({IMPLICIT_LITTLE, EXPLICIT_LITTLE_NATIVE, EXPLICIT_BIG})
 # their limit only keeps a file of a few hundred bytes from claiming many gigabytes.
 _RUNS = 100_000
 GREATEST_COMPRESSION: dict[str, int] = {
+    "1.2.840.10008.1.2.1.98": 1,
     "1.2.840.10008.1.2.5": 64,
     "1.2.840.10008.1.2.4.50": 512,
     "1.2.840.10008.1.2.4.51": 512,
@@ -26,7 +27,7 @@ GREATEST_COMPRESSION: dict[str, int] = {
     "1.2.840.10008.1.2.4.202": _RUNS,
     "1.2.840.10008.1.2.4.203": _RUNS,
 }
-"""The encapsulated syntaxes that are read: RLE, JPEG, JPEG-LS, JPEG 2000 and HTJ2K, with decoded to encoded bytes."""
+"""The encapsulated syntaxes that are read: uncompressed, RLE, JPEG, JPEG-LS, JPEG 2000 and HTJ2K, with decoded to encoded bytes."""
 
 READ = NATIVE | {DEFLATED} | GREATEST_COMPRESSION.keys()
 """Every syntax whose pixels are read. Video and deflated frames are not."""
