@@ -116,7 +116,9 @@ def test_a_text_in_any_one_frame_of_a_long_clip_holds_it():
 
 def test_ultrasound_is_cropped_to_its_region_where_the_text_lies_outside():
     region = Region(40, 20, 139, 219, (0.2, 0.2))
-    assert hold_back(instance(regions=(region,)), with_text()) == Verdict(held=False, crop=(40, 20, 140, 220))
+    assert hold_back(instance(regions=(region,)), with_text()) == Verdict(
+        held=False, crop=(40, 20, 140, 220), spacing_mm=region.spacing_mm
+    )
     assert hold_back(instance(regions=(region,)), with_text((60, 80))).held
 
 

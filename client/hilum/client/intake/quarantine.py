@@ -61,10 +61,12 @@ class Verdict:
     Attributes:
         held: True where it may carry text.
         crop: The part to take instead of the whole, or None.
+        spacing_mm: Distance between rows and between columns of that part where the file states one for it.
     """
 
     held: bool
     crop: Crop | None = None
+    spacing_mm: tuple[float, float] | None = None
 
 
 def is_suspect(instance: Instance) -> bool:
@@ -97,9 +99,9 @@ def hold_back(instance: Instance, pixels: Pixels | None) -> Verdict:
     if pixels is None:
         return Verdict(held=True)
     frames = _frames(pixels, instance.pixels.samples == _COLOURS)
-    crop = _region_crop(instance.regions, frames.shape[1:3])
-    if crop is not None and not _any_text(cropped(frames, crop, 1)):
-        return Verdict(held=False, crop=crop)
+    region = _region(instance.regions, frames.shape[1:3])
+    if region is not None and not _any_text(cropped(frames, _crop_of(region), 1)):
+        return Verdict(held=False, crop=_crop_of(region), spacing_mm=region.spacing_mm)
     return Verdict(held=_any_text(frames))
 
 
@@ -125,15 +127,18 @@ def _looked_at(frames: Pixels) -> Iterator[Pixels]:
     yield from frames[np.linspace(0, len(frames) - 1, _FRAMES_LOOKED_AT).round().astype(int)]
 
 
-def _region_crop(regions: Iterable[Region], shape: tuple[int, ...]) -> Crop | None:
+def _region(regions: Iterable[Region], shape: tuple[int, ...]) -> Region | None:
     """The largest calibrated region that is a plane of space and lies within the image."""
-    crops = [
-        (one.row_first, one.column_first, one.row_last + 1, one.column_last + 1)
-        for one in regions
-        if one.spacing_mm is not None
-    ]
-    within = [crop for crop in crops if _fits(crop, shape)]
-    return max(within, key=lambda crop: (crop[2] - crop[0]) * (crop[3] - crop[1]), default=None)
+    within = [one for one in regions if one.spacing_mm is not None and _fits(_crop_of(one), shape)]
+    return max(within, key=lambda one: _area(_crop_of(one)), default=None)
+
+
+def _crop_of(region: Region) -> Crop:
+    return region.row_first, region.column_first, region.row_last + 1, region.column_last + 1
+
+
+def _area(crop: Crop) -> int:
+    return (crop[2] - crop[0]) * (crop[3] - crop[1])
 
 
 def _fits(crop: Crop, shape: tuple[int, ...]) -> bool:
@@ -174,6 +179,7 @@ _held = Table(
     Column("series_key", String, nullable=False),
     Column("study_key", String, nullable=False),
     Column("patient_key", String, nullable=False),
+    Column("quality", String, nullable=False),
     Column("state", String, nullable=False),
     Column("crop", String, nullable=False),
 )
@@ -229,7 +235,9 @@ class Quarantine:
             raise Skip(Reason.BURNED_IN_TEXT)
         if known is not None:
             self._forget([known])
-        return self._take(whole, array, verdict.crop)
+        return self._take(
+            replace(whole, spacing_mm=verdict.spacing_mm or whole.spacing_mm), array, verdict.crop
+        )
 
     def list_held(self) -> list[HeldImage]:
         """What waits, in the order of families and content."""

@@ -237,9 +237,6 @@ class SeriesWork:
     def _image_item(self, index: int, kind: Kind) -> Item:
         member = self.members[index]
         instance = member.instance
-        spacing = instance.frames[0].spacing_mm or next(
-            (region.spacing_mm for region in instance.regions if region.spacing_mm), None
-        )
         return Item(
             item_key=member.row.sop_key,
             kind=kind,
@@ -247,7 +244,7 @@ class SeriesWork:
             units="display",
             content_sha256="",
             shape=(),
-            spacing_mm=spacing or (),
+            spacing_mm=_whole_spacing(instance) or (),
             affine=(),
             sop_key=member.row.sop_key,
             series_key=member.row.series_key,
@@ -276,6 +273,14 @@ class SeriesWork:
             patient_key=self.keepers.names.of("patient", first.instance.patient_id),
             quality=json.dumps({"part": volume.key, **asdict(volume.quality)}),
         )
+
+
+def _whole_spacing(instance: Instance) -> tuple[float, float] | None:
+    """Of an uncropped image. An ultrasound's regions know it, but only where all that lie in space say the same."""
+    stated = {region.spacing_mm for region in instance.regions} - {None}
+    if not stated:
+        return instance.frames[0].spacing_mm
+    return stated.pop() if len(stated) == 1 else None
 
 
 def _tiles(index: int, mosaic: Plane, slices: int) -> dict[PlaneId, Plane]:
