@@ -4,7 +4,7 @@ import csv
 import json
 import shutil
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import highdicom
@@ -774,11 +774,18 @@ def test_a_site_without_an_index_and_a_missing_folder_are_errors_of_one_line(sit
 
 def test_an_instance_that_is_known_to_be_of_one_volume_tells_volumes_of_a_series_apart(site):
     names, catalogue = site.workspace.pseudonyms(), site.catalogue
-    series, sop = site.datasets[0].SeriesInstanceUID, str(site.datasets[0].SOPInstanceUID)
-    plain = Targets(catalogue, names)
-    assert [item.item_key for item in plain.of_instances([sop])] == [site.item.item_key]
-    told = Targets(catalogue, names, {names.of("sop", sop): plain.of_series(series)[0].item_key})
-    assert told.of_instances([sop]) == [site.item]
+    sop = str(site.datasets[0].SOPInstanceUID)
+    assert [item.item_key for item in Targets(catalogue, names).of_instances([sop])] == [site.item.item_key]
+    twin = replace(site.item, item_key="twin")
+    catalogue.record([], [twin])
+    [row] = [row for row in catalogue.files().values() if row.sop_key == names.of("sop", sop)]
+    for item_key, expected in (
+        (site.item.item_key, {site.item.item_key}),
+        ("twin", {"twin"}),
+        ("", {site.item.item_key, "twin"}),
+    ):
+        catalogue.record([replace(row, item_key=item_key)])
+        assert {item.item_key for item in Targets(catalogue, names).of_instances([sop])} == expected
     with pytest.raises(Skip) as caught:
         the_one_that_fits([site.item, site.item], lambda item: item)
     assert caught.value.reason == Reason.AMBIGUOUS_IMAGE

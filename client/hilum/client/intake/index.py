@@ -113,7 +113,6 @@ class _Indexer:
         changed = {key for key, file in by_key.items() if not self._unchanged(known.get(key), file)}
         # The slices that a split series lacked may be in view now.
         changed |= {key for key, row in known.items() if row.status == Reason.SPLIT_SERIES and key in by_key}
-        changed |= self._other_pictures(known, by_key)
         stale = [known[key] for key in (*gone, *changed) if key in known]
         touched = {row.series_key for row in stale if self._made_volume(row)} - {""}
         changed |= self._orphans(stale, known, by_key)
@@ -128,23 +127,15 @@ class _Indexer:
         headed = sorted(changed.difference(pictures))
         members = self._read_headers({key: by_key[key] for key in headed}, settled)
         self._take(members, touched, settled, by_key)
-        self._take_pictures([Picture(by_key[key], found.relative_name(by_key[key])) for key in pictures])
+        self._take_pictures([self._picture(by_key[key], found) for key in pictures])
         self._sweep()
         return IndexReport(self.catalogue.counts(), self.decoded, len(gone))
 
     def _is_picture(self, file: FoundFile) -> bool:
         return self.images is not None and file.readable and is_folder_file(file.path)
 
-    def _other_pictures(self, known: dict[str, FileRow], by_key: dict[str, FoundFile]) -> set[str]:
-        """Pictures that an earlier pass was told of otherwise."""
-        family_of = {item.series_key: item.family for item in self.catalogue.items()}
-        return {
-            key
-            for key, row in known.items()
-            if key in by_key
-            and self._is_picture(by_key[key])
-            and (row.status == Reason.NOT_DICOM or family_of.get(key, self.images) != self.images)
-        }
+    def _picture(self, file: FoundFile, found: Found) -> Picture:
+        return Picture(replace(file, identity=self._picture_identity(file)), found.relative_name(file))
 
     def _take_pictures(self, pictures: list[Picture]) -> None:
         for start in range(0, len(pictures), _BATCH):
@@ -160,9 +151,16 @@ class _Indexer:
         self.keepers.quarantine.sweep({row.sop_key for row in self.catalogue.files().values()})
         self.keepers.cache.keep_only({item.content_sha256 for item in self.catalogue.items()})
 
-    @staticmethod
-    def _unchanged(row: FileRow | None, file: FoundFile) -> bool:
-        return row is not None and file.readable and row.identity == file.identity
+    def _unchanged(self, row: FileRow | None, file: FoundFile) -> bool:
+        if row is None or not file.readable:
+            return False
+        if self.images is None:  # a picture stays as an earlier pass was told
+            return row.identity == file.identity or row.identity.startswith(f"{file.identity}:")
+        return row.identity == (self._picture_identity(file) if self._is_picture(file) else file.identity)
+
+    def _picture_identity(self, file: FoundFile) -> str:
+        """With what made it: told otherwise, it is another file."""
+        return f"{file.identity}:{self.images}"
 
     @staticmethod
     def _orphans(
