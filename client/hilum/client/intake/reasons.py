@@ -17,6 +17,7 @@ class Reason(StrEnum):
     IMPLAUSIBLE_SIZE = "implausible_size"
     LOCALIZER = "localizer"
     DUPLICATE = "duplicate_instance"
+    CONTRADICTING_COPIES = "files_of_one_instance_contradict"
     TRUNCATED_PIXELS = "truncated_pixels"
     UNDECODABLE_PIXELS = "undecodable_pixels"
     CONSTANT_PIXELS = "constant_pixels"
@@ -56,12 +57,13 @@ EXPLAINED = {
     Reason.DAMAGED_HEADER: "the DICOM header is broken",
     Reason.MISSING_ATTRIBUTE: "an attribute that the image needs is missing or malformed",
     Reason.NOT_AN_IMAGE: "a DICOM object that is no image (report, directory, structure set, ...)",
-    Reason.OTHER_MODALITY: "an image of another kind than CR, DX, CT or MR",
+    Reason.OTHER_MODALITY: "an object that is no picture to learn from (a segmentation, a parametric map, a whole slide, ...)",
     Reason.UNSUPPORTED_SYNTAX: "the compression is not one that can be read yet",
-    Reason.UNSUPPORTED_PIXELS: "colour, several frames, or a bit depth that is not read yet",
+    Reason.UNSUPPORTED_PIXELS: "a bit depth, or a number or kind of colours, that is not read",
     Reason.IMPLAUSIBLE_SIZE: "the stated image size can't fit in the file",
     Reason.LOCALIZER: "a scout image",
     Reason.DUPLICATE: "another file holds the same instance",
+    Reason.CONTRADICTING_COPIES: "files with one instance UID say different things, so that neither can be believed",
     Reason.TRUNCATED_PIXELS: "the pixel data ends too early",
     Reason.UNDECODABLE_PIXELS: "the pixel data could not be decoded",
     Reason.CONSTANT_PIXELS: "every pixel has the same value",
