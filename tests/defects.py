@@ -464,13 +464,13 @@ def same_uid_other_pixels():
     return [*stack(), stack()[3].image(1)]
 
 
-@defect({"run=1": 4, "run=2": 4}, {Reason.LYING_GEOMETRY: 2})
+@defect({"run=1": 4, "run=2": 4}, {Reason.CONTRADICTING_COPIES: 2})
 def same_uid_two_positions():
     made = stack(9)
     return [*made, made[4].says(position_mm=(-10.0, -20.0, 99.0))]
 
 
-@defect({}, {Reason.LYING_GEOMETRY: 8})
+@defect({}, {Reason.CONTRADICTING_COPIES: 8})
 def one_uid_for_all():
     return _each(stack(), lambda k, one: one.file(sop_uid="1.2.3"))
 

@@ -1,14 +1,17 @@
 """Run seeded mutants of files of every transfer syntax through the sandbox.
 
-    python tests/fuzz_intake.py SEED COUNT [ARCHIVE] [--headers]
+    python tests/fuzz_intake.py SEED COUNT [ARCHIVE] [--headers | --index]
 
 Every mutant ends as an image or under a reason, within its time and memory; the counts add up; this process lives. A
 line names each mutant that killed or hung a worker by its seed, so that it can be made again. ARCHIVE adds the files of
 a folder to those that the tests write; `--headers` has the mutants' own headers read, instead of the good files'.
+`--index` has whole folders of mutants indexed by the command line, each with a state folder of its own, twice: what is
+wrong with one is named by its first seed.
 """
 
 import random
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -20,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
+import index_mutants
 from hilum.client.intake.instance import Frame, Instance
 from hilum.client.intake.jobs import DecodeImage, DecodePlanes, HeaderRead, Job, ReadHeader, Refused
 from hilum.client.intake.reasons import Reason
@@ -161,9 +165,52 @@ def fuzz_headers(seed: int, count: int, archive: Path | None = None) -> Fuzzed:
     return Fuzzed(outcomes, fatal, 0.0)
 
 
+def fuzz_index(seed: int, count: int, archive: Path | None = None, folder_files: int = 400) -> list[str]:
+    """Index `count` files in folders of some hundreds. Gives what was wrong, by the folder's first seed."""
+    wrong: list[str] = []
+    outcomes, mutations = Counter[str](), Counter[str]()
+    peaks, slowest_s = [(0, 0)], 0.0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "good").mkdir()
+        good = index_mutants.bases(folder / "good", archive)
+        for start in range(seed, seed + count, folder_files):
+            seeds = range(start, min(start + folder_files, seed + count))
+            bad, home = folder / f"bad{start}", folder / f"home{start}"
+            mutations += index_mutants.write_mutants(bad, good, seeds)
+            first = index_mutants.index(bad, home)
+            again = index_mutants.index(bad, home)
+            faults = index_mutants.faults(first, len(seeds), home)
+            if first.counts and again.counts != {**first.counts, "decoded": 0}:
+                faults.append("a second call differs")
+            wrong += [f"seed {start}: {fault}" for fault in faults]
+            print(f"seed {start}: {first.wall_s:.1f} s", faults or "", flush=True)
+            if first.counts:
+                outcomes += Counter({"instances": first.counts["instances"], **first.counts["skipped"]})
+                outcomes["volumes"] += first.counts["volumes"]
+            peaks.append((first.main_mib, first.worker_mib))
+            slowest_s = max(slowest_s, first.wall_s)
+            for path in (bad, home):
+                shutil.rmtree(path)
+    for told in (mutations, outcomes):
+        for word, number in told.most_common():
+            print(f"{number:7} {word}")
+    main_mib, worker_mib = (max(column) for column in zip(*peaks, strict=True))
+    print(
+        f"{sum(mutations.values()) - mutations['none']} mutants among {count} files; slowest folder of "
+        f"{folder_files}: {slowest_s:.1f} s; peaks: {main_mib} MiB, in a worker {worker_mib} MiB"
+    )
+    return wrong
+
+
 def main() -> int:
     """Fuzz from the command line."""
     seed, count = int(sys.argv[1]), int(sys.argv[2])
+    if "--index" in sys.argv:
+        archives = [Path(word) for word in sys.argv[3:] if not word.startswith("--")]
+        wrong = fuzz_index(seed, count, archives[0] if archives else None)
+        print("\n".join(wrong) or "nothing wrong")
+        return min(len(wrong), 1)
     started = time.monotonic()
     run = fuzz_headers if "--headers" in sys.argv else fuzz
     folders = [Path(word) for word in sys.argv[3:] if not word.startswith("--")]

@@ -42,6 +42,8 @@ NESTED = (
     "OtherPatientIDsSequence",
     "RelatedSeriesSequence",
 )
+ONE_A_SERIES = ("Manufacturer", "ReceiveCoilName")
+"""What tells the slices of one volume from those of another: markers like the rest, but the same on each slice."""
 
 
 class Planter:
@@ -180,9 +182,12 @@ def image(kind: str, pixels: np.ndarray, series: str, patient: str, planter: Pla
 
 
 def write_series(folder: Path, kind: str, number: int, planter: Planter, rng) -> None:
+    scanner = {keyword: planter.text(kind, keyword) for keyword in ONE_A_SERIES}
     for k in range(6):
         pixels = rng.integers(0, 900, (24, 24)).astype(np.uint16)
         data = image(kind, pixels, f"{number}", f"-P{number}", planter)
+        for keyword, text in scanner.items():
+            setattr(data, keyword, text)
         data.ImagePositionPatient = [-10, -20, 3 * k]
         data.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
         data.PixelSpacing = [0.7, 0.7]

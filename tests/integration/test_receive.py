@@ -227,6 +227,7 @@ def test_an_object_over_the_limit_ends_the_association_while_it_comes(receiver, 
     with association(running) as made:
         status = made.send_c_store(pydicom.dcmread(tmp_path / "large.dcm"))
         assert "Status" not in status
+        made.join(30)  # the sender's own thread ends with the association
         assert not made.is_established
     assert send(running, series[:1]) == [0x0000]
     held = sum(path.stat().st_size for path in running.incoming())

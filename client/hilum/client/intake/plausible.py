@@ -32,7 +32,7 @@ def check_size(instance: Instance, size_bytes: int) -> None:
     check_format(pixels)
     if not (0 < pixels.rows <= MAX_EDGE and 0 < pixels.columns <= MAX_EDGE and pixels.frames > 0):
         raise Skip(Reason.IMPLAUSIBLE_SIZE)
-    if any(not 0 <= frame.index < pixels.frames for frame in instance.frames):
+    if not instance.mosaic and any(not 0 <= frame.index < pixels.frames for frame in instance.frames):
         raise Skip(Reason.IMPLAUSIBLE_SIZE)
     samples = pixels.rows * pixels.columns * pixels.samples
     claimed_bytes = frame_bytes(pixels) * pixels.frames

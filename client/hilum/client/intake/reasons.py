@@ -17,6 +17,7 @@ class Reason(StrEnum):
     IMPLAUSIBLE_SIZE = "implausible_size"
     LOCALIZER = "localizer"
     DUPLICATE = "duplicate_instance"
+    CONTRADICTING_COPIES = "files_of_one_instance_contradict"
     TRUNCATED_PIXELS = "truncated_pixels"
     UNDECODABLE_PIXELS = "undecodable_pixels"
     CONSTANT_PIXELS = "constant_pixels"
@@ -60,6 +61,7 @@ EXPLAINED = {
     Reason.IMPLAUSIBLE_SIZE: "the stated image size can't fit in the file",
     Reason.LOCALIZER: "a scout image",
     Reason.DUPLICATE: "another file holds the same instance",
+    Reason.CONTRADICTING_COPIES: "files with one instance UID say different things, so that neither can be believed",
     Reason.TRUNCATED_PIXELS: "the pixel data ends too early",
     Reason.UNDECODABLE_PIXELS: "the pixel data could not be decoded",
     Reason.CONSTANT_PIXELS: "every pixel has the same value",

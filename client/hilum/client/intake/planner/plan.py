@@ -113,7 +113,7 @@ def _unique(instances: Sequence[Instance], ledger: _Ledger) -> Iterator[int]:
     for indices in by_uid.values():
         kept, *copies = indices
         if any(not _same_header(instances[kept], instances[copy]) for copy in copies):
-            ledger.refused.update(dict.fromkeys(indices, Reason.LYING_GEOMETRY))
+            ledger.refused.update(dict.fromkeys(indices, Reason.CONTRADICTING_COPIES))
             continue
         ledger.refused.update(dict.fromkeys(copies, Reason.DUPLICATE))
         ledger.copies += [(kept, copy) for copy in copies]
