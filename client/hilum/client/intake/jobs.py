@@ -186,10 +186,9 @@ def to_plain(job: Job) -> dict[str, Any]:
     """A job as JSON takes it. What tells the patient or the device is left out: pixels decode without."""
     if isinstance(job, ReadHeader):
         return {"kind": "header", "job": {"path": str(job.path)}}
-    plain = {
-        **dataclasses.asdict(replace(job, instance=_technical(job.instance, _asked(job)))),
-        "path": str(job.path),
-    }
+    technical = replace(job, instance=_technical(job.instance, _asked(job)))
+    # pydantic takes a fifth of the time of `dataclasses.asdict`, and a job is sent for every file.
+    plain = {**_ADAPTERS[type(job)].dump_python(technical), "path": str(job.path)}
     return {"kind": kind_of(job), "job": plain}
 
 
