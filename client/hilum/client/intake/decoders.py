@@ -309,7 +309,13 @@ def in_bits(container: Decoded, bits: int, top: int, *, signed: bool) -> Decoded
     """
     width = 8 * container.dtype.itemsize
     values = container.view(container.dtype.str.replace("u", "i")) if signed else container
-    if bits == width:
+    if bits == width or (bits == top and _holds_all(values, bits)):
         return values
     sample: Decoded = np.right_shift(np.left_shift(values, width - top), width - bits)
     return sample
+
+
+def _holds_all(values: Decoded, bits: int) -> bool:
+    """Whether no value has a bit beyond these: two looks are cheaper than two shifts."""
+    least = -(1 << (bits - 1)) if values.dtype.kind == "i" else 0
+    return values.size > 0 and bool(least <= values.min() and values.max() < least + (1 << bits))

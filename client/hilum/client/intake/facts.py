@@ -126,6 +126,7 @@ def _instance(tags: Tags, uids: tuple[str, str, str], planes: Callable[[Frame], 
         is_mosaic(tags, kind),
         regions,
         _optional(get("FrameTime")) if pixels.frames > 1 else None,
+        tags.pixels.offset_bytes if tags.pixels is not None else None,
     )
 
 

@@ -18,7 +18,8 @@ from hilum.client.intake.layout import DEFLATED
 from hilum.client.intake.luts import LookUpTables, read_luts
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.stored import PixelReader, StoredFrame, open_frames
-from hilum.client.intake.values import display_values, padding_mask, rescaled
+from hilum.client.intake.values import display_values, padding_mask
+from hilum.client.intake.whole_numbers import in_units
 
 Image = npt.NDArray[Any]
 """(H, W) uint16, or (H, W, 3) uint8 in RGB."""
@@ -31,11 +32,12 @@ class Plane:
     """One plane of a volume.
 
     Attributes:
-        values: (H, W) float32, with units; for CT Hounsfield units. MONOCHROME1 is never inverted here.
+        values: (H, W) with units; for CT Hounsfield units. Int16 where all are whole numbers that fit, else float32.
+            MONOCHROME1 is never inverted here.
         empty: (H, W), True where there is no data, or None where all is.
     """
 
-    values: npt.NDArray[np.float32] = field(repr=False)
+    values: npt.NDArray[np.float32] | npt.NDArray[np.int16] = field(repr=False)
     empty: npt.NDArray[np.bool_] | None = field(repr=False)
 
 
@@ -67,7 +69,7 @@ def read_planes(path: Path, instance: Instance, indices: Iterable[int]) -> Itera
         luts = _luts(reader, instance)
         for index in indices:
             stored = _frame(reader, instance, index)
-            values = rescaled(stored.values, frames[index], luts)
+            values = in_units(stored.values, frames[index], luts)
             yield Plane(values, padding_mask(stored, instance))
 
 

@@ -136,6 +136,7 @@ class Instance:
         mosaic: A Siemens mosaic: many slices tiled into one plane.
         regions: Of ultrasound; empty elsewhere.
         frame_time_ms: Of a cine; None elsewhere.
+        pixel_offset: Where the value of the pixel data starts in the file as it lies there, or None if not known.
     """
 
     sop_uid: str = field(repr=False)
@@ -153,6 +154,7 @@ class Instance:
     mosaic: bool = False
     regions: tuple[Region, ...] = ()
     frame_time_ms: float | None = None
+    pixel_offset: int | None = None
 
     @property
     def inverted(self) -> bool:

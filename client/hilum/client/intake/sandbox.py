@@ -43,7 +43,7 @@ _JOBS_OF_A_WORKER = 2_000  # then it is replaced, for decoders leak
 _AHEAD = 4  # jobs begun for each worker before the first result is taken
 _LENGTH_BYTES = 4
 _MAX_REPLY_BYTES = 16 << 20
-_DTYPES = {"|u1", "<u2", "<f4"}
+_DTYPES = {"|u1", "<u2", "<i2", "<f4"}
 
 log = logging.getLogger(__name__)
 

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from hilum.client.intake.quarantine import Quarantine, hold_back, is_suspect
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
 from hilum.client.intake.scan import FoundFile
+from hilum.client.intake.straight import read_straight
 from hilum.client.intake.volume import build_volume
 from hilum.client.workspace import Pseudonyms
 
@@ -172,6 +174,18 @@ class SeriesWork:
         return [(index, tuple(sorted(wanted))) for index, wanted in sorted(frames.items())]
 
     def _keep_volume(self, volume: PlannedVolume, results: Iterator[Result]) -> None:
+        array = read_straight(volume, self._file_of)
+        if array is None:
+            self._assemble(volume, results)
+        else:
+            self.decoded.update(index for index, _frame in volume.planes)
+            self._kept[volume.planes] = self._volume_item(volume, self.keepers.cache.put(array))
+
+    def _file_of(self, index: int) -> tuple[Path, Instance]:
+        return self.members[index].file.path, self.members[index].instance
+
+    def _assemble(self, volume: PlannedVolume, results: Iterator[Result]) -> None:
+        """Keep a volume of planes that have to be looked at one by one."""
         planes: dict[PlaneId, Plane] = {}
         broken = False
         for index, frames in self._wanted(volume):

@@ -41,10 +41,15 @@ def padding_mask(frame: StoredFrame, instance: Instance) -> npt.NDArray[np.bool_
     if instance.padding is None:
         return None
     low, high = sorted(_as_stored(value, frame.values.dtype) for value in instance.padding)
-    empty: npt.NDArray[np.bool_] = (frame.values >= low) & (frame.values <= high)
+    empty = _between(frame.values, low, high)
     if frame.cells is not frame.values and not _holds(instance, low, high):
-        empty |= (frame.cells >= low) & (frame.cells <= high)
-    return empty
+        empty |= _between(frame.cells, low, high)
+    return empty if empty.any() else None
+
+
+def _between(values: Stored, low: int, high: int) -> npt.NDArray[np.bool_]:
+    found: npt.NDArray[np.bool_] = values == low if low == high else (values >= low) & (values <= high)
+    return found
 
 
 def _nothing_there(values: Stored) -> npt.NDArray[np.bool_] | None:

@@ -12,15 +12,15 @@ from hilum.client.intake.images import Plane
 from hilum.client.intake.planner import PlaneId, PlannedVolume, assemble
 from hilum.client.intake.reasons import Reason, Skip
 
+Values = npt.NDArray[np.float32] | npt.NDArray[np.int16]
 
-def build_volume(
-    planned: PlannedVolume, planes: Mapping[PlaneId, Plane]
-) -> npt.NDArray[np.int16] | npt.NDArray[np.float32]:
+
+def build_volume(planned: PlannedVolume, planes: Mapping[PlaneId, Plane]) -> Values:
     """Stack the planes of one volume; voxels without data take the lowest value of those with data.
 
     Args:
         planned: What the planner says.
-        planes: Every plane that it names, also those to be verified; emptied on the way, to hold them once only.
+        planes: Every plane that it names, also those to be verified.
 
     Returns:
         (D, H, W) of the planned shape.
@@ -34,7 +34,9 @@ def build_volume(
     if not seen:
         raise Skip(Reason.CONSTANT_PIXELS)
     background = min(seen)
-    volume, _affine = assemble(planned, lambda *plane: _filled(planes[plane], background), background)
+    whole = all(plane.values.dtype == np.int16 for plane in used)
+    filling = np.int16(background) if whole else np.float32(background)
+    volume, _affine = assemble(planned, lambda *plane: _filled(planes[plane], filling), background)
     if volume.min() == volume.max():
         raise Skip(Reason.CONSTANT_PIXELS)
     return compact(volume)
@@ -45,14 +47,14 @@ def _lowest(plane: Plane) -> float | None:
     return float(inside.min()) if inside.size else None
 
 
-def _filled(plane: Plane, background: float) -> npt.NDArray[np.float32]:
-    return (
-        plane.values if plane.empty is None else np.where(plane.empty, np.float32(background), plane.values)
-    )
+def _filled(plane: Plane, filling: np.int16 | np.float32) -> Values:
+    return plane.values if plane.empty is None else np.where(plane.empty, filling, plane.values)
 
 
-def compact(volume: npt.NDArray[np.float32]) -> npt.NDArray[np.int16] | npt.NDArray[np.float32]:
+def compact(volume: Values) -> Values:
     """Store whole numbers in the range of int16 as such; anything else stays float32. No value changes."""
+    if volume.dtype == np.int16:
+        return volume
     limits = np.iinfo(np.int16)
     if volume.min() < limits.min or volume.max() > limits.max:
         return volume

@@ -62,11 +62,13 @@ def _done(message: dict[str, Any], output: int) -> dict[str, Any]:
     """Do one job. Whatever is raised ends here: as a reason, and nothing of the file with it."""
     kind: Kind | None = None
     try:
-        os.ftruncate(output, 0)
         os.lseek(output, 0, os.SEEK_SET)
         kind, job = from_plain(message)
         writer = _Writer(output)
         facts = kind.do(job, writer.write)
+        os.ftruncate(
+            output, writer.written
+        )  # only now: writing over the last answer is cheaper than a new file
     except Skip as skip:
         return {"status": "refused", "reason": skip.reason.value, "uids": skip.uids}
     except MemoryError:
@@ -89,13 +91,13 @@ class _Writer:
 
     def __init__(self, output: int) -> None:
         self.heads: list[tuple[str, tuple[int, ...]]] = []
+        self.written = 0
         self._output = output
-        self._written = 0
 
     def write(self, array: Array) -> None:
         array = np.ascontiguousarray(array)
-        self._written += array.nbytes
-        if self._written > MAX_DECODED_BYTES:
+        self.written += array.nbytes
+        if self.written > MAX_DECODED_BYTES:
             raise Skip(Reason.TOO_LARGE)
         rest = array.data.cast("B")
         try:

@@ -12,12 +12,13 @@ from hilum.client.intake.planner.records import Affine, PlannedVolume
 from hilum.client.intake.planner.tilt import shear_resample
 from hilum.client.intake.reasons import Reason, Skip
 
-GetPlane = Callable[[int, int], npt.NDArray[np.float32]]
+Values = npt.NDArray[np.float32] | npt.NDArray[np.int16]
+GetPlane = Callable[[int, int], Values]
 
 
 def assemble(
     volume: PlannedVolume, get_plane: GetPlane, background: float | None = None
-) -> tuple[npt.NDArray[np.float32], Affine]:
+) -> tuple[Values, Affine]:
     """Stack the planes of one planned volume, and bring it upright where it is tilted.
 
     Args:
@@ -27,7 +28,8 @@ def assemble(
         background: Value of what a tilted stack did not measure; the volume's minimum where None.
 
     Returns:
-        (D, H, W) of the planned shape, and the planned affine.
+        (D, H, W) of the planned shape, and the planned affine. Int16 where all planes are and nothing is resampled, else
+        float32.
 
     Raises:
         Skip: `MULTIPLE_TIMES` where planes that were taken for copies differ; `MIXED_GEOMETRY` where a decoded plane
@@ -39,10 +41,15 @@ def assemble(
     planes = [get_plane(*plane) for plane in volume.planes]
     if len({plane.shape for plane in planes}) != 1:
         raise Skip(Reason.MIXED_GEOMETRY)
-    stacked = np.stack(planes).astype(np.float32, copy=False)
+    together = np.stack(planes)
+    stacked: Values
     affine = volume.affine
     if volume.tilt is not None:
-        stacked, affine = shear_resample(stacked, volume.tilt, background)
+        stacked, affine = shear_resample(together.astype(np.float32, copy=False), volume.tilt, background)
+    elif together.dtype == np.int16:
+        stacked = together.astype(np.int16, copy=False)
+    else:
+        stacked = together.astype(np.float32, copy=False)
     if stacked.shape != volume.shape:
         raise Skip(Reason.MIXED_GEOMETRY)
     return stacked, affine

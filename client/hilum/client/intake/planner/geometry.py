@@ -5,6 +5,7 @@ The source of all of it is PS3.3 section C.7.6.2 (Image Plane Module).
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -104,13 +105,15 @@ def check_plane(plane: Plane) -> None:
     axes_of(frame.orientation)
 
 
+@lru_cache(maxsize=256)  # the slices of a series share theirs
 def axes_of(orientation: tuple[float, ...]) -> Axes:
-    """Unit axes from six direction cosines.
+    """Unit axes from six direction cosines; the arrays are shared, so not to be written to.
 
     Raises:
         Skip: `LYING_GEOMETRY` where they are not of unit length or not at right angles.
     """
-    row, column = np.array(orientation[:3], float), np.array(orientation[3:], float)
+    cosines = np.array(orientation, float) + 0.0  # equal keys must give equal bits: no zero keeps a sign
+    row, column = cosines[:3], cosines[3:]
     lengths = float(np.linalg.norm(row)), float(np.linalg.norm(column))
     if max(abs(length - 1) for length in lengths) > _NORM_TOLERANCE:
         raise Skip(Reason.LYING_GEOMETRY)
