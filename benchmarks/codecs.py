@@ -35,7 +35,7 @@ from hilum.client.intake.jobs import DecodePlanes, PlanesDecoded
 from hilum.client.intake.planner import plan_series
 from hilum.client.intake.read_instance import read_instance
 from hilum.client.intake.sandbox import DecodePool
-from hilum.client.intake.volume import build_volume
+from hilum.client.intake.volume import VolumeBuilder
 
 EDGE, BITS, SLICES, WORKERS, INTERCEPT = 512, 12, 32, 2, -1024
 Pixels = npt.NDArray[np.uint16]
@@ -107,11 +107,11 @@ def ours(paths: list[Path], pool: DecodePool) -> npt.NDArray[np.generic]:
     instances = [read_instance(path) for path in paths]
     (planned,) = plan_series(instances).volumes
     jobs = (DecodePlanes(paths[index], instances[index], (frame,)) for index, frame in planned.planes)
-    planes = {}
+    builder = VolumeBuilder(planned)
     for plane, result in zip(planned.planes, pool.map(jobs), strict=True):
         assert isinstance(result, PlanesDecoded)
-        planes[plane] = Plane(result.values[0], None)
-    return build_volume(planned, planes)
+        builder.add(plane, Plane(result.values[0], None))
+    return builder.finished()
 
 
 def by_pydicom(paths: list[Path], plugin: str) -> npt.NDArray[np.generic]:

@@ -25,7 +25,7 @@ from hilum.client.intake.images import read_planes
 from hilum.client.intake.planner import plan_series
 from hilum.client.intake.read_instance import read_instance
 from hilum.client.intake.straight import read_straight
-from hilum.client.intake.volume import build_volume
+from hilum.client.intake.volume import VolumeBuilder
 
 EDGE, SLICES, PLANE_BYTES = 512, 120, 512 * 512 * 2
 
@@ -70,11 +70,10 @@ def plane_by_plane(folder: Path) -> npt.NDArray[np.generic]:
     paths = sorted(folder.iterdir())
     instances = [read_instance(path) for path in paths]
     (planned,) = plan_series(instances).volumes
-    planes = {
-        (index, frame): next(read_planes(paths[index], instances[index], (frame,)))
-        for index, frame in planned.planes
-    }
-    return build_volume(planned, planes)
+    builder = VolumeBuilder(planned)
+    for index, frame in planned.planes:
+        builder.add((index, frame), next(read_planes(paths[index], instances[index], (frame,))))
+    return builder.finished()
 
 
 def monai(folder: Path) -> npt.NDArray[np.generic]:
