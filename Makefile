@@ -28,6 +28,11 @@ test-all: install
 	$(BIN)/pytest
 
 bench: install
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python benchmarks/index.py
+	$(BIN)/python benchmarks/volume.py
+	$(BIN)/python benchmarks/codecs.py
+	$(BIN)/python benchmarks/crops.py
 	$(BIN)/python benchmarks/federation.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/simulation.py

@@ -1,34 +1,37 @@
 """Headers read per second: the tag walker beside pydicom on the same tags, and beside opening the file at all.
 
-    python benchmarks/index.py FOLDER [FOLDER ...]
+    python benchmarks/index.py [FOLDER ...]
 
-Every value of both is compared first. Rates are medians over interleaved passes of processor time in this
-one run, warm cache, one core: what else runs on the machine changes them little.
+Without folders: phantom archives written for this run, and the real files of ../shared/data/dicom where that folder is. Every
+value of both is compared first. Rates are medians over interleaved passes of processor time in this one run, warm cache,
+one core: what else runs on the machine changes them little.
 """
 
 import os
-import statistics
 import sys
+import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pydicom
+from timing import compare, median_s
 
 from hilum.client.intake.pydicom_tags import pydicom_tags, silent_pydicom
 from hilum.client.intake.read_instance import NeedsPydicom, walk
 from hilum.client.intake.reasons import Skip
 from hilum.client.intake.tags import KEYWORDS
 from hilum.client.intake.walker import WINDOW_BYTES, walk_tags
+from hilum.simulations.phantoms import write_phantoms
 
 PASSES, MOST_FILES = 7, 1000
 TAGS = list(KEYWORDS)
+REAL = Path(__file__).parents[2] / "shared" / "data" / "dicom"
 
 
-def dicom_files(folders: list[str]) -> tuple[list[Path], int]:
+def dicom_files(folders: list[Path]) -> tuple[list[Path], int]:
     """The files that the walker answers, evenly thinned, once its values are found to be pydicom's; how many it left."""
     found, left = [], 0
-    for path in sorted(path for folder in folders for path in Path(folder).rglob("*") if path.is_file()):
+    for path in sorted(path for folder in folders for path in folder.rglob("*") if path.is_file()):
         try:
             tags = walk_tags(path)
         except Skip:
@@ -71,36 +74,27 @@ def parse_and_convert(path: Path) -> None:
         element.value  # noqa: B018 - converts the value
 
 
-def rates(files: list[Path], *work: Callable[[Path], object]) -> list[float]:
-    """Median files per second of each function, taken in turn."""
-    times: list[list[float]] = [[] for _ in work]
-    for _ in range(PASSES):
-        for taken, one in zip(times, work, strict=True):
-            started = time.process_time()
-            for path in files:
-                one(path)
-            taken.append(time.process_time() - started)
-    return [len(files) / statistics.median(taken) for taken in times]
-
-
-def main() -> None:
+def measure(folders: list[Path]) -> None:
     """Print rates, ratios and the share of the limit."""
-    files, left = dicom_files(sys.argv[1:])
-    if not files:
-        sys.exit("give folders that hold DICOM files")
     with silent_pydicom():
-        limit, tags, facts, raw, values = rates(
-            files, open_and_read, walk_tags, whole_header, parse_only, parse_and_convert
+        files, left = dicom_files(folders)
+        if not files:
+            sys.exit("give folders that hold DICOM files")
+        limit, tags, facts, raw, values = median_s(
+            *(
+                lambda one=one: [one(path) for path in files]  # type: ignore[misc]
+                for one in (open_and_read, walk_tags, whole_header, parse_only, parse_and_convert)
+            ),
+            repeats=PASSES,
+            clock=time.process_time,
         )
-    grouped = sum(isinstance(outcome(path), NeedsPydicom) for path in files)
-    print(f"{len(files)} files, every value the same; {left} more left to pydicom as odd")
-    print(f"open and read {WINDOW_BYTES} bytes: {limit:.0f}/s")
-    print(f"walker, all values parsed: {tags:.0f}/s, {tags / limit:.0%} of the limit")
-    print(f"walker to typed facts: {facts:.0f}/s ({grouped} of them need their sequences from pydicom)")
-    print(f"pydicom, values left raw: {raw:.0f}/s; ratio {tags / raw:.1f}x")
-    print(
-        f"pydicom, all values parsed: {values:.0f}/s; ratio {tags / values:.1f}x, to facts {facts / values:.1f}x"
-    )
+    asked = sum(isinstance(outcome(path), NeedsPydicom) for path in files)
+    bound = f"open and read {WINDOW_BYTES} bytes", limit
+    print(f"{len(files)} headers, every value the same; {left} more left to pydicom as odd")
+    read, bare = ("pydicom, the same tags read", values), ("pydicom, the same tags left as bytes", raw)
+    compare("  tags with their values", "files", len(files), tags, read, bound)
+    compare("  tags with their values", "files", len(files), tags, bare, bound)
+    compare(f"  typed facts ({asked} stop at the walker)", "files", len(files), facts, read, bound)
 
 
 def outcome(path: Path) -> object:
@@ -109,6 +103,21 @@ def outcome(path: Path) -> object:
         return walk(path)
     except Skip:
         return None
+
+
+def main() -> None:
+    """Measure the given folders, or phantoms and what real files are at hand."""
+    if len(sys.argv) > 1:
+        measure([Path(folder) for folder in sys.argv[1:]])
+        return
+    with tempfile.TemporaryDirectory() as name:
+        phantoms = Path(name) / "archives"
+        write_phantoms(phantoms, sites=3, patients=40, size=64, seed=0)
+        print("phantoms: ", end="")
+        measure([phantoms])
+    if REAL.is_dir():
+        print("real files: ", end="")
+        measure([REAL])
 
 
 if __name__ == "__main__":

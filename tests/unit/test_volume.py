@@ -257,3 +257,26 @@ def files_in_order(folder):
     """By the position of their slices."""
     found = {read_instance(path).frames[0].position_mm[2]: path for path in folder.iterdir()}
     return [found[position] for position in sorted(found)]
+
+
+def test_copies_that_differ_refuse_the_volume_and_equal_ones_do_not(tmp_path, write_series):
+    write_series(tmp_path, pixels_of(0, 100, np.uint16))
+    volume, files = planned(tmp_path)
+    planes = {plane: next(read_planes(*files[plane[0]], (0,))) for plane in volume.planes}
+    copy = (99, 0)
+    doubled = replace(volume, verify_equal=((volume.planes[1], copy),))
+    same = build_volume(doubled, {**planes, copy: planes[volume.planes[1]]})
+    np.testing.assert_array_equal(same, build_volume(volume, planes))
+    with pytest.raises(Skip) as refused:
+        build_volume(doubled, {**planes, copy: planes[volume.planes[2]]})
+    assert refused.value.reason == Reason.MULTIPLE_TIMES
+
+
+def test_a_plane_of_another_size_refuses_the_volume(tmp_path, write_series):
+    write_series(tmp_path, pixels_of(0, 100, np.uint16))
+    volume, files = planned(tmp_path)
+    planes = {plane: next(read_planes(*files[plane[0]], (0,))) for plane in volume.planes}
+    planes[volume.planes[2]] = Plane(np.ones((7, 6), np.int16), None)
+    with pytest.raises(Skip) as refused:
+        build_volume(volume, planes)
+    assert refused.value.reason == Reason.MIXED_GEOMETRY

@@ -285,7 +285,7 @@ class DecodePool:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=passed,
-                env={**os.environ, **_ONE_THREAD},
+                env={**os.environ, **_ONE_THREAD, **_KEEP_MEMORY},
                 start_new_session=True,  # an interrupt at the terminal is the parent's to handle
             )
         except OSError:
@@ -313,6 +313,9 @@ class DecodePool:
 
 
 _WORKER = ("-m", "hilum.client.intake.worker")
+# Frames come and go by the half megabyte: glibc keeps that much instead of asking the system for each anew.
+_KEPT_BYTES = str(64 << 20)
+_KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": _KEPT_BYTES, "MALLOC_MMAP_THRESHOLD_": _KEPT_BYTES}
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 

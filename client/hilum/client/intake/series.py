@@ -32,7 +32,7 @@ from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
 from hilum.client.intake.scan import FoundFile
 from hilum.client.intake.straight import read_straight
-from hilum.client.intake.volume import build_volume
+from hilum.client.intake.volume import VolumeBuilder
 from hilum.client.workspace import Pseudonyms
 
 
@@ -186,7 +186,7 @@ class SeriesWork:
 
     def _assemble(self, volume: PlannedVolume, results: Iterator[Result]) -> None:
         """Keep a volume of planes that have to be looked at one by one."""
-        planes: dict[PlaneId, Plane] = {}
+        builder = VolumeBuilder(volume)
         broken = False
         for index, frames in self._wanted(volume):
             self.decoded.add(index)
@@ -195,11 +195,12 @@ class SeriesWork:
                 self._failed[index] = read
                 broken = True
             else:
-                planes.update(read)
+                for plane, content in read.items():
+                    builder.add(plane, content)
         if broken:
             return
         try:
-            array = build_volume(volume, planes)
+            array = builder.finished()
         except Skip as skip:
             self._kept[volume.planes] = skip.reason
             return

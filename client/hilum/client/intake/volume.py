@@ -9,46 +9,93 @@ import numpy as np
 import numpy.typing as npt
 
 from hilum.client.intake.images import Plane
-from hilum.client.intake.planner import PlaneId, PlannedVolume, assemble
+from hilum.client.intake.planner import PlaneId, PlannedVolume, upright, verify_copies
 from hilum.client.intake.reasons import Reason, Skip
 
 Values = npt.NDArray[np.float32] | npt.NDArray[np.int16]
 
 
+class VolumeBuilder:
+    """Takes the planes of one volume as they come, each of them held once."""
+
+    def __init__(self, planned: PlannedVolume) -> None:
+        self._planned = planned
+        self._places = {plane: place for place, plane in enumerate(planned.planes)}
+        self._missing = set(planned.planes)
+        self._copies = {copy for _kept, copy in planned.verify_equal}
+        self._to_verify: dict[PlaneId, Plane] = {}
+        self._stack: Values | None = None
+        self._masks: dict[int, npt.NDArray[np.bool_]] = {}
+        self._lowest: list[float] = []
+        self._alike = True
+
+    def add(self, plane: PlaneId, content: Plane) -> None:
+        """Take one plane; one that the volume does not name is passed over."""
+        if plane in self._copies:
+            self._to_verify[plane] = content
+        if plane not in self._places:
+            return
+        self._missing.discard(plane)
+        values, place = content.values, self._places[plane]
+        if self._stack is None:
+            self._stack = np.empty((len(self._places), *values.shape), values.dtype)
+        elif self._stack.dtype != np.float32 and values.dtype != np.int16:
+            self._stack = self._stack.astype(np.float32)
+        if values.shape != self._stack.shape[1:]:
+            self._alike = False
+            return
+        self._stack[place] = values
+        if content.empty is not None:
+            self._masks[place] = content.empty
+            values = values[~content.empty]
+        if values.size:
+            self._lowest.append(float(values.min()))
+
+    def finished(self) -> Values:
+        """The array, once every plane was added; voxels without data take the lowest value of those with data.
+
+        Returns:
+            (D, H, W) of the planned shape.
+
+        Raises:
+            Skip: If planes taken for copies differ, planes differ in size, or there is nothing to see.
+        """
+        assert not self._missing, "a plane was not added"
+        stack = self._stack
+        if not self._alike:
+            raise Skip(Reason.MIXED_GEOMETRY)
+        if stack is None or not self._lowest:
+            raise Skip(Reason.CONSTANT_PIXELS)
+        background = min(self._lowest)
+        filling = np.int16(background) if stack.dtype == np.int16 else np.float32(background)
+        for place, empty in self._masks.items():
+            np.copyto(stack[place], filling, where=empty)
+
+        def plane_of(*plane: int) -> Values:
+            index, frame = plane
+            if (copy := self._to_verify.get((index, frame))) is None:
+                kept: Values = stack[self._places[index, frame]]
+                return kept
+            return copy.values if copy.empty is None else np.where(copy.empty, filling, copy.values)
+
+        verify_copies(self._planned, plane_of)
+        volume, _affine = upright(self._planned, stack, background)
+        if volume.min() == volume.max():
+            raise Skip(Reason.CONSTANT_PIXELS)
+        return compact(volume)
+
+
 def build_volume(planned: PlannedVolume, planes: Mapping[PlaneId, Plane]) -> Values:
-    """Stack the planes of one volume; voxels without data take the lowest value of those with data.
+    """The array of planes that are all at hand; see `VolumeBuilder`.
 
     Args:
         planned: What the planner says.
         planes: Every plane that it names, also those to be verified.
-
-    Returns:
-        (D, H, W) of the planned shape.
-
-    Raises:
-        Skip: If planes taken for copies differ, or there is nothing to see.
     """
-    used = [planes[plane] for plane in planned.planes]
-    lowest = [_lowest(plane) for plane in used]
-    seen = [value for value in lowest if value is not None]
-    if not seen:
-        raise Skip(Reason.CONSTANT_PIXELS)
-    background = min(seen)
-    whole = all(plane.values.dtype == np.int16 for plane in used)
-    filling = np.int16(background) if whole else np.float32(background)
-    volume, _affine = assemble(planned, lambda *plane: _filled(planes[plane], filling), background)
-    if volume.min() == volume.max():
-        raise Skip(Reason.CONSTANT_PIXELS)
-    return compact(volume)
-
-
-def _lowest(plane: Plane) -> float | None:
-    inside = plane.values if plane.empty is None else plane.values[~plane.empty]
-    return float(inside.min()) if inside.size else None
-
-
-def _filled(plane: Plane, filling: np.int16 | np.float32) -> Values:
-    return plane.values if plane.empty is None else np.where(plane.empty, filling, plane.values)
+    builder = VolumeBuilder(planned)
+    for plane, content in planes.items():
+        builder.add(plane, content)
+    return builder.finished()
 
 
 def compact(volume: Values) -> Values:

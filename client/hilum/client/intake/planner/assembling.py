@@ -35,21 +35,36 @@ def assemble(
         Skip: `MULTIPLE_TIMES` where planes that were taken for copies differ; `MIXED_GEOMETRY` where a decoded plane
             has another size than its header said.
     """
-    for kept, dropped in volume.verify_equal:
-        if not np.array_equal(get_plane(*kept), get_plane(*dropped), equal_nan=True):
-            raise Skip(Reason.MULTIPLE_TIMES)
+    verify_copies(volume, get_plane)
     planes = [get_plane(*plane) for plane in volume.planes]
     if len({plane.shape for plane in planes}) != 1:
         raise Skip(Reason.MIXED_GEOMETRY)
     together = np.stack(planes)
-    stacked: Values
+    if together.dtype == np.int16:
+        return upright(volume, together.astype(np.int16, copy=False), background)
+    return upright(volume, together.astype(np.float32, copy=False), background)
+
+
+def verify_copies(volume: PlannedVolume, get_plane: GetPlane) -> None:
+    """Look whether planes that were taken for copies are.
+
+    Raises:
+        Skip: `MULTIPLE_TIMES` where they differ.
+    """
+    for kept, dropped in volume.verify_equal:
+        if not np.array_equal(get_plane(*kept), get_plane(*dropped), equal_nan=True):
+            raise Skip(Reason.MULTIPLE_TIMES)
+
+
+def upright(volume: PlannedVolume, stacked: Values, background: float | None) -> tuple[Values, Affine]:
+    """Bring the stacked planes of a volume upright where they are tilted; see `assemble`.
+
+    Raises:
+        Skip: `MIXED_GEOMETRY` where they have not the planned shape.
+    """
     affine = volume.affine
     if volume.tilt is not None:
-        stacked, affine = shear_resample(together.astype(np.float32, copy=False), volume.tilt, background)
-    elif together.dtype == np.int16:
-        stacked = together.astype(np.int16, copy=False)
-    else:
-        stacked = together.astype(np.float32, copy=False)
+        stacked, affine = shear_resample(stacked.astype(np.float32, copy=False), volume.tilt, background)
     if stacked.shape != volume.shape:
         raise Skip(Reason.MIXED_GEOMETRY)
     return stacked, affine
