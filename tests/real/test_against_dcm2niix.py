@@ -5,6 +5,7 @@ Where the two disagree, the table says why. NIfTI is RAS and DICOM LPS; the orde
 
 import shutil
 import subprocess
+import sys
 
 import nibabel
 import numpy as np
@@ -190,3 +191,28 @@ def test_a_tilted_head_lies_upright_where_dcm2niix_has_it(real_folder, indexed, 
         for rows in (-1.0, -0.5, 0.0, 0.5, 1.0)
     ]
     assert min(difference) == difference[2] < min(difference[1], difference[3]) / 5, difference
+
+
+@pytest.fixture(scope="module")
+def brains(shared_data, tmp_path_factory):
+    """Three hospitals of real brain volumes: other vendors, syntaxes, bits and orders of slices."""
+    out = tmp_path_factory.mktemp("real") / "brains"
+    wrap, source = shared_data / "tools" / "wrap_as_dicom.py", shared_data / "data" / "mr_hippocampus_a"
+    subprocess.run([sys.executable, wrap, "mr3d", source, out], check=True, capture_output=True)
+    return out
+
+
+@pytest.mark.parametrize("site", range(3))
+def test_the_volumes_of_three_hospitals_are_dcm2niixs(site, brains, indexed, tmp_path):
+    folder = brains / f"site-{site}" / "dicom"
+    volumes, reasons = indexed(folder)
+    names = Workspace(tmp_path / "site").pseudonyms()
+    out = tmp_path / "converted"
+    out.mkdir()
+    images = converted(folder, out)
+    series = [names.of("series", path.name.split("_")[0]) for path in sorted(out.glob("*.nii"))]
+    assert reasons == set()
+    assert len(volumes) == len(images) > 20
+    assert set(series) == set(volumes)
+    for key, image in zip(series, images, strict=True):
+        assert matches(*volumes[key], *image, TOLERANCE_MM) == [0]
