@@ -1,7 +1,7 @@
 """Folders of seeded mutants, and what a whole `hilum site index` makes of one.
 
 Every mutant is an instance of its own, so that none is set aside as another's copy; every fourth group of eight is one
-series of CT slices of which about half are mutants.
+series of which about half are mutants.
 """
 
 import json
@@ -90,7 +90,7 @@ def _data_set(content: bytes) -> int:
 
 @dataclass(frozen=True)
 class Bases:
-    """Single images, and the slices of one CT series in several syntaxes."""
+    """Single images, and series: the slices of one CT in several syntaxes, and of an archive."""
 
     singles: tuple[Base, ...]
     series: tuple[tuple[Base, ...], ...]
@@ -130,7 +130,9 @@ def bases(folder: Path, archive: Path | None = None) -> Bases:
                 )
             )
     if archive is not None:
-        singles += _of_archive(archive)
+        real = list(_of_archive(archive))
+        singles += real
+        series += _long_series(real)
     return Bases(tuple(singles), tuple(series))
 
 
@@ -154,6 +156,14 @@ def _of_archive(archive: Path) -> Iterator[Base]:
     for path in sorted(archive.rglob("*")):
         if path.is_file() and path.stat().st_size < MAX_SEED_FILE_BYTES and (base := _real(path)):
             yield base
+
+
+def _long_series(real: list[Base]) -> list[tuple[Base, ...]]:
+    """The first files of each series that has enough of them, by their order on disk."""
+    by_uid: dict[bytes, list[Base]] = {}
+    for base in real:
+        by_uid.setdefault(base.uids[1], []).append(base)
+    return [tuple(found[:GROUP]) for uid, found in by_uid.items() if uid and len(found) >= GROUP]
 
 
 def _real(path: Path) -> Base | None:

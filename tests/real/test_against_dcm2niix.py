@@ -1,20 +1,23 @@
-"""Every volume that Hilum plans from real scanners' files lies where dcm2niix puts it, with the same values.
+"""Every volume that an index makes of real scanners' files lies where dcm2niix puts it, with the same values.
 
 Where the two disagree, the table says why. NIfTI is RAS and DICOM LPS; the order and sign of the axes may differ.
 """
 
 import shutil
 import subprocess
-from collections import Counter
+import sys
 
 import nibabel
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d, map_coordinates
 
-from dicom_instances import read_folder
-from hilum.client.intake.planner import assemble, plan_series
-from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.cache import ArrayCache
+from hilum.client.catalogue import Catalogue
+from hilum.client.intake.index import index_archive
+from hilum.client.intake.reasons import Reason
+from hilum.client.workspace import Workspace
+from hilum.common.progress import Quiet
 
 pytestmark = [
     pytest.mark.slow,
@@ -24,6 +27,7 @@ VENDORS = "dicom2nifti_vendors"
 TOLERANCE_MM = 1e-3
 # dcm2niix takes the distance from (0018,0088), here 3.313 mm; the positions say 3.3125 mm.
 ROUNDED_DISTANCE = {f"{VENDORS}/philips_enhanced/fmri/001": 5e-3}
+NO_IMAGES = {Reason.NOT_DICOM, Reason.NOT_AN_IMAGE}
 RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 SAME = {  # folder: volumes in it, all of them as dcm2niix has them
@@ -77,19 +81,25 @@ REFUSED = {  # what dcm2niix writes and Hilum does not take
 }
 
 
-def planned(folder):
-    """What intake makes of a folder: volumes with their affines by key, and reasons of what it refuses."""
-    volumes, reasons = {}, Counter()
-    for series in read_folder(folder).values():
-        plan = plan_series(series.instances)
-        reasons.update(series.skipped.values())
-        reasons.update(plan.refused.values())
-        for volume in plan.volumes:
-            try:
-                volumes[volume.key] = assemble(volume, series.plane)
-            except Skip as skip:
-                reasons[skip.reason] += 1
-    return volumes, reasons
+@pytest.fixture
+def indexed(tmp_path):
+    """What a whole index makes of a folder: volumes with their affines by key, and reasons of what it refuses."""
+
+    def run(folder):
+        workspace = Workspace(tmp_path / "site")
+        counts = index_archive(folder, workspace, Quiet()).counts
+        catalogue, cache = Catalogue(workspace.catalogue), ArrayCache(workspace.cache)
+        try:
+            volumes = {
+                item.item_key: (np.array(cache.get(item.content_sha256)), np.array(item.affine).reshape(4, 4))
+                for item in catalogue.items(kind="volume")
+            }
+        finally:
+            catalogue.close()
+        reasons = {Reason(reason) for reason in counts.skipped} - NO_IMAGES
+        return volumes, reasons
+
+    return run
 
 
 def converted(folder, out):
@@ -135,8 +145,8 @@ def real_folder(shared_data):
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_volumes_have_dcm2niixs_values_at_dcm2niixs_coordinates(name, real_folder, tmp_path):
-    volumes, _reasons = planned(real_folder(name))
+def test_volumes_have_dcm2niixs_values_at_dcm2niixs_coordinates(name, real_folder, indexed, tmp_path):
+    volumes, _reasons = indexed(real_folder(name))
     assert len(volumes) == SAME[name]
     images = converted(real_folder(name), tmp_path)
     tolerance_mm = ROUNDED_DISTANCE.get(name, TOLERANCE_MM)
@@ -147,16 +157,16 @@ def test_volumes_have_dcm2niixs_values_at_dcm2niixs_coordinates(name, real_folde
             for k, image in enumerate(images)
             for time in matches(volume, affine, *image, tolerance_mm)
         }
-        assert same, f"dcm2niix has no image like {key or 'this one'}"
+        assert same, f"dcm2niix has no image like {key}"
         found |= same
     assert len(found) == sum(data.shape[3] for data, _affine in images)
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_only_dcm2niix_takes_is_refused_with_a_reason(name, real_folder):
-    volumes, reasons = planned(real_folder(name))
+def test_what_only_dcm2niix_takes_is_refused_with_a_reason(name, real_folder, indexed):
+    volumes, reasons = indexed(real_folder(name))
     assert volumes == {}
-    assert set(reasons) == {REFUSED[name]}
+    assert reasons == {REFUSED[name]}
 
 
 def blurred_at(points, data):
@@ -165,9 +175,9 @@ def blurred_at(points, data):
     return map_coordinates(smooth, points, order=1, mode="nearest")
 
 
-def test_a_tilted_head_lies_upright_where_dcm2niix_has_it(real_folder, tmp_path):
+def test_a_tilted_head_lies_upright_where_dcm2niix_has_it(real_folder, indexed, tmp_path):
     folder = real_folder(f"{VENDORS}/failing/gantrytilting/001")
-    ((volume, affine),) = planned(folder)[0].values()
+    ((volume, affine),) = indexed(folder)[0].values()
     upright = [(data, other) for data, other in converted(folder, tmp_path) if data.shape[:2] != (512, 512)]
     ((data, other),) = upright
     # The two grids differ by a third of a row; away from the air at the rim, where each fills in its own way.
@@ -181,3 +191,28 @@ def test_a_tilted_head_lies_upright_where_dcm2niix_has_it(real_folder, tmp_path)
         for rows in (-1.0, -0.5, 0.0, 0.5, 1.0)
     ]
     assert min(difference) == difference[2] < min(difference[1], difference[3]) / 5, difference
+
+
+@pytest.fixture(scope="module")
+def brains(shared_data, tmp_path_factory):
+    """Three hospitals of real brain volumes: other vendors, syntaxes, bits and orders of slices."""
+    out = tmp_path_factory.mktemp("real") / "brains"
+    wrap, source = shared_data / "tools" / "wrap_as_dicom.py", shared_data / "data" / "mr_hippocampus_a"
+    subprocess.run([sys.executable, wrap, "mr3d", source, out], check=True, capture_output=True)
+    return out
+
+
+@pytest.mark.parametrize("site", range(3))
+def test_the_volumes_of_three_hospitals_are_dcm2niixs(site, brains, indexed, tmp_path):
+    folder = brains / f"site-{site}" / "dicom"
+    volumes, reasons = indexed(folder)
+    names = Workspace(tmp_path / "site").pseudonyms()
+    out = tmp_path / "converted"
+    out.mkdir()
+    images = converted(folder, out)
+    series = [names.of("series", path.name.split("_")[0]) for path in sorted(out.glob("*.nii"))]
+    assert reasons == set()
+    assert len(volumes) == len(images) > 20
+    assert set(series) == set(volumes)
+    for key, image in zip(series, images, strict=True):
+        assert matches(*volumes[key], *image, TOLERANCE_MM) == [0]

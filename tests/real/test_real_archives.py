@@ -80,12 +80,3 @@ def test_a_federation_of_real_mr_volumes_runs_in_3d(brains, run_hilum, study_fil
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["rounds"]) == 2
     assert search(tmp_path / "R") == search(tmp_path / "hilum-home") == []
-
-
-def test_everything_at_hand_is_counted_once_and_nothing_raises(shared_data, run_hilum):
-    done = run_hilum("site", "index", shared_data / "data", "--json")
-    assert done.returncode == 0, done.stderr
-    counts = json.loads(done.stdout)
-    assert counts["files"] == sum(1 for path in (shared_data / "data").rglob("*") if path.is_file())
-    assert counts["files"] == counts["instances"] + sum(counts["skipped"].values())
-    assert counts["instances"] > 100

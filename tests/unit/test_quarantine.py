@@ -27,7 +27,8 @@ HELD = Verdict(held=True)
 
 
 def instance(family="ultrasound", image_type=("ORIGINAL", "PRIMARY"), regions=(), samples=1):
-    pixels = PixelFormat("1.2.840.10008.1.2.1", 160, 240, 1, samples, "MONOCHROME2", False, 8, 8, 7, False)
+    photometric = "MONOCHROME2" if samples == 1 else "RGB"
+    pixels = PixelFormat("1.2.840.10008.1.2.1", 160, 240, 1, samples, photometric, False, 8, 8, 7, False)
     return Instance("1", "2", "3", "4", "", "5", family, image_type, pixels, (Frame(0),), regions=regions)
 
 

@@ -47,7 +47,7 @@ Crop = tuple[int, int, int, int]
 
 SUSPECT_FAMILIES: frozenset[Family] = frozenset({"ultrasound", "secondary", "angiogram", "photograph"})
 _SUSPECT_TYPES = ("SCREEN SAVE", "SCREENSAVE", "SCREEN CAPTURE", "SECONDARY", "DOSE", "REPORT")
-_COLOURS = 3
+_GREY = {"MONOCHROME1", "MONOCHROME2"}
 _FRAMES_LOOKED_AT = 12
 _MIN_CROP = 8  # pixels; a smaller piece is no image
 
@@ -88,8 +88,8 @@ def hold_back(instance: Instance, pixels: Pixels | None) -> Verdict:
 
     Args:
         instance: What the header says.
-        pixels: Its values as stored, before any window could hide a text: (H, W), (H, W, 3), or frames of these in
-            front. None where they are not decoded yet: then a suspect image counts as held.
+        pixels: As they would lie in the cache: (H, W), (H, W, 3) where the photometric interpretation is no grey one,
+            or frames of these in front. None where they are not decoded yet: then a suspect image counts as held.
 
     Returns:
         Held, or free; free ultrasound is cropped to its calibrated region (PS3.3 section C.8.5.5).
@@ -98,14 +98,15 @@ def hold_back(instance: Instance, pixels: Pixels | None) -> Verdict:
         return Verdict(held=False)
     if pixels is None:
         return Verdict(held=True)
-    frames = _frames(pixels, instance.pixels.samples == _COLOURS)
+    # A palette makes colours of one sample a pixel.
+    frames = _frames(pixels, colour=instance.pixels.photometric not in _GREY)
     region = _region(instance.regions, frames.shape[1:3])
     if region is not None and not _any_text(cropped(frames, _crop_of(region), 1)):
         return Verdict(held=False, crop=_crop_of(region), spacing_mm=region.spacing_mm)
     return Verdict(held=_any_text(frames))
 
 
-def _frames(pixels: Pixels, colour: bool) -> Pixels:
+def _frames(pixels: Pixels, *, colour: bool) -> Pixels:
     planes = pixels.ndim - int(colour)
     return pixels if planes == 3 else pixels[None]  # noqa: PLR2004 - frames, rows, columns
 
