@@ -141,6 +141,14 @@ def test_only_a_gallery_is_replaced(site, tmp_path):
         write_gallery(Workspace(tmp_path / "nowhere"), tmp_path / "new")
 
 
+def test_a_folder_that_can_not_be_made_is_one_line(site, tmp_path, run_hilum):
+    (tmp_path / "file").touch()
+    done = run_hilum("site", "browse", "--out", tmp_path / "file" / "inside")
+    assert (done.returncode, done.stdout) == (RunError.exit_code, "")
+    assert done.stderr.count("\n") == 1
+    assert "can't be written" in done.stderr
+
+
 def test_browse_prints_where_the_page_lies(site, run_hilum):
     page = json.loads(run_hilum("site", "browse", "--json").stdout)["page"]
     assert page.endswith("site/gallery/index.html")

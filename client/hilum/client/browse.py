@@ -76,7 +76,7 @@ def write_gallery(workspace: Workspace, folder: Path, limit: int | None = None) 
 
     Raises:
         DataError: If nothing is indexed.
-        RunError: If the folder holds something else.
+        RunError: If the folder holds something else, or can't be written.
     """
     if not workspace.catalogue.exists():
         raise DataError("nothing is indexed yet; run `hilum site index FOLDER` first")
@@ -171,10 +171,13 @@ def _write(gallery: Gallery, items: list[Item], card: Callable[[Item], Card], fo
     pages = [items[start : start + ITEMS_A_PAGE] for start in range(0, len(items), ITEMS_A_PAGE)] or [[]]
     template = _environment().get_template("gallery.html.j2")
     names = [_page_name(number) for number in range(len(pages))]
-    remove_gallery(folder)
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    folder.chmod(0o700)
-    (folder / _MARK).touch(mode=0o600)
+    try:
+        remove_gallery(folder)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        (folder / _MARK).touch(mode=0o600)
+    except OSError as error:
+        raise RunError(f"the output folder can't be written ({error.strerror}); name another") from None
     for number, members in enumerate(pages):
         text = template.render(
             gallery=gallery, groups=_groups(members, card), names=names, number=number, first=number == 0

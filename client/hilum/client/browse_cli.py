@@ -11,7 +11,8 @@ from hilum.common.home import hilum_home
 
 def browse(
     out: Annotated[
-        Path | None, typer.Option(help="Where to write the pages; default: in the state folder.")
+        Path | None,
+        typer.Option(help="Where to write the pages; default: in the state folder.", readable=False),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Show at most so many of each family.")] = None,
     show: Annotated[bool, typer.Option("--open", help="Open the first page in a browser.")] = False,

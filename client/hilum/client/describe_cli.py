@@ -12,7 +12,7 @@ _BAR_WIDTH = 30
 
 
 def describe(
-    labels: Annotated[Path | None, typer.Option(help="A label table to count too.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="A label table to count too.", readable=False)] = None,
     label: Annotated[list[str] | None, typer.Option(help="A column of it; may be given again.")] = None,
     min_patients: Annotated[int, typer.Option(help="Patients behind each number; 11 or more.")] = 11,
     budget: Annotated[int, typer.Option(help="How many different answers the site ever gives.")] = 20,

@@ -67,10 +67,14 @@ def index(
 
 def annotate(
     source: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="A folder of annotations, or one file; it is only read.")
+        Path,
+        typer.Argument(
+            metavar="FOLDER", help="A folder of annotations, or one file; it is only read.", readable=False
+        ),
     ],
     labels: Annotated[
-        Path | None, typer.Option("--labels", help="A TOML file of the names that the site wants.")
+        Path | None,
+        typer.Option("--labels", help="A TOML file of the names that the site wants.", readable=False),
     ] = None,
     home: Home = None,
     as_json: AsJson = False,

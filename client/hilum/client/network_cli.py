@@ -24,16 +24,19 @@ def pull(
     url: Annotated[str, typer.Argument(help="The DICOMweb service, such as https://pacs.example/dicom-web.")],
     token_file: Annotated[
         Path | None,
-        typer.Option("--token-file", help="Holds the access token; else HILUM_DICOMWEB_TOKEN is used."),
+        typer.Option(
+            "--token-file", help="Holds the access token; else HILUM_DICOMWEB_TOKEN is used.", readable=False
+        ),
     ] = None,
     ca: Annotated[
-        Path | None, typer.Option("--ca", help="Certificates to believe, PEM; default: the public ones.")
+        Path | None,
+        typer.Option("--ca", help="Certificates to believe, PEM; default: the public ones.", readable=False),
     ] = None,
     client_cert: Annotated[
-        Path | None, typer.Option("--client-cert", help="This site's certificate, PEM.")
+        Path | None, typer.Option("--client-cert", help="This site's certificate, PEM.", readable=False)
     ] = None,
     client_key: Annotated[
-        Path | None, typer.Option("--client-key", help="The key of --client-cert, PEM.")
+        Path | None, typer.Option("--client-key", help="The key of --client-cert, PEM.", readable=False)
     ] = None,
     modality: Annotated[
         list[str] | None, typer.Option("--modality", help="Pull only this modality, such as CT; repeatable.")
@@ -99,11 +102,16 @@ def receive(
     port: Annotated[int, typer.Option("--port", help="Port to listen on.", min=0, max=65535)] = 11112,
     ae_title: Annotated[str, typer.Option("--ae-title", help="This receiver's AE title.")] = "HILUM",
     tls_cert: Annotated[
-        Path | None, typer.Option("--tls-cert", help="Certificate, PEM: TLS is required.")
+        Path | None, typer.Option("--tls-cert", help="Certificate, PEM: TLS is required.", readable=False)
     ] = None,
-    tls_key: Annotated[Path | None, typer.Option("--tls-key", help="The key of --tls-cert, PEM.")] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option("--tls-key", help="The key of --tls-cert, PEM.", readable=False)
+    ] = None,
     tls_ca: Annotated[
-        Path | None, typer.Option("--tls-ca", help="Senders must show a certificate that these signed, PEM.")
+        Path | None,
+        typer.Option(
+            "--tls-ca", help="Senders must show a certificate that these signed, PEM.", readable=False
+        ),
     ] = None,
     bind: Annotated[str, typer.Option("--bind", help="Address to listen on.")] = "0.0.0.0",  # noqa: S104 - who may send is listed
     index_every: Annotated[
