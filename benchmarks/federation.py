@@ -66,7 +66,7 @@ def aggregation() -> None:
         f"  ratio {theirs / mine:.2f}x (above 1: ours is faster); a bare copy takes {limit * 1e3:.0f} ms, {limit / mine:.0%} of ours"
     )
     size = updates[0].nbytes
-    streamed = peak_bytes(lambda: _stream(reply_with(update) for update in updates))
+    streamed = peak_bytes(lambda: _stream(_reply(update) for update in updates))
     held = peak_bytes(
         lambda: aggregate_arrayrecords([reply_with(update) for update in updates], "num-examples")
     )
@@ -79,9 +79,12 @@ def _stream(replies: Iterable[RecordDict]) -> None:
     """Take each reply as it comes and let it go, as the round loop does."""
     mean = FixedPointMean(VALUES, 10_000 * SITES)
     for reply in replies:
-        [array] = reply.array_records["a"].to_numpy_ndarrays()
-        mean.add(array, 100)
+        mean.add(records.unpack_training_reply(reply).update, 100)
     mean.mean()
+
+
+def _reply(update: npt.NDArray[np.float32]) -> RecordDict:
+    return records.pack_training_reply(records.TrainReply("site", 1, "sha256", 100, 0.0, 0.0, update))
 
 
 def engine() -> None:
