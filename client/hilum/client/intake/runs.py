@@ -1,0 +1,119 @@
+"""Runs of elements that come again: files of one scanner have the same heads in the same order.
+
+A run that was met a few times is kept as the bytes of all its heads, and the gaps between them where the values lie
+(PS3.5 section 7.1), so that one comparison stands for tens of steps. It holds exactly where the steps would go the same
+way: the heads are compared whole, so nothing is assumed of a file. Heads hold no value, hence no identifier.
+"""
+
+from itertools import takewhile
+from struct import Struct
+from typing import NamedTuple
+
+from hilum.client.intake.parsing import Parse
+
+Wanted = tuple[int, str, Parse]
+"""Tag, keyword, and what parses the value."""
+
+LONGEST_BYTES, MOST_HEADS = 4_096, 256
+"""How much a run takes in at most."""
+
+_OFTEN, _MISSES = 4, 4
+_LEAST_HEADS = 2
+
+_MOST_RUNS, _MOST_KEYS = 2_048, 8_192
+
+
+Token = tuple[bytes, int]
+"""The head of an element, or a delimiter, and how many bytes of value follow."""
+
+
+class Part(NamedTuple):
+    """One element, or a whole sequence.
+
+    Attributes:
+        tokens: What it is made of.
+        wanted: What is wanted of the value, if it is an element.
+    """
+
+    tokens: tuple[Token, ...]
+    wanted: Wanted | None = None
+
+
+class Run:
+    """Parts that follow one another.
+
+    Attributes:
+        size_bytes: Of all of them.
+        heads_at: Given bytes and a position, takes from there what are heads in this run.
+        heads: What that must give.
+        values_at: Likewise, takes the wanted values.
+        taken: Keyword and parser of these, in their order.
+        first: The tag of the first of them; 0 without any.
+        last: The tag of the last.
+        parts: What it is made of.
+        misses: How often its first head stood there and the others did not.
+    """
+
+    __slots__ = (
+        "first", "heads", "heads_at", "last", "misses", "parts", "size_bytes", "taken", "values_at",
+    )  # fmt: skip
+
+    def __init__(self, parts: list[Part]) -> None:
+        tokens = [token for part in parts for token in part.tokens]
+        wanted = [part.wanted for part in parts if part.wanted is not None]
+        heads = Struct("".join([f"{len(head)}s{value_bytes}x" for head, value_bytes in tokens]))
+        self.size_bytes = heads.size
+        self.heads_at = heads.unpack_from
+        self.heads = tuple([head for head, _ in tokens])
+        self.values_at = Struct("".join(map(_values_format, parts))).unpack_from
+        self.taken = tuple((keyword, parse) for _tag, keyword, parse in wanted)
+        self.first, self.last = (wanted[0][0], wanted[-1][0]) if wanted else (0, 0)
+        self.parts = parts
+        self.misses = 0
+
+
+def _values_format(part: Part) -> str:
+    kind = "x" if part.wanted is None else "s"
+    return "".join([f"{len(head)}x{value_bytes}{kind}" for head, value_bytes in part.tokens])
+
+
+class Runs:
+    """The runs of one encoding, by the head that they begin with.
+
+    Attributes:
+        known: Those that were learnt.
+        hopeless: Heads that no run worth its name begins with.
+    """
+
+    def __init__(self) -> None:
+        self.known: dict[bytes, Run] = {}
+        self.hopeless: set[bytes] = set()
+        self._met: dict[bytes, int] = {}
+
+    def met(self, key: bytes) -> bool:
+        """Count a head that no run is known of. True if one is to be learnt now."""
+        if len(self._met) + len(self.hopeless) >= _MOST_KEYS:
+            self._met.clear()
+            self.hopeless.clear()
+        count = self._met[key] = self._met.get(key, 0) + 1
+        return count >= _OFTEN
+
+    def missed(self, key: bytes) -> bool:
+        """Count that a run did not match where its first head stood. True if it is to be learnt anew."""
+        run = self.known[key]
+        run.misses += 1
+        return run.misses >= _MISSES
+
+    def learn(self, key: bytes, parts: list[Part]) -> None:
+        """Keep a run, or what it has in common with the one that was known: what varies ends it."""
+        run = self.known.pop(key, None)
+        if run is not None:
+            alike = takewhile(lambda pair: pair[0] == pair[1], zip(run.parts, parts, strict=False))
+            parts = [part for part, _ in alike]
+        self._met.pop(key, None)
+        if sum(len(part.tokens) for part in parts) < _LEAST_HEADS:
+            self.hopeless.add(key)
+            return
+        if len(self.known) >= _MOST_RUNS:
+            self.known.clear()
+        self.known[key] = Run(parts)
