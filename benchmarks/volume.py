@@ -24,7 +24,7 @@ from timing import compare, median_s
 from hilum.client.intake.images import read_planes
 from hilum.client.intake.planner import plan_series
 from hilum.client.intake.read_instance import read_instance
-from hilum.client.intake.straight import read_straight
+from hilum.client.intake.straight import StraightReader
 from hilum.client.intake.volume import VolumeBuilder
 
 EDGE, SLICES, PLANE_BYTES = 512, 120, 512 * 512 * 2
@@ -55,12 +55,12 @@ def write_series(folder: Path) -> None:
         pydicom.dcmwrite(folder / f"{k:04d}.dcm", dataset, enforce_file_format=True)
 
 
-def ours(folder: Path) -> npt.NDArray[np.int16]:
+def ours(folder: Path, reader: StraightReader) -> npt.NDArray[np.int16]:
     """What the indexer does with a series."""
     paths = sorted(folder.iterdir())
     instances = [read_instance(path) for path in paths]
     (planned,) = plan_series(instances).volumes
-    volume = read_straight(planned, lambda index: (paths[index], instances[index]))
+    volume = reader.read(planned, lambda index: (paths[index], instances[index]))
     assert volume is not None
     return volume
 
@@ -83,14 +83,12 @@ def monai(folder: Path) -> npt.NDArray[np.generic]:
     return values
 
 
-def plain_read(folder: Path) -> npt.NDArray[np.uint8]:
-    """The limit: the same bytes into one array."""
-    volume = np.empty((SLICES, PLANE_BYTES), np.uint8)
+def plain_read(folder: Path, volume: npt.NDArray[np.uint8]) -> None:
+    """The limit: the same bytes into one array that is there."""
     for plane, path in zip(volume, sorted(folder.iterdir()), strict=True):
         handle = os.open(path, os.O_RDONLY)
         os.preadv(handle, [plane.data], os.fstat(handle).st_size - PLANE_BYTES)
         os.close(handle)
-    return volume
 
 
 def main() -> None:
@@ -99,14 +97,15 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_series(folder)
-        volume, reference = ours(folder), np.asarray(monai(folder)).T
+        reader, memory = StraightReader(), np.empty((SLICES, PLANE_BYTES), np.uint8)
+        volume, reference = ours(folder, reader), np.asarray(monai(folder)).T
         if not (np.array_equal(volume, reference) and np.array_equal(volume, plane_by_plane(folder))):
             sys.exit("the volumes differ")
         mine, planes, theirs, limit = median_s(
-            lambda: ours(folder),
+            lambda: ours(folder, reader),
             lambda: plane_by_plane(folder),
             lambda: monai(folder),
-            lambda: plain_read(folder),
+            lambda: plain_read(folder, memory),
             warm_up=True,
         )
     peer, bound = ("MONAI PydicomReader", theirs), ("a plain read", limit)

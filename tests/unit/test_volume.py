@@ -13,7 +13,7 @@ from hilum.client.intake.instance import Frame
 from hilum.client.intake.planner import plan_series
 from hilum.client.intake.read_instance import read_instance
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.straight import read_straight
+from hilum.client.intake.straight import StraightReader
 from hilum.client.intake.values import rescaled
 from hilum.client.intake.volume import build_volume
 from hilum.client.intake.whole_numbers import in_units
@@ -34,7 +34,7 @@ def planned(folder):
 def both_ways(folder):
     """Read straight (None where that is not sure), and of planes."""
     volume, files = planned(folder)
-    straight = read_straight(volume, files.__getitem__)
+    straight = StraightReader().read(volume, files.__getitem__)
     planes = {(index, frame): next(read_planes(*files[index], (frame,))) for index, frame in volume.planes}
     return straight, build_volume(volume, planes)
 
@@ -182,9 +182,9 @@ def test_a_file_that_changed_after_its_header_was_read_is_not_read_straight(tmp_
     dataset, path = by_position(written)[1], files_in_order(tmp_path)[1]
     dataset.ImageComments = "longer"
     dataset.save_as(path)
-    assert read_straight(volume, files.__getitem__) is None
+    assert StraightReader().read(volume, files.__getitem__) is None
     path.unlink()
-    assert read_straight(volume, files.__getitem__) is None
+    assert StraightReader().read(volume, files.__getitem__) is None
 
 
 @pytest.mark.parametrize("lost_bytes", [1, 40, 200])
@@ -193,13 +193,13 @@ def test_a_cut_file_is_not_read_straight(tmp_path, write_series, lost_bytes):
     volume, files = planned(tmp_path)
     path = files_in_order(tmp_path)[4]
     path.write_bytes(path.read_bytes()[:-lost_bytes])
-    assert read_straight(volume, files.__getitem__) is None
+    assert StraightReader().read(volume, files.__getitem__) is None
 
 
 def test_a_volume_of_one_value_is_left_to_be_refused(tmp_path, write_series):
     write_series(tmp_path, np.full((5, 6, 7), 9, np.uint16))
     volume, files = planned(tmp_path)
-    assert read_straight(volume, files.__getitem__) is None
+    assert StraightReader().read(volume, files.__getitem__) is None
     planes = {(index, 0): next(read_planes(*files[index], (0,))) for index, _frame in volume.planes}
     with pytest.raises(Skip) as refused:
         build_volume(volume, planes)
@@ -210,7 +210,7 @@ def test_a_header_without_the_place_of_the_pixels_is_read_the_long_way(tmp_path,
     write_series(tmp_path, pixels_of(0, 100, np.uint16))
     volume, files = planned(tmp_path)
     without = [(path, replace(instance, pixel_offset=None)) for path, instance in files]
-    assert read_straight(volume, without.__getitem__) is None
+    assert StraightReader().read(volume, without.__getitem__) is None
 
 
 def test_planes_of_whole_and_of_broken_numbers_stack_without_a_change(tmp_path, write_series):
@@ -280,3 +280,14 @@ def test_a_plane_of_another_size_refuses_the_volume(tmp_path, write_series):
     with pytest.raises(Skip) as refused:
         build_volume(volume, planes)
     assert refused.value.reason == Reason.MIXED_GEOMETRY
+
+
+def test_volumes_read_one_after_the_other_do_not_mix(tmp_path, write_series):
+    reader = StraightReader()
+    for seed, shape in enumerate([(5, 6, 7), (4, 3, 2), (6, 8, 9), (5, 6, 7)]):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        pixels = np.random.default_rng(seed).integers(0, 100, shape).astype(np.uint16)
+        written = write_series(folder, pixels)
+        volume, files = planned(folder)
+        np.testing.assert_array_equal(reader.read(volume, files.__getitem__), in_float32(written))

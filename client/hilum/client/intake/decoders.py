@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hilum.client.intake.codestream import StreamInfo, j2k_info, jpeg_info
+from hilum.client.intake.extent import Extent
 from hilum.client.intake.instance import PixelFormat
 from hilum.client.intake.layout import BIG_ENDIAN, DEFLATED
 from hilum.client.intake.reasons import Reason, Skip
@@ -316,6 +317,6 @@ def in_bits(container: Decoded, bits: int, top: int, *, signed: bool) -> Decoded
 
 
 def _holds_all(values: Decoded, bits: int) -> bool:
-    """Whether no value has a bit beyond these: two looks are cheaper than two shifts."""
+    """Whether no value has a bit beyond these: a look is cheaper than two shifts."""
     least = -(1 << (bits - 1)) if values.dtype.kind == "i" else 0
-    return values.size > 0 and bool(least <= values.min() and values.max() < least + (1 << bits))
+    return values.size > 0 and Extent(values).within(least, least + (1 << bits) - 1)

@@ -41,6 +41,7 @@ _START_TIMEOUT_S = 120.0
 _MAX_FAILED_STARTS = 3
 _JOBS_OF_A_WORKER = 2_000  # then it is replaced, for decoders leak
 _AHEAD = 4  # jobs begun for each worker before the first result is taken
+_QUEUED = 2  # jobs given to a worker at a time: it goes on while its last answer is read
 _LENGTH_BYTES = 4
 _MAX_REPLY_BYTES = 16 << 20
 _DTYPES = {"|u1", "<u2", "<i2", "<f4"}
@@ -50,26 +51,41 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class _Task:
-    """A job on its way."""
+    """A job on its way, and how long it may take."""
 
     number: int
     job: Job
-    deadline_s: float = 0.0
+    limit_s: float
 
 
 @dataclass
 class _Worker:
-    """One process and its pipes."""
+    """One process and its pipes.
+
+    Attributes:
+        outputs: It writes the arrays of its answers into these, one after the other in turn.
+        deadline_s: When the first of its tasks must be done.
+        tasks: What it was given, in order.
+    """
 
     process: subprocess.Popen[bytes]
     jobs: int
     replies: int
-    output: IO[bytes]
+    outputs: tuple[IO[bytes], ...]
     deadline_s: float
     ready: bool = False
     done: int = 0
-    task: _Task | None = None
+    tasks: deque[_Task] = field(default_factory=deque)
     received: bytearray = field(default_factory=bytearray)
+
+    @property
+    def waited_for(self) -> bool:
+        """Whether it has to say something."""
+        return bool(self.tasks) or not self.ready
+
+    def begin(self) -> None:
+        """Give the first task its time."""
+        self.deadline_s = time.monotonic() + self.tasks[0].limit_s
 
     def close(self) -> None:
         """End the process at once: it holds nothing that anyone waits for."""
@@ -78,7 +94,8 @@ class _Worker:
                 os.close(pipe)
         self.process.kill()
         self.process.wait()
-        self.output.close()
+        for output in self.outputs:
+            output.close()
 
 
 class DecodePool:
@@ -89,7 +106,7 @@ class DecodePool:
         memory_bytes: Address space that each may take beyond what it starts with.
         timeout_s: For a small file; see `BYTES_A_SECOND` and `LONGEST_TIMEOUTS`.
         scratch: A folder for the arrays on their way, under no name and gone with the pool; best on a fast disk
-            with room for the largest file's frames. The system's temporary folder where it is None.
+            with room for the frames of the two largest files a worker. The system's temporary folder where it is None.
 
     Raises:
         RunError: From `map`, if processes can't be started, or the scratch folder is full.
@@ -139,7 +156,7 @@ class DecodePool:
         try:
             yield from self._results(enumerate(jobs))
         finally:
-            for worker in [one for one in self._workers if one.task is not None]:
+            for worker in [one for one in self._workers if one.tasks]:
                 self._remove(worker)
             self._busy = False
 
@@ -154,7 +171,7 @@ class DecodePool:
                 if job is None:
                     exhausted = True
                 else:
-                    waiting.append(_Task(number, job))
+                    waiting.append(_Task(number, job, self._limit_s(job)))
                     taken += 1
             self._assign(waiting)
             while following in results:
@@ -162,31 +179,31 @@ class DecodePool:
                 following += 1
             if exhausted and following == taken:
                 return
-            if following not in results and any(one.task or not one.ready for one in self._workers):
+            if following not in results and any(one.waited_for for one in self._workers):
                 self._wait(waiting, results)
 
     def _assign(self, waiting: deque[_Task]) -> None:
-        """Give jobs to free workers, starting processes only for work that is there."""
-        busy = sum(one.task is not None for one in self._workers)
+        """Give jobs to workers, free ones first, starting processes only for work that is there."""
+        busy = sum(bool(one.tasks) for one in self._workers)
         while len(self._workers) < min(self._count, busy + len(waiting)):
             self._start()
-        for worker in self._workers:
-            if waiting and worker.ready and worker.task is None:
-                self._send(worker, waiting.popleft(), waiting)
+        for held in range(_QUEUED):
+            for worker in list(self._workers):
+                if waiting and worker.ready and len(worker.tasks) == held:
+                    self._send(worker, waiting.popleft(), waiting)
 
     def _send(self, worker: _Worker, task: _Task, waiting: deque[_Task]) -> None:
-        limit_s = self._limit_s(task.job)
-        message = json.dumps({**to_plain(task.job), "timeout_s": limit_s}).encode()
-        worker.task = task
-        worker.deadline_s = time.monotonic() + limit_s
+        message = json.dumps({**to_plain(task.job), "timeout_s": task.limit_s}).encode()
+        worker.tasks.append(task)
+        if len(worker.tasks) == 1:
+            worker.begin()
         content = memoryview(len(message).to_bytes(_LENGTH_BYTES, "little") + message)
         try:
             while content:
                 content = content[os.write(worker.jobs, content) :]
-        except BrokenPipeError:  # it died while it was idle, which no file is to blame for
-            worker.task = None
-            waiting.appendleft(task)
-            self._remove(worker)
+        except BrokenPipeError:  # what it died of is told by what it answered, or did not
+            if len(worker.tasks) == 1:  # it was idle, which no file is to blame for
+                self._give_up(worker, waiting)
 
     def _limit_s(self, job: Job) -> float:
         try:
@@ -198,18 +215,17 @@ class DecodePool:
     def _wait(self, waiting: deque[_Task], results: dict[int, Result]) -> None:
         """Take what comes first: an answer, a death, or the end of somebody's time."""
         now = time.monotonic()
-        live = [one for one in self._workers if one.task is not None or not one.ready]
-        first = min(one.deadline_s for one in live)
+        first = min(one.deadline_s for one in self._workers if one.waited_for)
         for key, _events in self._selector.select(max(first - now, 0)):
             self._read(key.data, waiting, results)
         now = time.monotonic()
-        for worker in [one for one in self._workers if one.task is not None or not one.ready]:
+        for worker in [one for one in self._workers if one.waited_for]:
             if now >= worker.deadline_s:
-                if worker.task is None:
+                if not worker.tasks:
                     self._start_failed(worker)
                 else:
                     self._settle(worker, Refused(Reason.DECODER_TIMEOUT), results)
-                    self._remove(worker)
+                    self._give_up(worker, waiting)
 
     def _read(self, worker: _Worker, waiting: deque[_Task], results: dict[int, Result]) -> None:
         """Take what a worker wrote; nothing at all means that it died."""
@@ -221,17 +237,14 @@ class DecodePool:
         if not content or len(worker.received) > _MAX_REPLY_BYTES:
             self._died(worker, Reason.DECODER_DIED, waiting, results)
             return
-        reply = _message(worker.received)
-        if reply is None:
-            return
-        worker.received.clear()
-        self._answered(worker, reply, waiting, results)
+        while worker in self._workers and (reply := _message(worker.received)) is not None:
+            self._answered(worker, reply, waiting, results)
 
     def _answered(
         self, worker: _Worker, reply: dict[str, Any], waiting: deque[_Task], results: dict[int, Result]
     ) -> None:
         status = reply.get("status")
-        if worker.task is None:
+        if not worker.tasks:
             worker.ready = status == "ready"
             self._failed_starts = 0
         elif status == "memory":
@@ -241,43 +254,44 @@ class DecodePool:
                 "a decoded image could not be written: the scratch folder is full; make room and go on"
             )
         else:
-            result = _result(worker.task.job, reply, worker.output)
+            output = worker.outputs[worker.done % len(worker.outputs)]
+            result = _result(worker.tasks[0].job, reply, output)
             if result is None:
                 self._died(worker, Reason.DECODER_DIED, waiting, results)
                 return
             self._settle(worker, result, results)
             if worker.done >= _JOBS_OF_A_WORKER:
-                self._remove(worker)
+                self._give_up(worker, waiting)
 
     def _died(
         self, worker: _Worker, reason: Reason, waiting: deque[_Task], results: dict[int, Result]
     ) -> None:
         """Count a file under its reason, unless an earlier file may be to blame: then it is tried afresh."""
-        if worker.task is None:
-            if worker.ready:
-                self._remove(worker)
-            else:
-                self._start_failed(worker)
+        if not worker.tasks and not worker.ready:
+            self._start_failed(worker)
             return
-        if worker.done:
-            waiting.appendleft(worker.task)
-        else:
+        if worker.tasks and not worker.done:
             self._settle(worker, Refused(reason), results)
-        self._remove(worker)
+        self._give_up(worker, waiting)
 
     def _settle(self, worker: _Worker, result: Result, results: dict[int, Result]) -> None:
-        assert worker.task is not None
-        results[worker.task.number] = result
-        worker.task = None
+        results[worker.tasks.popleft().number] = result
         worker.done += 1
+        if worker.tasks:
+            worker.begin()
+
+    def _give_up(self, worker: _Worker, waiting: deque[_Task]) -> None:
+        """End a worker; what it had not begun, or is not to blame for, goes to another."""
+        waiting.extendleft(reversed(worker.tasks))
+        self._remove(worker)
 
     def _start(self) -> None:
         """Start one process: a fresh interpreter, which imports nothing of the caller's."""
         jobs_read, jobs = os.pipe()
         replies, replies_write = os.pipe()
-        output = tempfile.TemporaryFile(dir=self._scratch)  # noqa: SIM115 - closed with the worker
-        passed = (jobs_read, replies_write, output.fileno())
-        numbers = [*passed, self._memory_bytes, os.getpid()]
+        outputs = tuple(tempfile.TemporaryFile(dir=self._scratch) for _ in range(_QUEUED))  # noqa: SIM115 - closed with the worker
+        passed = (jobs_read, replies_write, *(output.fileno() for output in outputs))
+        numbers = [*passed[:2], self._memory_bytes, os.getpid(), *passed[2:]]
         try:
             process = subprocess.Popen(  # noqa: S603 - our own interpreter and module
                 [sys.executable, "-P", *_WORKER, *map(str, numbers)],
@@ -294,7 +308,7 @@ class DecodePool:
             os.close(jobs_read)
             os.close(replies_write)
         os.set_blocking(replies, False)
-        worker = _Worker(process, jobs, replies, output, time.monotonic() + _START_TIMEOUT_S)
+        worker = _Worker(process, jobs, replies, outputs, time.monotonic() + _START_TIMEOUT_S)
         self._workers.append(worker)
         self._selector.register(replies, selectors.EVENT_READ, worker)
 
@@ -320,16 +334,18 @@ _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THR
 
 
 def _message(received: bytearray) -> dict[str, Any] | None:
-    """A whole reply, or None while it is not all there. What is no reply at all is an empty one."""
+    """Take a whole reply, or None while it is not all there. What is no reply at all is an empty one."""
     if len(received) < _LENGTH_BYTES:
         return None
-    length = int.from_bytes(received[:_LENGTH_BYTES], "little")
-    if length <= _MAX_REPLY_BYTES and len(received) < _LENGTH_BYTES + length:
+    end = _LENGTH_BYTES + int.from_bytes(received[:_LENGTH_BYTES], "little")
+    if len(received) < end <= _MAX_REPLY_BYTES:
         return None
     try:
-        reply = json.loads(received[_LENGTH_BYTES:])
+        reply = json.loads(received[_LENGTH_BYTES:end])
     except ValueError:
         return {}
+    finally:
+        del received[:end]
     return reply if isinstance(reply, dict) else {}
 
 

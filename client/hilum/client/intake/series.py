@@ -31,7 +31,7 @@ from hilum.client.intake.quarantine import Quarantine, hold_back, is_suspect
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
 from hilum.client.intake.scan import FoundFile
-from hilum.client.intake.straight import read_straight
+from hilum.client.intake.straight import StraightReader
 from hilum.client.intake.volume import VolumeBuilder
 from hilum.client.workspace import Pseudonyms
 
@@ -52,11 +52,12 @@ class Member:
 
 @dataclass(frozen=True)
 class Keepers:
-    """Where arrays go."""
+    """Where arrays go, and what reads those that no worker has to."""
 
     cache: ArrayCache
     quarantine: Quarantine
     names: Pseudonyms
+    reader: StraightReader = field(default_factory=StraightReader)
 
 
 Image = tuple[PlaneId, ...]
@@ -174,7 +175,7 @@ class SeriesWork:
         return [(index, tuple(sorted(wanted))) for index, wanted in sorted(frames.items())]
 
     def _keep_volume(self, volume: PlannedVolume, results: Iterator[Result]) -> None:
-        array = read_straight(volume, self._file_of)
+        array = self.keepers.reader.read(volume, self._file_of)
         if array is None:
             self._assemble(volume, results)
         else:

@@ -6,6 +6,7 @@ refusal, and its reason, stays theirs.
 Shapes: D slices, H rows, W columns.
 """
 
+import math
 import os
 import sys
 from collections import defaultdict
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hilum.client.intake.extent import Extent, is_constant
 from hilum.client.intake.instance import Frame, Instance
 from hilum.client.intake.planner import PlannedVolume
 from hilum.client.intake.plausible import check_size, frame_bytes
@@ -22,6 +24,7 @@ from hilum.client.intake.reasons import Skip
 from hilum.client.intake.stored import StoredFrame
 from hilum.client.intake.transfer_syntaxes import EXPLICIT_LITTLE_NATIVE, IMPLICIT_LITTLE
 from hilum.client.intake.values import padding_mask
+from hilum.client.intake.volume import fill_empty, lowest_with_data
 from hilum.client.intake.whole_numbers import fits_container, rescale_whole
 
 Volume = npt.NDArray[np.int16]
@@ -37,33 +40,45 @@ class _Unsure(Exception):  # noqa: N818 - not an error: the general way is taken
     """Something here is not the plain case; caught where the reading began."""
 
 
-def read_straight(planned: PlannedVolume, file_of: Callable[[int], tuple[Path, Instance]]) -> Volume | None:
-    """Read one volume.
+class StraightReader:
+    """Reads volumes one after the other, all into the same memory: what the system gives anew, it clears first."""
 
-    Args:
-        planned: What the planner says.
-        file_of: Gives file and header of an instance by its index.
+    def __init__(self) -> None:
+        self._memory: Volume = np.empty(0, np.int16)
 
-    Returns:
-        (D, H, W), or None where planes must be looked at one by one: compressed, tilted, copies to be verified, values
-        that are no whole numbers of 16 bits, or anything wrong with a file.
-    """
-    if planned.tilt is not None or planned.verify_equal or sys.byteorder != "little":
-        return None
-    wanted: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for place, (index, frame) in enumerate(planned.planes):
-        wanted[index].append((place, frame))
-    files = {index: file_of(index) for index in wanted}
-    if not all(_is_simple(instance, planned) for _path, instance in files.values()):
-        return None
-    volume = np.empty(planned.shape, np.int16)
-    filler = _Filler(volume)
-    try:
-        for index, places in wanted.items():
-            filler.read(*files[index], places)
-        return filler.finished()
-    except (_Unsure, Skip, OSError):
-        return None
+    def read(self, planned: PlannedVolume, file_of: Callable[[int], tuple[Path, Instance]]) -> Volume | None:
+        """Read one volume.
+
+        Args:
+            planned: What the planner says.
+            file_of: Gives file and header of an instance by its index.
+
+        Returns:
+            (D, H, W), good until the next call; or None where planes must be looked at one by one: compressed, tilted,
+            copies to be verified, values that are no whole numbers of 16 bits, or anything wrong with a file.
+        """
+        if planned.tilt is not None or planned.verify_equal or sys.byteorder != "little":
+            return None
+        wanted: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for place, (index, frame) in enumerate(planned.planes):
+            wanted[index].append((place, frame))
+        files = {index: file_of(index) for index in wanted}
+        if not all(_is_simple(instance, planned) for _path, instance in files.values()):
+            return None
+        filler = _Filler(self._array(planned.shape))
+        try:
+            for index, places in wanted.items():
+                filler.read(*files[index], places)
+            return filler.finished()
+        except (_Unsure, Skip, OSError):
+            return None
+
+    def _array(self, shape: tuple[int, int, int]) -> Volume:
+        size = math.prod(shape)
+        if size > self._memory.size:
+            self._memory = np.empty(0, np.int16)  # let go of what is too small before asking for more
+            self._memory = np.empty(size, np.int16)
+        return self._memory[:size].reshape(shape)
 
 
 def _is_simple(instance: Instance, planned: PlannedVolume) -> bool:
@@ -84,8 +99,10 @@ class _Filler:
 
     def __init__(self, volume: Volume) -> None:
         self._volume = volume
+        self._cells = np.empty(volume.shape[1:], np.int16)  # small enough to stay in the processor's cache
         self._masks: dict[int, Mask] = {}
-        self._extremes: list[int] = []
+        self._first: int | None = None  # of the values with data
+        self._varies = False
 
     def read(self, path: Path, instance: Instance, places: list[tuple[int, int]]) -> None:
         """Read frames of one file.
@@ -107,33 +124,32 @@ class _Filler:
             check_size(instance, os.fstat(handle).st_size)
             offset, length = _element(handle, instance)
             for place, index in places:
-                plane = self._volume[place]
                 begin = index * size
                 fits = index in frames and index < instance.pixels.frames and begin + size <= length
-                if not fits or os.preadv(handle, [plane.data.cast("B")], offset + begin) != size:
+                if not fits or os.preadv(handle, [self._cells.data.cast("B")], offset + begin) != size:
                     raise _Unsure
                 self._convert(place, instance, frames[index])
         finally:
             os.close(handle)
 
     def _convert(self, place: int, instance: Instance, frame: Frame) -> None:
-        """Stored values to values with units, in place."""
+        """Stored values to values with units, in their place."""
         plane = self._volume[place]
-        stored = plane if instance.pixels.signed else plane.view(np.uint16)
-        low, high = int(stored.min()), int(stored.max())
-        if not fits_container(low, high, instance.pixels):
+        stored = self._cells if instance.pixels.signed else self._cells.view(np.uint16)
+        extent = Extent(stored)
+        if not (fits_container(extent, instance.pixels) and rescale_whole(stored, extent, frame, out=plane)):
             raise _Unsure
         empty = padding_mask(StoredFrame(stored, stored), instance)
-        span = rescale_whole(stored, (low, high), frame, out=plane)
-        if span is None:
-            raise _Unsure
-        if empty is None:
-            self._extremes += span
-            return
-        self._masks[place] = empty
-        inside = plane[~empty]
-        if inside.size:
-            self._extremes += [int(inside.min()), int(inside.max())]
+        if empty is not None:
+            self._masks[place] = empty
+        self._look_at(plane if empty is None else plane[~empty])
+
+    def _look_at(self, values: Volume) -> None:
+        """Find out whether there is anything to see: mostly the first plane tells."""
+        if not self._varies and values.size:
+            first = int(values.flat[0])
+            self._varies = not is_constant(values) or self._first not in (None, first)
+            self._first = first
 
     def finished(self) -> Volume:
         """The array, voxels without data at the lowest value of those with data.
@@ -141,11 +157,10 @@ class _Filler:
         Raises:
             _Unsure: If there is nothing to see.
         """
-        if not self._extremes or min(self._extremes) == max(self._extremes):
+        if not self._varies:
             raise _Unsure
-        background = np.int16(min(self._extremes))
-        for place, empty in self._masks.items():
-            np.copyto(self._volume[place], background, where=empty)
+        if self._masks:
+            fill_empty(self._volume, self._masks, lowest_with_data(self._volume, self._masks))
         return self._volume
 
 

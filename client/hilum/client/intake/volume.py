@@ -8,11 +8,13 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from hilum.client.intake.extent import is_constant
 from hilum.client.intake.images import Plane
 from hilum.client.intake.planner import PlaneId, PlannedVolume, upright, verify_copies
 from hilum.client.intake.reasons import Reason, Skip
 
 Values = npt.NDArray[np.float32] | npt.NDArray[np.int16]
+Mask = npt.NDArray[np.bool_]
 
 
 class VolumeBuilder:
@@ -25,8 +27,7 @@ class VolumeBuilder:
         self._copies = {copy for _kept, copy in planned.verify_equal}
         self._to_verify: dict[PlaneId, Plane] = {}
         self._stack: Values | None = None
-        self._masks: dict[int, npt.NDArray[np.bool_]] = {}
-        self._lowest: list[float] = []
+        self._masks: dict[int, Mask] = {}
         self._alike = True
 
     def add(self, plane: PlaneId, content: Plane) -> None:
@@ -47,9 +48,6 @@ class VolumeBuilder:
         self._stack[place] = values
         if content.empty is not None:
             self._masks[place] = content.empty
-            values = values[~content.empty]
-        if values.size:
-            self._lowest.append(float(values.min()))
 
     def finished(self) -> Values:
         """The array, once every plane was added; voxels without data take the lowest value of those with data.
@@ -64,12 +62,9 @@ class VolumeBuilder:
         stack = self._stack
         if not self._alike:
             raise Skip(Reason.MIXED_GEOMETRY)
-        if stack is None or not self._lowest:
-            raise Skip(Reason.CONSTANT_PIXELS)
-        background = min(self._lowest)
-        filling = np.int16(background) if stack.dtype == np.int16 else np.float32(background)
-        for place, empty in self._masks.items():
-            np.copyto(stack[place], filling, where=empty)
+        assert stack is not None
+        background = self._background(stack)
+        filling = fill_empty(stack, self._masks, background)
 
         def plane_of(*plane: int) -> Values:
             index, frame = plane
@@ -80,9 +75,20 @@ class VolumeBuilder:
 
         verify_copies(self._planned, plane_of)
         volume, _affine = upright(self._planned, stack, background)
-        if volume.min() == volume.max():
+        if is_constant(volume):
             raise Skip(Reason.CONSTANT_PIXELS)
         return compact(volume)
+
+    def _background(self, stack: Values) -> float:
+        """The lowest value with data; 0 where nothing is to be filled with it.
+
+        Raises:
+            Skip: If no voxel has data.
+        """
+        copies = any(copy.empty is not None for copy in self._to_verify.values())
+        if not (self._masks or copies or self._planned.tilt is not None):
+            return 0.0
+        return lowest_with_data(stack, self._masks)
 
 
 def build_volume(planned: PlannedVolume, planes: Mapping[PlaneId, Plane]) -> Values:
@@ -96,6 +102,32 @@ def build_volume(planned: PlannedVolume, planes: Mapping[PlaneId, Plane]) -> Val
     for plane, content in planes.items():
         builder.add(plane, content)
     return builder.finished()
+
+
+def lowest_with_data(stack: Values, masks: Mapping[int, Mask]) -> float:
+    """The lowest value of the voxels that have data.
+
+    Args:
+        stack: (D, H, W).
+        masks: By slice, (H, W), True where there is no data.
+
+    Raises:
+        Skip: If no voxel has any.
+    """
+    masked = ((plane, masks.get(place)) for place, plane in enumerate(stack))
+    with_data = (plane if empty is None else plane[~empty] for plane, empty in masked)
+    lowest = [float(values.min()) for values in with_data if values.size]
+    if not lowest:
+        raise Skip(Reason.CONSTANT_PIXELS)
+    return min(lowest)
+
+
+def fill_empty(stack: Values, masks: Mapping[int, Mask], value: float) -> np.int16 | np.float32:
+    """Put a value, of the stack's type, where there is no data; see `lowest_with_data`. Gives it."""
+    filling = np.int16(value) if stack.dtype == np.int16 else np.float32(value)
+    for place, empty in masks.items():
+        np.copyto(stack[place], filling, where=empty)
+    return filling
 
 
 def compact(volume: Values) -> Values:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hilum.client.intake.extent import Extent
 from hilum.client.intake.instance import Frame, PixelFormat
 from hilum.client.intake.luts import LookUpTables
 from hilum.client.intake.values import Values, rescaled
@@ -25,35 +26,33 @@ def in_units(stored: npt.NDArray[Any], frame: Frame, luts: LookUpTables | None =
     """What `rescaled` gives, (H, W), as int16 where every value is a whole number that fits."""
     if luts is None and stored.dtype.kind in "iu" and stored.dtype.itemsize <= _BYTES and stored.size:
         out = np.empty(stored.shape, np.int16)
-        if rescale_whole(stored, (int(stored.min()), int(stored.max())), frame, out) is not None:
+        if rescale_whole(stored, Extent(stored), frame, out):
             return out
     return rescaled(stored, frame, luts)
 
 
-def rescale_whole(
-    stored: npt.NDArray[Any], span: tuple[int, int], frame: Frame, out: Whole
-) -> tuple[int, int] | None:
+def rescale_whole(stored: npt.NDArray[Any], extent: Extent, frame: Frame, out: Whole) -> bool:
     """Rescale within int16, if float32 would give the same.
 
     Args:
         stored: (H, W), whole numbers of at most 16 bits.
-        span: Its lowest and highest value.
+        extent: Of these.
         frame: Slope and intercept.
         out: (H, W); may be the memory of `stored` itself.
 
     Returns:
-        The lowest and the highest value in `out`, or None where it was left as it is.
+        Whether it would; if not, `out` is left as it is.
     """
     if not (float(frame.slope).is_integer() and float(frame.intercept).is_integer()):
-        return None
+        return False
     # A slope below zero makes zeros with a sign, which int16 has not.
     if not (0 < frame.slope <= _EXACT and abs(frame.intercept) <= _EXACT):
-        return None
+        return False
     slope, intercept = int(frame.slope), int(frame.intercept)
-    products = [value * slope for value in span]
-    low, high = (product + intercept for product in products)
-    if max(map(abs, products)) > _EXACT or low < _LIMITS.min or high > _LIMITS.max:
-        return None
+    # Of the product: exact itself, and within int16 once the intercept is added.
+    least, greatest = max(-_EXACT, _LIMITS.min - intercept), min(_EXACT, _LIMITS.max - intercept)
+    if not extent.within(-(-least // slope), greatest // slope):
+        return False
     # Products and sums are taken modulo 2^16; what comes out fits, so it is right.
     whole = stored.view(np.int16) if stored.dtype.itemsize == out.itemsize else stored.astype(np.int16)
     if slope != 1:
@@ -62,7 +61,7 @@ def rescale_whole(
         np.add(whole, _wrapped(intercept), out=out)
     elif not np.may_share_memory(whole, out):
         np.copyto(out, whole)
-    return low, high
+    return True
 
 
 def _wrapped(number: int) -> np.int16:
@@ -70,7 +69,7 @@ def _wrapped(number: int) -> np.int16:
     return np.int16((number + (1 << 15)) % (1 << 16) - (1 << 15))
 
 
-def fits_container(low: int, high: int, pixels: PixelFormat) -> bool:
+def fits_container(extent: Extent, pixels: PixelFormat) -> bool:
     """Whether no value has a bit outside of those stored, so that nothing is to be cut out (PS3.5 section 8.1.1)."""
     least = -(1 << (pixels.bits_stored - 1)) if pixels.signed else 0
-    return least <= low and high < least + (1 << pixels.bits_stored)
+    return extent.within(least, least + (1 << pixels.bits_stored) - 1)

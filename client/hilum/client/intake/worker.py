@@ -1,6 +1,6 @@
 """The process that decodes: `python -m hilum.client.intake.worker`, started by `DecodePool` alone.
 
-It takes jobs from one pipe, answers on another and writes arrays into one open file. It has no standard streams and no
+It takes jobs from one pipe, answers on another and writes arrays into open files. It has no standard streams and no
 log, for the libraries inside quote what they read. Its memory, its file and its time are bounded by the system.
 """
 
@@ -13,6 +13,7 @@ import signal
 import sys
 import warnings
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -28,30 +29,37 @@ _GRACE_S = 5
 
 @dataclass(frozen=True)
 class Pipes:
-    """The three open files that the parent gave."""
+    """The open files that the parent gave.
+
+    Attributes:
+        outputs: Each takes the arrays of one answer, in turn: the last one may still be read.
+    """
 
     jobs: BinaryIO
     replies: int
-    output: int
+    outputs: tuple[int, ...]
 
 
 def main() -> None:
     """Work until the parent closes the pipe, or dies."""
-    jobs, replies, output, memory_bytes, parent = map(int, sys.argv[1:6])
+    jobs, replies, memory_bytes, parent, *outputs = map(int, sys.argv[1:])
     _die_with(parent)
     _be_silent()
     _bound(memory_bytes)
     _reply(replies, {"status": "ready"})
     with os.fdopen(jobs, "rb") as pipe:
-        _serve(Pipes(pipe, replies, output))
+        _serve(Pipes(pipe, replies, tuple(outputs)))
 
 
 def _serve(pipes: Pipes) -> None:
-    while (head := pipes.jobs.read(_LENGTH_BYTES)) and len(head) == _LENGTH_BYTES:
+    for output in cycle(pipes.outputs):
+        head = pipes.jobs.read(_LENGTH_BYTES)
+        if len(head) < _LENGTH_BYTES:
+            return
         message = json.loads(pipes.jobs.read(int.from_bytes(head, "little")))
         # A worker whose parent is gone ends by itself, also where the system does not see to it.
         signal.alarm(int(message["timeout_s"]) + _GRACE_S)
-        reply = _done(message, pipes.output)
+        reply = _done(message, output)
         signal.alarm(0)
         _reply(pipes.replies, reply)
         if reply["status"] == "memory":

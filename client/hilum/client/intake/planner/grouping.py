@@ -5,7 +5,7 @@ key made of them holds no identifier.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -53,7 +53,12 @@ def _number(name: str) -> Callable[[Plane], tuple[float, ...] | None]:
 def contrast_of(plane: Plane) -> Contrast:
     """A frame's contrast; its image type is the file's where the frame has none of its own."""
     contrast = plane.frame.contrast
-    return contrast if contrast.image_type else replace(contrast, image_type=plane.source.image_type)
+    return contrast if contrast.image_type else replace(contrast, image_type=image_type_of(plane))
+
+
+def image_type_of(plane: Plane) -> tuple[str, ...]:
+    """A frame's image type, or the file's where the frame has none of its own."""
+    return plane.frame.contrast.image_type or plane.source.image_type
 
 
 def in_time(plane: Plane) -> tuple[float | str, ...]:
@@ -80,7 +85,7 @@ _EXACT: dict[str, Callable[[Plane], Hashable]] = {
     "inverted": lambda plane: plane.source.inverted,
     "vendor": lambda plane: plane.frame.contrast.vendor,
     "mosaic": lambda plane: in_time(plane) if plane.source.mosaic else (),
-    "type": lambda plane: contrast_of(plane).image_type,
+    "type": image_type_of,
     "component": lambda plane: plane.frame.contrast.component,
     "coil": lambda plane: plane.frame.contrast.coil,
     "echo": lambda plane: plane.frame.contrast.echo_number,
@@ -118,24 +123,27 @@ def group_planes(planes: Sequence[Plane]) -> list[Group]:
         name: _near_ordinals([near.get(plane) for plane in planes], near) for name, near in _NEAR.items()
     }
     for name, found in labels.items():
-        of_plane = {plane.id: ordinal for plane, ordinal in zip(planes, found, strict=True)}
+        groups = [part for _group, parts in _splits(groups, name, planes, found) for part in parts]
+    for name, get in _SHARED.items():
+        found = ordinals([get(plane) for plane in planes])
         groups = [
             part
-            for group in groups
-            for part in group.split(name, [of_plane[plane.id] for plane in group.planes])
+            for group, parts in _splits(groups, name, planes, found)
+            for part in ([group] if len(parts) == len(group.planes) else parts)
         ]
-    for name, get in _SHARED.items():
-        of_plane = {
-            plane.id: ordinal
-            for plane, ordinal in zip(planes, ordinals([get(plane) for plane in planes]), strict=True)
-        }
-        groups = [part for group in groups for part in _split_shared(group, name, of_plane)]
     return groups
 
 
-def _split_shared(group: Group, name: str, of_plane: dict[tuple[int, int], int]) -> list[Group]:
-    parts = group.split(name, [of_plane[plane.id] for plane in group.planes])
-    return [group] if len(parts) == len(group.planes) else parts
+def _splits(
+    groups: Sequence[Group], name: str, planes: Sequence[Plane], found: Sequence[int]
+) -> Iterator[tuple[Group, list[Group]]]:
+    """Every group, and what it falls into by a label that was found for each of the planes."""
+    if len(set(found)) == 1:
+        yield from ((group, [replace(group, labels=(*group.labels, (name, found[0])))]) for group in groups)
+        return
+    of_plane = {plane.id: ordinal for plane, ordinal in zip(planes, found, strict=True)}
+    for group in groups:
+        yield group, group.split(name, [of_plane[plane.id] for plane in group.planes])
 
 
 def ordinals(values: Sequence[Any]) -> list[int]:

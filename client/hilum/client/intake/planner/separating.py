@@ -126,6 +126,8 @@ def _without_copies(group: Group) -> tuple[Group, list[Pair]]:
     """
     axes = axes_of(group.planes[0].orientation)
     places = places_of(along_normal(group.planes, axes))
+    if len(set(places.tolist())) == len(group.planes):
+        return group, []
     first: dict[object, Plane] = {}
     pairs: list[Pair] = []
     for plane, place in zip(group.planes, places.tolist(), strict=True):
