@@ -16,7 +16,7 @@ from struct import error as StructError
 from pydicom.datadict import dictionary_VR
 
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.tags import NOTED, TAKEN, PixelElement, Tags, Value
+from hilum.client.intake.tags import IMPLICIT_PIXEL_VRS, NOTED, TAKEN, PixelElement, Tags, Value
 from hilum.client.intake.transfer_syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 
 WINDOW_BYTES = 16_384
@@ -79,7 +79,7 @@ _SHORT_VRS = frozenset(
     ]
 )
 _HEAD_BYTES = {_code(vr): 12 for vr in _LONG_VRS} | {_code(vr): 8 for vr in _SHORT_VRS}
-_PIXEL_VRS = frozenset({"OB", "OW", "OF", "OD", ""})
+_PIXEL_VRS = frozenset({"OB", "OW", "OF", "OD"})
 
 # Character sets that hold ASCII unchanged (PS3.3 section C.12.1.1.2): text of plain ASCII reads the same in all of them.
 _ASCII_SETS = frozenset(
@@ -452,7 +452,7 @@ def _special(
         p = 0
     tag, vr, q, length = _full_head(window.data, p, encoding)
     if tag in _PIXEL_TAGS:
-        return q, _pixel_element(vr, window.base + q, length)
+        return q, _pixel_element(vr or IMPLICIT_PIXEL_VRS[tag], window.base + q, length)
     if tag in NOTED:
         if NOTED[tag] in values:
             raise _Odd
@@ -490,10 +490,9 @@ def _full_head(data: bytes, p: int, encoding: _Encoding) -> tuple[int, str, int,
 
 
 def _pixel_element(vr: str, offset: int, length: int) -> PixelElement:
-    """Implicit pixel data is always OW (PS3.5 annex A.1)."""
     if vr not in _PIXEL_VRS:
         raise _Odd
-    return PixelElement(vr or "OW", offset, None if length == _UNDEFINED else length)
+    return PixelElement(vr, offset, None if length == _UNDEFINED else length)
 
 
 def _signed_or_not(tag: int, values: dict[str, Value], length: int) -> _Wanted:
