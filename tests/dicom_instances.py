@@ -25,6 +25,7 @@ from hilum.client.intake.instance import Contrast, Frame, Instance, PixelFormat
 from hilum.client.intake.mosaic import mosaic_frames, split_mosaic
 from hilum.client.intake.multiframe import frames_of
 from hilum.client.intake.reasons import Reason, Skip
+from pixel_files import FLOATS
 
 FAMILIES = {
     CTImageStorage: "ct",
@@ -89,6 +90,7 @@ def instance_of(dataset):
     image_type = tuple(str(value).upper() for value in dataset.get("ImageType") or ())
     frames = int(dataset.get("NumberOfFrames") or 1)
     is_mosaic = "MOSAIC" in image_type
+    kind = next((kind for name, kind in FLOATS.items() if name in dataset), "whole")
     if "PerFrameFunctionalGroupsSequence" in dataset or frames > 1:
         planes = frames_of(dataset)
     else:
@@ -113,9 +115,10 @@ def instance_of(dataset):
             dataset.PhotometricInterpretation,
             False,
             dataset.BitsAllocated,
-            dataset.BitsStored,
-            dataset.HighBit,
-            dataset.PixelRepresentation == 1,
+            dataset.BitsStored if kind == "whole" else dataset.BitsAllocated,
+            dataset.HighBit if kind == "whole" else dataset.BitsAllocated - 1,
+            kind == "whole" and dataset.PixelRepresentation == 1,
+            kind,
         ),
         frames=planes,
         mosaic=is_mosaic,

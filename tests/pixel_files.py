@@ -66,6 +66,7 @@ ENCODERS: dict[str, Callable[[np.ndarray, int], bytes]] = {
     HT_RPCL: lambda x, _b: imagecodecs.htj2k_encode(x, reversible=True),
     HT: lambda x, _b: imagecodecs.htj2k_encode(x, level=0.0005, reversible=False),
 }
+FLOATS = {"FloatPixelData": "float", "DoubleFloatPixelData": "double"}
 LOSSY = {BASELINE: 8, EXTENDED: 60, JPEGLS_NEAR: 2, J2K: 60, HT: 60}
 """The largest error of a sample that each lossy encoder above may make."""
 
@@ -87,7 +88,7 @@ def picture(shape=(40, 56), bits=12, *, signed=False, seed=0) -> np.ndarray:
 
 def facts(dataset: Dataset, **changes: Any) -> Instance:
     """What intake would say of a data set, read by pydicom."""
-    floats = "FloatPixelData" in dataset or "DoubleFloatPixelData" in dataset
+    kind = next((kind for name, kind in FLOATS.items() if name in dataset), "whole")
     bits = int(dataset.BitsAllocated)
     frames = int(dataset.get("NumberOfFrames") or 1)
     padding = dataset.get("PixelPaddingValue")
@@ -100,9 +101,10 @@ def facts(dataset: Dataset, **changes: Any) -> Instance:
         photometric=str(dataset.PhotometricInterpretation),
         planar=bool(dataset.get("PlanarConfiguration", 0)),
         bits_allocated=bits,
-        bits_stored=bits if floats else int(dataset.BitsStored),
-        high_bit=bits - 1 if floats else int(dataset.HighBit),
-        signed=bool(dataset.get("PixelRepresentation", 0)),
+        bits_stored=int(dataset.BitsStored) if kind == "whole" else bits,
+        high_bit=int(dataset.HighBit) if kind == "whole" else bits - 1,
+        signed=bool(dataset.get("PixelRepresentation", 0)) and kind == "whole",
+        kind=kind,
     )
     values: dict[str, Any] = {
         "sop_uid": "1.2.3",
@@ -184,6 +186,18 @@ def write_encoded(
         streams = [ENCODERS[syntax](np.ascontiguousarray(frame), dataset.BitsStored) for frame in unsigned]
     dataset.PixelData = encapsulate(streams)
     dataset["PixelData"].VR = "OB"
+    dcmwrite(path, dataset, enforce_file_format=True)
+    return facts(dataset)
+
+
+def write_floats(path: Path, pixels: np.ndarray, syntax: str, **attributes: Any) -> Instance:
+    """(N, H, W) floating point pixels, with the attributes that PS3.3 section C.7.6.24 or C.7.6.25 asks for."""
+    dataset = dataset_of(pixels, syntax, **attributes)
+    for name in ("BitsStored", "HighBit", "PixelRepresentation"):
+        if name not in attributes:
+            delattr(dataset, name)
+    name = "FloatPixelData" if pixels.dtype.itemsize == 4 else "DoubleFloatPixelData"
+    setattr(dataset, name, pixels.astype(pixels.dtype.newbyteorder(">" if syntax == BIG else "<")).tobytes())
     dcmwrite(path, dataset, enforce_file_format=True)
     return facts(dataset)
 

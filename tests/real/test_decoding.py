@@ -9,10 +9,11 @@ import pydicom
 import pytest
 from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import UID, EnhancedMRImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from hilum.client.intake.images import read_stored
+from hilum.client.intake.images import read_planes, read_stored
 from hilum.client.intake.jobs import DecodePlanes, PlanesDecoded
+from hilum.client.intake.read_instance import read_instance
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
 from pixel_files import facts
@@ -116,3 +117,22 @@ def test_the_pool_gives_what_one_process_gives(images):
         np.testing.assert_array_equal(result.values, ours.astype(np.float32))
         taken += 1
     assert taken > 100
+
+
+def test_float_pixels_make_the_volume_that_pydicom_reads(shared_data, tmp_path):
+    """The two float files at hand are maps made of images, which are not taken: so their class is rewritten here."""
+    for name in ("parametric_map_float.dcm", "parametric_map_double_float.dcm"):
+        path = shared_data / "data" / "dicom" / "pydicom_data" / name
+        with pytest.raises(Skip, match=Reason.OTHER_MODALITY):
+            read_instance(path)
+        dataset = pydicom.dcmread(path)
+        expected = dataset.pixel_array.reshape(-1, dataset.Rows, dataset.Columns)
+        dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
+        dataset.save_as(tmp_path / name)
+        instance = read_instance(tmp_path / name)
+        assert instance.pixels.kind == ("double" if "double" in name else "float")
+        for plane, wanted in zip(
+            read_planes(tmp_path / name, instance, range(len(expected))), expected, strict=True
+        ):
+            slope, intercept = instance.frames[0].slope, instance.frames[0].intercept
+            np.testing.assert_array_equal(plane.values, (wanted * slope + intercept).astype(np.float32))

@@ -7,8 +7,21 @@ import pytest
 import fuzz_intake
 import mutants
 from hilum.client.intake.images import read_image
+from hilum.client.intake.jobs import DecodeImage, Refused
 from hilum.client.intake.reasons import Reason, Skip
-from pixel_files import EXPLICIT, JPEGLS, picture, write_any
+from hilum.client.intake.sandbox import DecodePool
+from pixel_files import (
+    BASELINE,
+    ENCODERS,
+    EXPLICIT,
+    JPEGLS,
+    LOSSLESS,
+    LOSSLESS_SV1,
+    RLE,
+    picture,
+    write_any,
+    write_encoded,
+)
 
 
 def test_three_hundred_mutants_are_all_accounted_for():
@@ -34,6 +47,39 @@ def test_each_mutation_changes_the_file(tmp_path, name):
         mutants.MUTATIONS[name](random.Random(seed), bytearray(content), content[::-1]) for seed in range(20)
     ]
     assert sum(one != content for one in made) >= 15
+
+
+def with_a_restart_among_the_tables(stream, table):
+    """One bit of a table's marker flipped: what is left is a marker of no length. gdcm aborts at it."""
+    return stream.replace(
+        b"\xff" + table, b"\xff" + bytes([table[0] ^ 0x10 if table[0] == 0xC4 else 0xD3]), 1
+    )
+
+
+def with_a_segment_far_outside(stream):
+    """One bit of the last offset flipped: dicomrle of imagecodecs reads there."""
+    last = 4 * int.from_bytes(stream[:4], "little")
+    return stream[: last + 3] + b"\x10" + stream[last + 4 :]
+
+
+@pytest.mark.parametrize(
+    ("syntax", "broken"),
+    [
+        (LOSSLESS_SV1, lambda stream: with_a_restart_among_the_tables(stream, b"\xc4")),
+        (LOSSLESS, lambda stream: with_a_restart_among_the_tables(stream, b"\xc4")),
+        (BASELINE, lambda stream: with_a_restart_among_the_tables(stream, b"\xdb")),
+        (RLE, with_a_segment_far_outside),
+    ],
+)
+def test_a_stream_that_killed_a_decoder_is_refused_without_a_death(tmp_path, syntax, broken):
+    """Seeds 5,006,717 (JPEG lossless), 5,013,650 (JPEG) and 5,019,222 (RLE) of `fuzz_intake.py --index`."""
+    colour = picture((32, 40, 3), bits=8)
+    good = ENCODERS[syntax](colour, 8)
+    assert broken(good) != good
+    instance = write_encoded(tmp_path / "a", colour[None], syntax, streams=[broken(good)])
+    with DecodePool(1) as pool:
+        (result,) = pool.map([DecodeImage(tmp_path / "a", instance)])
+    assert result == Refused(Reason.UNDECODABLE_PIXELS)
 
 
 def test_sequences_nested_thousands_deep_cost_nothing(tmp_path):

@@ -1,14 +1,17 @@
 """The reference page on DICOM objects says what the code does."""
 
 import re
+from itertools import product
 from pathlib import Path
 
 from pydicom.uid import UID
 
 from hilum.client.intake.decoders import DECODERS, NATIVE
+from hilum.client.intake.facts import _is_read
 from hilum.client.intake.receive import SYNTAXES
 from hilum.client.intake.sop_classes import SOP_CLASSES
-from hilum.client.intake.transfer_syntaxes import DEFLATED, READ
+from hilum.client.intake.transfer_syntaxes import BIT_BY_BIT, DEFLATED, EXPLICIT_BIG, JPEG_2000, READ
+from pixel_files import ENCAPSULATED_NATIVE
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "dicom.md").read_text()
 
@@ -18,7 +21,7 @@ def rows_with_uid():
     rows = [
         [cell.strip() for cell in line.strip("|").split("|")] for line in PAGE.splitlines() if line[:1] == "|"
     ]
-    return {row[1]: row for row in rows if re.fullmatch(r"[\d.]+", row[1])}
+    return {row[1]: row for row in rows if re.fullmatch(r"1\.2\.[\d.]+", row[1])}
 
 
 def test_every_sop_class_stands_in_the_page_with_what_becomes_of_it():
@@ -44,6 +47,54 @@ def test_every_syntax_that_is_read_stands_in_the_page_with_its_decoders():
         plain = "inflated within a bound" if syntax == DEFLATED else "as they are"
         decoders = ", ".join(decoder.name for decoder in DECODERS.get(syntax, ())) or plain
         assert written[syntax] == [UID(syntax).name, syntax, decoders]
+
+
+def test_every_pixel_format_that_is_read_stands_in_the_page():
+    syntaxes = {
+        "all": READ,
+        "uncompressed in little endian, RLE, JPEG 2000, HTJ2K": BIT_BY_BIT | JPEG_2000,
+        "those that keep every bit: uncompressed, RLE": BIT_BY_BIT,
+        "uncompressed": NATIVE - {ENCAPSULATED_NATIVE},
+    }
+    grey = {"MONOCHROME1", "MONOCHROME2"}
+    rows = {  # kind, whether the high bit is elsewhere, and photometric interpretations
+        "whole numbers": ("whole", False, {*grey, "RGB", "PALETTE COLOR"}),
+        "whole numbers, grey or RGB": ("whole", False, {*grey, "RGB"}),
+        "whole numbers whose high bit lies above the stored ones": (
+            "whole",
+            True,
+            {*grey, "RGB", "PALETTE COLOR"},
+        ),
+        "Float Pixel Data, grey": ("float", False, grey),
+        "Double Float Pixel Data, grey": ("double", False, grey),
+    }
+    section = PAGE.partition("## Pixel formats")[2].partition("##")[0]
+    lines = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")][2:]
+    table = [[cell.strip() for cell in line] for line in lines]
+    assert [row[0] for row in table] == list(rows)
+
+    def stated(syntax, photometric, kind, bits, elsewhere):
+        if kind == "whole" and bits == 32 and (syntax == EXPLICIT_BIG or photometric == "PALETTE COLOR"):
+            return False
+        return any(
+            (kind, elsewhere) == rows[name][:2]
+            and photometric in rows[name][2]
+            and str(bits) in depths.split(", ")
+            and syntax in syntaxes[named]
+            for name, depths, named in table
+        )
+
+    for syntax, photometric, kind, bits in product(
+        READ, rows["whole numbers"][2], ("whole", "float", "double"), (8, 12, 16, 24, 32, 64)
+    ):
+        for below in (0, 2) if kind == "whole" else (0,):
+            found = _is_read(syntax, photometric, kind, (bits, bits - below, bits - 1))
+            assert found == stated(syntax, photometric, kind, bits, below > 0), (
+                syntax,
+                photometric,
+                kind,
+                bits,
+            )
 
 
 def test_what_can_be_decoded_is_what_is_read_and_what_is_received():

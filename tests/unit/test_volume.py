@@ -17,6 +17,9 @@ from hilum.client.intake.straight import StraightReader
 from hilum.client.intake.values import rescaled
 from hilum.client.intake.volume import build_volume
 from hilum.client.intake.whole_numbers import in_units
+from pixel_files import EXPLICIT, write_floats, write_native
+
+MR = "1.2.840.10008.5.1.4.1.1.4"
 
 
 def pixels_of(low, high, dtype, seed=0):
@@ -101,6 +104,29 @@ def test_values_that_may_be_no_int16_take_the_way_of_planes(
     straight, assembled = both_ways(tmp_path)
     assert straight is None
     np.testing.assert_array_equal(assembled, in_float32(written))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32])
+def test_wide_pixels_make_a_volume_plane_by_plane(tmp_path, dtype):
+    rng = np.random.default_rng(0)
+    values = (rng.normal(size=(6, 9, 7)) * 1e5).astype(dtype)
+    expected = (values.astype(np.float64) * 0.5 + 3).astype(np.float32)
+    if values.dtype.kind == "f":
+        values[2, 0, 0], values[3, 1, 1] = np.nan, np.inf
+        expected[2, 0, 0] = expected[3, 1, 1] = np.inf
+        expected[np.isinf(expected)] = expected.min()
+    for k in rng.permutation(6):
+        attributes = {
+            "SOPClassUID": MR, "SOPInstanceUID": f"1.2.{k + 1}", "ImagePositionPatient": [0, 0, 2 * int(k)],
+            "ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "PixelSpacing": [1, 1], "RescaleSlope": 0.5,
+            "RescaleIntercept": 3,
+        }  # fmt: skip
+        write = write_floats if values.dtype.kind == "f" else write_native
+        write(tmp_path / f"{rng.integers(1 << 30)}", values[k][None], EXPLICIT, **attributes)
+    straight, assembled = both_ways(tmp_path)
+    assert straight is None
+    np.testing.assert_array_equal(assembled, expected)
+    assert assembled.dtype == np.float32
 
 
 def test_every_slice_has_its_own_rescale(tmp_path, write_series, dicom):

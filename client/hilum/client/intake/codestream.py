@@ -14,6 +14,7 @@ _EOI = b"\xff\xd9"
 _COD = b"\xff\x52"
 _SOT, _SOD, _EOC, _SOS = 0xFF90, 0xFF93, 0xFFD9, 0xFFDA
 _FRAME_MARKERS = frozenset((*range(0xFFC0, 0xFFD0), 0xFFF7)) - {0xFFC4, 0xFFC8, 0xFFCC}  # not DHT, JPG, DAC
+_LONE_MARKERS = range(0xFFD0, 0xFFDA)  # RST, SOI and EOI (ISO 10918-1 table B.1)
 _APP0, _APP14 = 0xFFE0, 0xFFEE
 _RGB_NAMES = {(82, 71, 66), (114, 103, 98)}
 
@@ -54,7 +55,8 @@ def jpeg_info(stream: bytes) -> StreamInfo:
         if marker == 0xFFFF:  # noqa: PLR2004 - fill bytes may stand before a marker
             position += 1
             continue
-        if marker < 0xFF01 or length < 2:  # noqa: PLR2004 - no marker, or a segment shorter than its length
+        # A marker without a segment has no place among the tables: there it makes a decoder abort.
+        if marker < 0xFF02 or marker in _LONE_MARKERS or length < 2:  # noqa: PLR2004 - or none, or no whole length
             raise Skip(Reason.UNDECODABLE_PIXELS)
         segment = stream[position + 4 : position + 2 + length]
         if marker in _FRAME_MARKERS:

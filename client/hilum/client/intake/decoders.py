@@ -7,6 +7,7 @@ All are permissively licensed.
 """
 
 import logging
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -91,9 +92,10 @@ def _imagecodecs_jpegls(stream: bytes, _pixels: PixelFormat) -> Decoded:
     return _array(imagecodecs.jpegls_decode(stream))
 
 
-def _imagecodecs_j2k(stream: bytes, _pixels: PixelFormat) -> Decoded:
+def _imagecodecs_j2k(stream: bytes, pixels: PixelFormat) -> Decoded:
     import imagecodecs
 
+    _check_precision(stream, pixels)
     return _array(imagecodecs.jpeg2k_decode(stream, numthreads=1))
 
 
@@ -108,7 +110,20 @@ def _imagecodecs_htj2k(stream: bytes, _pixels: PixelFormat) -> Decoded:
 def _imagecodecs_rle(stream: bytes, pixels: PixelFormat) -> Decoded:
     import imagecodecs
 
+    if not _rle_header_holds(stream):
+        raise ValueError("a segment lies outside of the stream, where the decoder would read on")
     return _planes(imagecodecs.dicomrle_decode(stream, f"<u{pixels.bits_allocated // 8}"), pixels)
+
+
+def _rle_header_holds(stream: bytes) -> bool:
+    """Whether the segments that an RLE header names follow one another within the stream (PS3.5 annex G.5)."""
+    count, *offsets = struct.unpack_from("<16I", stream.ljust(_RLE_HEADER_BYTES, b"\0"))
+    starts = offsets[:count]
+    held = bool(starts) and _RLE_HEADER_BYTES <= starts[0] <= starts[-1] < len(stream)
+    return count <= len(offsets) and held and starts == sorted(starts)
+
+
+_RLE_HEADER_BYTES = 64
 
 
 def _pylibjpeg_rle(stream: bytes, pixels: PixelFormat) -> Decoded:
@@ -125,10 +140,20 @@ def _pylibjpeg_rle(stream: bytes, pixels: PixelFormat) -> Decoded:
 def _pylibjpeg_openjpeg(stream: bytes, pixels: PixelFormat) -> Decoded:
     from openjpeg.utils import decode_pixel_data
 
+    _check_precision(stream, pixels)
     info = j2k_info(stream)
     bytes_each = 1 if info.bits <= 8 else 2 if info.bits <= 16 else 4  # noqa: PLR2004 - its own containers
     raw = np.frombuffer(decode_pixel_data(stream, version=2), f"<{'i' if info.signed else 'u'}{bytes_each}")
     return _shaped(raw, pixels)
+
+
+def _check_precision(stream: bytes, pixels: PixelFormat) -> None:
+    """Of samples of more than 24 bits OpenJPEG loses some without a word."""
+    if pixels.bits_allocated > _OPENJPEG_BITS and j2k_info(stream).bits > _OPENJPEG_BITS:
+        raise ValueError("more bits than are decoded right")
+
+
+_OPENJPEG_BITS = 24
 
 
 def _pyjpegls(stream: bytes, pixels: PixelFormat) -> Decoded:

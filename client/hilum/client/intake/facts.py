@@ -6,11 +6,27 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
-from hilum.client.intake.instance import Contrast, Frame, Instance, PixelFormat, Region, Window
+from hilum.client.intake.instance import (
+    Contrast,
+    Frame,
+    Instance,
+    PixelFormat,
+    PixelKind,
+    Region,
+    Window,
+)
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sop_classes import Taken, refusal, taken
 from hilum.client.intake.tags import Tags, Value
-from hilum.client.intake.transfer_syntaxes import GREATEST_COMPRESSION, NATIVE, READ
+from hilum.client.intake.transfer_syntaxes import (
+    BIT_BY_BIT,
+    DEFLATED,
+    EXPLICIT_BIG,
+    GREATEST_COMPRESSION,
+    JPEG_2000,
+    NATIVE,
+    READ,
+)
 
 Planes = tuple[tuple[Frame, ...], tuple[Region, ...]]
 
@@ -153,8 +169,11 @@ def _pixel_format(tags: Tags, kind: Taken) -> PixelFormat:
     photometric = get("PhotometricInterpretation")
     frames = get("NumberOfFrames") or 1
     samples, high, signed = get("SamplesPerPixel"), get("HighBit"), get("PixelRepresentation")
+    number = "whole" if tags.pixels is None else _KINDS.get(tags.pixels.vr, "whole")
     if not (isinstance(rows, int) and isinstance(columns, int) and isinstance(bits, int)):
         raise Skip(Reason.MISSING_ATTRIBUTE)
+    if number != "whole":
+        stored, high, signed = bits, bits - 1, 0
     if not isinstance(stored, int):
         raise Skip(Reason.MISSING_ATTRIBUTE)
     if not isinstance(frames, int) or frames < 1 or (frames > 1 and not kind.frames):
@@ -165,20 +184,37 @@ def _pixel_format(tags: Tags, kind: Taken) -> PixelFormat:
         raise Skip(Reason.UNSUPPORTED_PIXELS)
     if not isinstance(samples, int):
         raise Skip(Reason.MISSING_ATTRIBUTE)
-    if samples != expected or bits not in (8, 16) or not 0 < stored <= bits:
+    if samples != expected or not 0 < stored <= bits:
         raise Skip(Reason.UNSUPPORTED_PIXELS)
-    if not isinstance(high, int):
+    if not (isinstance(high, int) and isinstance(signed, int)):
         raise Skip(Reason.MISSING_ATTRIBUTE)
-    if high != stored - 1:
+    if not _is_read(tags.syntax, name, number, (bits, stored, high)):
         raise Skip(Reason.UNSUPPORTED_PIXELS)
-    if not isinstance(signed, int):
-        raise Skip(Reason.MISSING_ATTRIBUTE)
     planar = samples > 1 and get("PlanarConfiguration") == 1
     return _shared_format(
-        tags.syntax, rows, columns, frames, samples, name, planar, bits, stored, high, signed == 1
+        tags.syntax, rows, columns, frames, samples, name, planar, bits, stored, high, signed == 1, number
     )
 
 
+def _is_read(syntax: str, photometric: str, kind: PixelKind, depth: tuple[int, int, int]) -> bool:
+    """Whether samples of this allocated, stored and high bit come out right (PS3.5 sections 8.1 and 8.2).
+
+    Floating point pixels are grey and never encapsulated (PS3.3 sections C.7.6.24 and C.7.6.25). JPEG and JPEG-LS hold
+    no more than 16 bits, and a code stream no bits below the sample. Of 32 bits in big endian it is not agreed whether
+    the words (VR OW) or the bytes within them are swapped.
+    """
+    bits, stored, high = depth
+    if kind != "whole":
+        return bits == _FLOAT_BITS[kind] and photometric in _GREY and syntax in NATIVE | {DEFLATED}
+    if high != stored - 1 and not (stored <= high < bits and syntax in BIT_BY_BIT):
+        return False
+    return bits in (8, 16) or (bits == _WIDEST and photometric != "PALETTE COLOR" and syntax in _WIDE)
+
+
+_KINDS: dict[str, PixelKind] = {"OF": "float", "OD": "double"}
+_FLOAT_BITS = {"float": 32, "double": 64}
+_WIDEST = 32
+_WIDE = (BIT_BY_BIT | JPEG_2000) - {EXPLICIT_BIG}
 _TABLES = ("ModalityLUTSequence", "VOILUTSequence", "RedPaletteColorLookupTableDescriptor")
 _GREY = frozenset({"MONOCHROME1", "MONOCHROME2"})
 _SAMPLES = {"MONOCHROME1": 1, "MONOCHROME2": 1, "PALETTE COLOR": 1, "RGB": 3} | dict.fromkeys(

@@ -10,6 +10,9 @@ from typing import Literal, get_args
 
 from hilum.common.errors import DataError
 
+PixelKind = Literal["whole", "float", "double"]
+"""Whole numbers (7FE0,0010), or floating point numbers of 32 (7FE0,0008) or 64 bits (7FE0,0009)."""
+
 Family = Literal[
     "radiograph", "mammogram", "ct", "mr", "pet", "ultrasound", "angiogram", "photograph", "secondary"
 ]
@@ -23,12 +26,13 @@ STACKED_FAMILIES: frozenset[Family] = frozenset({"ct", "mr", "pet"})
 
 @dataclass(frozen=True)
 class PixelFormat:
-    """How pixels are stored (PS3.3 section C.7.6.3).
+    """How pixels are stored (PS3.3 sections C.7.6.3, C.7.6.24 and C.7.6.25).
 
     Attributes:
         syntax: Transfer syntax UID (0002,0010).
         photometric: Photometric interpretation, upper case, as the file states it.
         planar: True where colour planes follow one another instead of pixels.
+        kind: Of numbers that are not whole, all bits are stored, whatever the header says.
     """
 
     syntax: str
@@ -42,6 +46,7 @@ class PixelFormat:
     bits_stored: int
     high_bit: int
     signed: bool
+    kind: PixelKind = "whole"
 
 
 @dataclass(frozen=True)

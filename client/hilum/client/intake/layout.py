@@ -32,6 +32,8 @@ _PIXELS: dict[int, Literal["whole", "float", "double"]] = {
     0x7FE0_0009: "double",
 }
 _EXTENDED_OFFSETS, _EXTENDED_LENGTHS = 0x7FE0_0001, 0x7FE0_0002
+_FLOAT_PADDING = {"float": (0x0028_0122, 0x0028_0124, "f"), "double": (0x0028_0123, 0x0028_0125, "d")}
+_KEPT = {_EXTENDED_OFFSETS, _EXTENDED_LENGTHS, 0x0028_0122, 0x0028_0123, 0x0028_0124, 0x0028_0125}
 _PREAMBLE_BYTES = 132
 _WINDOW_BYTES = 1 << 16
 
@@ -84,6 +86,7 @@ class PixelElement:
         kind: Whole numbers (7FE0,0010), float (7FE0,0008) or double (7FE0,0009).
         length: Bytes of the value, or None where it is encapsulated.
         words: The value is a row of 16-bit words (VR OW), which matters for 8-bit pixels in big endian.
+        padding: Lowest and highest value of float pixels that means "no data" (0028,0122) to (0028,0125), or None.
         extended: Offset and length of each frame behind the first item (7FE0,0001), (7FE0,0002); often empty.
     """
 
@@ -91,6 +94,7 @@ class PixelElement:
     offset: int
     length: int | None
     words: bool
+    padding: tuple[float, float] | None = None
     extended: tuple[tuple[int, int], ...] = ()
 
 
@@ -216,13 +220,14 @@ def _find_pixels(source: ByteSource, start: int, order: str, *, implicit: bool) 
                 position,
                 None if length == _UNDEFINED else length,
                 vr in {b"OW", b""},
+                _padding(tables, _PIXELS[tag], order),
                 _extended(tables, order),
             )
         if length == _UNDEFINED:
             opened.append(implicit)
             implicit = implicit or vr == b"UN"  # PS3.5 section 6.2.2 note 2
             continue
-        if not opened and tag in {_EXTENDED_OFFSETS, _EXTENDED_LENGTHS}:
+        if not opened and tag in _KEPT:
             tables[tag] = source.read_at(position, length)
         position += length
     raise Skip(Reason.TRUNCATED_PIXELS)
@@ -238,6 +243,19 @@ def _delimiter(tag: int, length: int, opened: list[bool], implicit: bool) -> tup
         opened.append(implicit)
         return implicit, 0
     return implicit, length
+
+
+def _padding(tables: dict[int, bytes], kind: str, order: str) -> tuple[float, float] | None:
+    """The Float or Double Float Pixel Padding Value and its range limit (PS3.3 sections C.7.6.24 and C.7.6.25)."""
+    if kind not in _FLOAT_PADDING:
+        return None
+    value_tag, limit_tag, code = _FLOAT_PADDING[kind]
+    value, limit = tables.get(value_tag, b""), tables.get(limit_tag, b"")
+    size = struct.calcsize(code)
+    if len(value) != size:
+        return None
+    ends = struct.unpack(f"{order}2{code}", value + (limit if len(limit) == size else value))
+    return min(ends), max(ends)
 
 
 def _extended(tables: dict[int, bytes], order: str) -> tuple[tuple[int, int], ...]:

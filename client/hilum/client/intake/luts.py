@@ -48,8 +48,11 @@ class Table:
         below_zero = values.dtype.kind == "i" or bool(values.min() < 0)
         negative = self.first >= _SIGN_BIT and (self.signed or below_zero)
         first = self.first - _WORD if negative else self.first
-        index = np.rint(values).astype(np.int64) - first
-        found: npt.NDArray[np.int64] = self.entries[np.clip(index, 0, len(self.entries) - 1)]
+        last = first + len(self.entries) - 1
+        if values.dtype.kind == "f":  # clipped first, for a number may lie beyond int64
+            values = np.clip(np.rint(values), first, last)
+        index = np.clip(values.astype(np.int64), first, last) - first
+        found: npt.NDArray[np.int64] = self.entries[index]
         return found
 
 

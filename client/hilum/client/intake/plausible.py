@@ -14,6 +14,7 @@ WORKING_BYTES = 32
 MAX_DECODED_BYTES = 8 << 30
 """What all frames of one file may come to: about 8,000 slices of 512 x 512 in float32."""
 
+_BITS = {"whole": (8, 16, 32), "float": (32,), "double": (64,)}
 _MIN_FRAME_BYTES = 24
 """No code stream of a frame is shorter: markers, size, one table."""
 
@@ -58,7 +59,9 @@ def check_format(pixels: PixelFormat) -> None:
     """
     if pixels.syntax not in NATIVE and pixels.syntax not in DECODERS:
         raise Skip(Reason.UNSUPPORTED_SYNTAX)
-    if pixels.bits_allocated not in {8, 16, 32, 64} or pixels.samples not in {1, 3}:
+    if pixels.bits_allocated not in _BITS[pixels.kind] or pixels.samples not in {1, 3}:
+        raise Skip(Reason.UNSUPPORTED_PIXELS)
+    if pixels.kind != "whole" and (pixels.samples != 1 or pixels.syntax in GREATEST_COMPRESSION):
         raise Skip(Reason.UNSUPPORTED_PIXELS)
     if not 0 < pixels.bits_stored <= pixels.bits_allocated:
         raise Skip(Reason.UNSUPPORTED_PIXELS)

@@ -19,7 +19,15 @@ from pydicom.filereader import read_dataset
 from hilum.client.intake.layout import inflate_bounded
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sop_classes import taken
-from hilum.client.intake.tags import KEYWORDS, NOTED, TAKEN, PixelElement, Tags, Value
+from hilum.client.intake.tags import (
+    IMPLICIT_PIXEL_VRS,
+    KEYWORDS,
+    NOTED,
+    TAKEN,
+    PixelElement,
+    Tags,
+    Value,
+)
 from hilum.client.intake.transfer_syntaxes import (
     DEFLATED,
     EXPLICIT_BIG,
@@ -168,7 +176,9 @@ def _pixel_element(file: BinaryIO, dataset: Dataset) -> PixelElement | None:
     if len(head) < _LONG_HEAD_BYTES or int.from_bytes(head[:2], order) != _PIXEL_GROUP:
         return None
     if implicit:
-        vr, offset, length = "OW", start + _SHORT_HEAD_BYTES, int.from_bytes(head[4:8], order)
+        tag = _PIXEL_GROUP << 16 | int.from_bytes(head[2:4], order)
+        vr, offset = IMPLICIT_PIXEL_VRS.get(tag, "OW"), start + _SHORT_HEAD_BYTES
+        length = int.from_bytes(head[4:8], order)
     else:
         vr = head[4:6].decode("latin-1")
         offset, length = start + _LONG_HEAD_BYTES, int.from_bytes(head[8:12], order)

@@ -79,7 +79,7 @@ EXPLAINED = {
     Reason.DROPPED: "dropped from quarantine at the site",
     Reason.SPLIT_SERIES: "the series lies partly in the inbox and partly in the folder: index the folder again",
     Reason.DAMAGED_FILE: "a NIfTI file or picture that is broken",
-    Reason.NOT_FINITE: "a voxel is not a number, or infinite",
+    Reason.NOT_FINITE: "a voxel is not a number, or too large for float32",
     Reason.NOT_AN_ANNOTATION: "a file that holds no masks or boxes",
     Reason.MALFORMED_ANNOTATION: "an annotation that is not what its format asks for",
     Reason.UNKNOWN_IMAGE: "the image that it marks is not indexed, was set aside, or is not named",

@@ -21,7 +21,7 @@ from hilum.client.intake.plausible import check_size, frame_bytes
 from hilum.client.intake.reasons import Reason, Skip
 
 Stored = npt.NDArray[Any]
-"""(H, W) or (H, W, 3): whole numbers in the header's dtype, or floats as they are."""
+"""(H, W) or (H, W, 3): whole numbers in the header's dtype, or floats as they are, NaN where the file calls it padding."""
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,11 @@ class PixelReader:
         order = ">" if self.layout.big_endian else "<"
         kind = self.layout.pixels.kind
         if kind != "whole":
-            floats = np.frombuffer(
-                content, order + ("f4" if kind == "float" else "f8"), count=size // _WIDTH[kind]
-            )
-            values = floats.reshape(pixels.rows, pixels.columns)
+            floats = np.frombuffer(content[:size], f"{order}f{pixels.bits_allocated // 8}")
+            values = _shaped(floats.astype(floats.dtype.newbyteorder("="), copy=False), pixels)
+            if self.layout.pixels.padding is not None:
+                low, high = self.layout.pixels.padding
+                values = np.where((values >= low) & (values <= high), values.dtype.type(np.nan), values)
             return StoredFrame(values, values)
         cells = np.frombuffer(content[:size], f"{order}u{pixels.bits_allocated // 8}")
         cells = _shaped(cells.astype(cells.dtype.newbyteorder("="), copy=False), pixels)
@@ -99,8 +100,6 @@ class PixelReader:
 
 
 _ENCAPSULATED_NATIVE = "1.2.840.10008.1.2.1.98"
-_WIDTH = {"float": 4, "double": 8}
-_BITS = {"float": 32, "double": 64}
 
 
 @contextmanager
@@ -116,10 +115,8 @@ def open_frames(path: Path, instance: Instance) -> Iterator[PixelReader]:
         raise Skip(Reason.UNREADABLE) from None
     check_size(instance, size_bytes)
     with open_layout(path, instance.pixels.syntax) as layout:
-        kind, pixels = layout.pixels.kind, instance.pixels
-        floats_fit = kind == "whole" or (pixels.bits_allocated == _BITS[kind] and pixels.samples == 1)
-        whole_fit = kind != "whole" or pixels.bits_allocated <= 32  # noqa: PLR2004 - 64 bits are only floats
-        if not (floats_fit and whole_fit):
+        pixels = instance.pixels
+        if layout.pixels.kind != pixels.kind:
             raise Skip(Reason.UNSUPPORTED_PIXELS)
         if (layout.pixels.length is None) == (pixels.syntax in _NEVER_ENCAPSULATED):
             raise Skip(Reason.UNDECODABLE_PIXELS)

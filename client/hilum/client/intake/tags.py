@@ -69,6 +69,10 @@ NOTED: dict[int, str] = {
 KEYWORDS: tuple[str, ...] = (*(keyword for keyword, _ in TAKEN.values()), *NOTED.values())
 
 
+IMPLICIT_PIXEL_VRS = {0x7FE0_0008: "OF", 0x7FE0_0009: "OD", 0x7FE0_0010: "OW"}
+"""What pixel data is where no value representation is written (PS3.5 annex A.1)."""
+
+
 class PixelElement(NamedTuple):
     """Where the pixel data lies (7FE0,0008), (7FE0,0009) or (7FE0,0010).
 

@@ -29,6 +29,12 @@ GREATEST_COMPRESSION: dict[str, int] = {
 }
 """The encapsulated syntaxes that are read: uncompressed, RLE, JPEG, JPEG-LS, JPEG 2000 and HTJ2K, with decoded to encoded bytes."""
 
+BIT_BY_BIT = NATIVE | {DEFLATED, "1.2.840.10008.1.2.1.98", "1.2.840.10008.1.2.5"}
+"""The syntaxes that keep every allocated bit where it was: uncompressed ones and RLE."""
+
+JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{end}" for end in (90, 91, 201, 202, 203))
+"""JPEG 2000 and HTJ2K: the only code streams of more than 16 bits."""
+
 READ = NATIVE | {DEFLATED} | GREATEST_COMPRESSION.keys()
 """Every syntax whose pixels are read. Video and deflated frames are not."""
 

@@ -15,6 +15,8 @@ Values = npt.NDArray[np.float32]
 Display = npt.NDArray[np.uint16]
 DISPLAY_MAX = 65_535
 _TAILS = (0.5, 99.5)  # percentiles used where a radiograph carries no window
+_FAR = 1e30
+_GREATEST = 1e37  # no measurement comes near, and float32 still holds differences of such values
 
 
 def rescaled(stored: Stored, frame: Frame, luts: LookUpTables | None = None) -> Values:
@@ -24,10 +26,34 @@ def rescaled(stored: Stored, frame: Frame, luts: LookUpTables | None = None) -> 
         stored: (H, W).
         frame: Its slope and intercept.
         luts: Where the data set has tables; a modality table stands in for slope and intercept.
+
+    Raises:
+        Skip: If a number is too large for float32, or floating point pixels have a modality table.
     """
     if luts is not None and luts.modality is not None:
+        if stored.dtype.kind == "f":
+            raise Skip(Reason.UNSUPPORTED_PIXELS)  # a table has an entry for each whole number
         return luts.manufacturers_values(stored)
+    if stored.dtype.itemsize > 2 or max(abs(frame.slope), abs(frame.intercept)) > _FAR:  # noqa: PLR2004 - of 16 bits, float32 loses none
+        return _rescaled_wide(stored, frame)
     return stored.astype(np.float32) * np.float32(frame.slope) + np.float32(frame.intercept)
+
+
+def _rescaled_wide(stored: Stored, frame: Frame) -> Values:
+    """Rescale in float64: a large number less a large intercept would keep few of float32's digits.
+
+    Raises:
+        Skip: If a number is too large for float32. What is infinite or no number as stored stays so.
+    """
+    with np.errstate(all="ignore"):
+        values = stored.astype(np.float64)
+        values *= frame.slope
+        values += frame.intercept
+        numbers = np.isfinite(stored)
+        ends = values.max(initial=0, where=numbers), values.min(initial=0, where=numbers)
+        if max(map(abs, ends)) > _GREATEST:
+            raise Skip(Reason.NOT_FINITE)
+        return values.astype(np.float32)
 
 
 def padding_mask(frame: StoredFrame, instance: Instance) -> npt.NDArray[np.bool_] | None:
@@ -89,6 +115,8 @@ def display_values(
     inside = values if padded is None else values[~padded]
     if inside.size == 0 or inside.min() == inside.max():
         raise Skip(Reason.CONSTANT_PIXELS)
+    if padded is not None:
+        values[padded] = inside.min()
     shown = _shown(values, inside, frame, luts)
     if instance.inverted:
         shown = 1 - shown

@@ -27,7 +27,7 @@ from hilum.client.intake.parsing import Odd, check_sets
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.runs import Wanted
 from hilum.client.intake.sequences import is_sequence, learn, sequence_end
-from hilum.client.intake.tags import NOTED, PixelElement, Tags, Value
+from hilum.client.intake.tags import IMPLICIT_PIXEL_VRS, NOTED, PixelElement, Tags, Value
 from hilum.client.intake.transfer_syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 
 WINDOW_BYTES = 16_384
@@ -38,7 +38,7 @@ _SEQUENCE_BYTES = 1 << 20
 _PREAMBLE_BYTES = 132
 _META_GROUP = 0x0002
 _LAST_OF_META = 0x0002_FFFF
-_PIXEL_VRS = frozenset({"OB", "OW", "OF", "OD", ""})
+_PIXEL_VRS = frozenset({"OB", "OW", "OF", "OD"})
 
 
 def walk_tags(path: Path | str) -> Tags | None:
@@ -227,7 +227,7 @@ def _special(
         p = 0
     tag, vr, q, length = encoding.whole_head(window.data, p)
     if tag in PIXEL_TAGS:
-        return q, _pixel_element(vr, window.base + q, length)
+        return q, _pixel_element(vr or IMPLICIT_PIXEL_VRS[tag], window.base + q, length)
     if tag in NOTED:
         if NOTED[tag] in values:
             raise Odd
@@ -245,10 +245,9 @@ def _special(
 
 
 def _pixel_element(vr: str, offset: int, length: int) -> PixelElement:
-    """Implicit pixel data is always OW (PS3.5 annex A.1)."""
     if vr not in _PIXEL_VRS:
         raise Odd
-    return PixelElement(vr or "OW", offset, None if length == UNDEFINED else length)
+    return PixelElement(vr, offset, None if length == UNDEFINED else length)
 
 
 def _signed_or_not(tag: int, values: dict[str, Value], length: int) -> Wanted:
