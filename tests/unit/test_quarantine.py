@@ -123,6 +123,14 @@ def test_ultrasound_is_cropped_to_its_region_where_the_text_lies_outside():
     assert hold_back(instance(regions=(region,)), with_text((60, 80))).held
 
 
+def test_of_several_regions_the_largest_plane_of_space_is_taken():
+    trace = Region(0, 0, 159, 20)
+    smaller = Region(41, 20, 60, 219, (0.2, 0.2))
+    wanted = Region(40, 20, 139, 219, (0.2, 0.3))
+    verdict = hold_back(instance(regions=(trace, smaller, wanted)), with_text())
+    assert (verdict.crop, verdict.spacing_mm) == ((40, 20, 140, 220), (0.2, 0.3))
+
+
 def test_a_region_that_is_no_plane_of_space_or_leaves_the_image_does_not_free_it():
     trace = Region(40, 20, 139, 219, None)
     outside = Region(40, 20, 139, 400, (0.2, 0.2))

@@ -115,9 +115,7 @@ class SeriesWork:
         for image in self._images:
             if image not in self._kept:
                 for index, frame in image:
-                    yield DecodeImage(
-                        self.members[index].file.path, self.members[index].instance, frame, whole=True
-                    )
+                    yield DecodeImage(self.members[index].file.path, self.members[index].instance, frame)
 
     def settle(self, results: Iterator[Result]) -> bool:
         """Take the results of `jobs`. False if files failed, so that the rest has to be planned anew."""
