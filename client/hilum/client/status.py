@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hilum.client.catalogue import Catalogue, Item
-from hilum.client.intake.quarantine import quarantine_counts
+from hilum.client.intake.quarantine_store import Quarantine
 from hilum.client.intake.reasons import EXPLAINED, Reason
 from hilum.client.workspace import Workspace
 from hilum.common.errors import DataError
@@ -29,12 +29,13 @@ def site_status(workspace: Workspace) -> dict[str, Any]:
     catalogue = Catalogue(workspace.catalogue)
     try:
         counts, items = catalogue.counts(), catalogue.items()
+        held = Quarantine(workspace, catalogue).counts()
     finally:
         catalogue.close()
     return {
         **asdict(counts),
         "families": _families(items),
-        "quarantine": quarantine_counts(workspace),
+        "quarantine": held,
         "catalogue_written": written,
         "cache_bytes": _size_bytes(workspace.cache),
         "prepared": _prepared(workspace),

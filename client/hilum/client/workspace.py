@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hilum.common.errors import RunError
-from hilum.common.files import write_bytes
+from hilum.common.files import private_folder, write_bytes
 
 _KEY_BYTES = 32
 
@@ -86,7 +86,7 @@ class Workspace:
             RunError: If another process holds it.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            private_folder(self.folder)
             handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise RunError(

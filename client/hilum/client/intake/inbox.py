@@ -29,7 +29,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from hilum.client.workspace import Pseudonyms, Workspace
 from hilum.common.errors import DataError
-from hilum.common.files import sync_folder
+from hilum.common.files import private_folder, sync_folder
 
 GIB = 1 << 30
 MAX_OBJECT_BYTES = 4 * GIB
@@ -84,7 +84,7 @@ class Inbox:
 
     def __enter__(self) -> Self:
         for folder in (self.folder, self._all_incoming):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(folder)
         self._remove_abandoned()
         self.incoming.mkdir(mode=0o700)
         self._lock = os.open(self.incoming, os.O_RDONLY)
@@ -185,7 +185,7 @@ class Inbox:
 
     def _make_folder(self, folder: Path) -> None:
         if not folder.exists():
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(folder)
             sync_folder(folder.parent)
             sync_folder(self.folder)
 

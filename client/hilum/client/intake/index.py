@@ -18,7 +18,7 @@ from hilum.client.intake.folder_file import is_folder_file
 from hilum.client.intake.headers import read_headers
 from hilum.client.intake.instance import STACKED_FAMILIES, Family, Instance
 from hilum.client.intake.pictures import Picture, take_pictures
-from hilum.client.intake.quarantine import Quarantine
+from hilum.client.intake.quarantine_store import Quarantine
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
 from hilum.client.intake.scan import FoundFile
@@ -71,13 +71,12 @@ def index_archive(
     found = find(archive, workspace, held_back)
     names = workspace.pseudonyms()
     with workspace.locked():
-        catalogue, quarantine = Catalogue(workspace.catalogue), Quarantine(workspace)
+        catalogue = Catalogue(workspace.catalogue)
         try:
-            keepers = Keepers(ArrayCache(workspace.cache), quarantine, names)
+            keepers = Keepers(ArrayCache(workspace.cache), Quarantine(workspace, catalogue), names)
             with DecodePool(_cores(), scratch=workspace.folder) as pool:
                 return _Indexer(catalogue, keepers, pool, progress, images).run(found)
         finally:
-            quarantine.close()
             catalogue.close()
 
 
