@@ -1,5 +1,6 @@
 """The site engineer's commands: `hilum site ...`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,13 @@ from hilum.common.home import hilum_home
 from hilum.common.progress import progress_bar
 
 app = typer.Typer(no_args_is_help=True, help="For the site engineer: index, train and take part.")
+
+
+@app.callback()
+def for_the_owner_alone() -> None:
+    """Whatever these commands and the processes that they start write, their user alone may read."""
+    os.umask(0o077)
+
 
 Study = Annotated[Path, typer.Argument(help="The study file.", readable=False)]
 SiteFile = Annotated[Path, typer.Argument(help="The site file.", readable=False)]

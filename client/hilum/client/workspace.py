@@ -1,6 +1,7 @@
 """A site's own folder: catalogue, cache, key, checkpoints.
 
-Only `inbox` and `incoming` hold identifiers in clear: DICOM files as a PACS gave them, readable by their owner alone.
+Only `inbox` and `incoming` hold identifiers in clear: DICOM files as a PACS gave them. The folder itself is closed to all
+but its owner, whoever makes it; `hilum site` also sets a umask under which each file and folder in it is.
 
 <state>/
     site.key            32 random bytes under which identifiers become pseudonyms
