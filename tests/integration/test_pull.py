@@ -346,7 +346,6 @@ def test_a_full_disk_ends_the_pull_with_one_line(run_hilum, serve, tmp_path):
         (["https://x/", "--token-file", "none"], "--token-file"),
         (["https://x/", "--ca", "empty"], "--ca"),
         (["https://x/", "--token-file", "empty"], "token is empty"),
-        (["https://x/", "--client-key", "empty"], "--client-cert"),
     ],
 )
 def test_wrong_options_are_one_line(run_hilum, tmp_path, words, expected):
