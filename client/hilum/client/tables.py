@@ -1,10 +1,10 @@
 """The tables of a site's catalogue, `catalogue.sqlite`.
 
 Keys are pseudonyms (`Pseudonyms`); the other columns are typed technical facts. No UID, name, date or text of a DICOM
-attribute is stored, nor the path of a file.
+attribute is stored, nor the path of a file; the one path is that of the indexed folder, as the site's engineer named it.
 """
 
-from sqlalchemy import Column, Index, MetaData, String, Table
+from sqlalchemy import Column, Float, Index, Integer, MetaData, String, Table
 
 VERSION = 2  # of the columns below
 
@@ -64,6 +64,16 @@ ANNOTATIONS = Table(
     Index("annotations_item", "item_key"),
 )
 QUARANTINE = Table("quarantine", METADATA, *_item_columns(), _text("reason"), _text("state"), _text("crop"))
+INDEX_RUNS = Table(
+    "index_runs",
+    METADATA,
+    Column("number", Integer, primary_key=True),
+    _text("folder"),
+    _text("began"),
+    Column("seconds", Float),
+    Column("decoded", Integer, nullable=False),
+    Column("removed", Integer, nullable=False),
+)
 
 REFILLED = (FILES, ITEMS, ANNOTATIONS)
 """What an index and the site's annotations fill again; what a person decided is kept from version to version."""

@@ -101,6 +101,20 @@ class Workspace:
         finally:
             os.close(handle)
 
+    def is_locked(self) -> bool:
+        """Whether a process holds the folder now."""
+        path = self.folder / ".lock"
+        if not path.exists():
+            return False
+        handle = os.open(path, os.O_RDWR)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+        return False
+
 
 @dataclass(frozen=True)
 class Pseudonyms:

@@ -8,12 +8,14 @@ whose slices lie in both is assembled only by a pass over both, and is set aside
 """
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hilum.client.cache import ArrayCache
 from hilum.client.catalogue import ACCEPTED, Catalogue, Counts, FileRow, Item
+from hilum.client.index_runs import begin_run, end_run
 from hilum.client.intake.folder_file import is_folder_file
 from hilum.client.intake.headers import read_headers
 from hilum.client.intake.instance import STACKED_FAMILIES, Family, Instance
@@ -74,8 +76,12 @@ def index_archive(
         catalogue = Catalogue(workspace.catalogue)
         try:
             keepers = Keepers(ArrayCache(workspace.cache), Quarantine(workspace, catalogue), names)
+            number, began_s = begin_run(catalogue, archive), time.monotonic()
             with DecodePool(_cores(), scratch=workspace.folder) as pool:
-                return _Indexer(catalogue, keepers, pool, progress, images).run(found)
+                report = _Indexer(catalogue, keepers, pool, progress, images).run(found)
+            seconds = round(time.monotonic() - began_s, 1)
+            end_run(catalogue, number, seconds=seconds, decoded=report.decoded, removed=report.removed)
+            return report
         finally:
             catalogue.close()
 
