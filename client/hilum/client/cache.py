@@ -48,6 +48,10 @@ class ArrayCache:
                 "a cached array is missing or damaged; remove this site's state folder and index again"
             ) from None
 
+    def has(self, content_sha256: str) -> bool:
+        """Whether an array is there."""
+        return self._path(content_sha256).exists()
+
     def keep_only(self, wanted: set[str]) -> int:
         """Remove the arrays of items that are gone. Gives how many."""
         unwanted = [path for path in self.folder.glob("*/*.npy") if path.stem not in wanted]

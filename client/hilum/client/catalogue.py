@@ -3,12 +3,12 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import Row, delete, select
+from sqlalchemy import Row, delete, select, update
 
 from hilum.client.database import Database
 from hilum.client.tables import ANNOTATIONS, FILES, ITEMS, METADATA, REFILLED, VERSION
@@ -166,6 +166,18 @@ class Catalogue:
             for item in items:
                 connection.execute(delete(ITEMS).where(ITEMS.c.item_key == item.item_key))
                 connection.execute(ITEMS.insert().values(**item_values(item)))
+
+    def rename_files(self, keys: Mapping[str, str]) -> None:
+        """Give files other keys, in one transaction; their items stay.
+
+        A file that stands under its other key already stays as it is there if it was taken in, else it is replaced.
+        """
+        with self.database.transaction() as connection:
+            for old, new in keys.items():
+                status = connection.scalar(select(FILES.c.status).where(FILES.c.file_key == new))
+                leaving = old if status == ACCEPTED else new
+                connection.execute(delete(FILES).where(FILES.c.file_key == leaving))
+                connection.execute(update(FILES).where(FILES.c.file_key == old).values(file_key=new))
 
     def annotate(self, folder_key: str, annotations: Iterable[Annotation]) -> None:
         """Replace what one folder or file gave, in one transaction."""

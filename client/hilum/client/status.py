@@ -1,6 +1,7 @@
 """What a site sees of itself: everything that is indexed, held and prepared. Local only, so nothing is hidden."""
 
 import re
+import shutil
 from collections import Counter, defaultdict
 from dataclasses import asdict
 from pathlib import Path
@@ -37,6 +38,8 @@ def site_status(workspace: Workspace) -> dict[str, Any]:
         "quarantine": held,
         "index_runs": _index_runs(runs, workspace),
         "cache_bytes": _size_bytes(workspace.cache),
+        "inbox": {"files": len(_sizes(workspace.inbox)), "bytes": _size_bytes(workspace.inbox)},
+        "free_bytes": shutil.disk_usage(workspace.folder).free,
         "prepared": _prepared(workspace),
     }
 
@@ -95,7 +98,12 @@ def _state(run: IndexRun, *, latest: bool, workspace: Workspace) -> str:
 
 
 def _size_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(_sizes(folder))
+
+
+def _sizes(folder: Path) -> list[int]:
+    """Of each file below a folder, in bytes."""
+    return [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
 
 
 def _prepared(workspace: Workspace) -> list[dict[str, Any]]:
@@ -138,7 +146,10 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         for state, families in status["quarantine"].items()
         for family, count in families.items()
     ]
-    lines.append(f"cache {status['cache_bytes'] / 1e6:.1f} MB")
+    lines.append(
+        f"cache {status['cache_bytes'] / 1e6:.1f} MB; inbox {status['inbox']['bytes'] / 1e6:.1f} MB in "
+        f"{status['inbox']['files']} files; {status['free_bytes'] / 1e9:.1f} GB of the disk are free"
+    )
     lines += [
         f"prepared: {one['family']} in {one['dims']}D at {one['image_size']} px, {one['bytes'] / 1e6:.1f} MB"
         for one in status["prepared"]
