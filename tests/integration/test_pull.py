@@ -193,6 +193,18 @@ def test_a_pull_gives_the_catalogue_of_the_folder(run_hilum, serve, archive, tmp
         assert "ZZPHI" not in text
 
 
+def test_what_was_removed_from_the_inbox_is_not_pulled_again(run_hilum, serve, tmp_path):
+    service = serve()
+    before = json.loads(run_hilum("site", "pull", service.url, "--json").stdout)["catalogue"]
+    done = run_hilum("site", "empty-inbox", "--older-than", 0, "--json")
+    assert json.loads(done.stdout)["removed"] == 13, done.stdout
+    assert stored(tmp_path) == []
+    again = json.loads(run_hilum("site", "pull", service.url, "--json").stdout)
+    assert (again["pull"]["had"], again["pull"]["fetched"]) == (13, 0)
+    assert again["catalogue"] == {**before, "decoded": 0}
+    assert set(service.sent.values()) == {1}
+
+
 def test_filters_narrow_the_pull(run_hilum, serve):
     service = serve()
 
@@ -346,7 +358,6 @@ def test_a_full_disk_ends_the_pull_with_one_line(run_hilum, serve, tmp_path):
         (["https://x/", "--token-file", "none"], "--token-file"),
         (["https://x/", "--ca", "empty"], "--ca"),
         (["https://x/", "--token-file", "empty"], "token is empty"),
-        (["https://x/", "--client-key", "empty"], "--client-cert"),
     ],
 )
 def test_wrong_options_are_one_line(run_hilum, tmp_path, words, expected):

@@ -10,7 +10,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 from hilum.client.cache import ArrayCache
 from hilum.client.catalogue import Catalogue
 from hilum.client.intake.index import index_archive
-from hilum.client.intake.quarantine import Quarantine
+from hilum.client.intake.quarantine_store import Quarantine
 from hilum.client.workspace import Workspace
 from hilum.common.progress import Quiet
 from pixel_files import write_native
@@ -66,14 +66,14 @@ def site(tmp_path):
             return len(list(self.workspace.cache.rglob("*.npy")))
 
         def decide(self, action, crop=None):
-            catalogue, quarantine = Catalogue(self.workspace.catalogue), Quarantine(self.workspace)
+            catalogue = Catalogue(self.workspace.catalogue)
+            quarantine = Quarantine(self.workspace, catalogue)
             try:
                 held = quarantine.list_held()
                 if action == "release":
-                    return quarantine.release(held, catalogue, crop)
-                return quarantine.drop(held, catalogue)
+                    return quarantine.release(held, crop)
+                return quarantine.drop(held)
             finally:
-                quarantine.close()
                 catalogue.close()
 
     return Site()

@@ -358,7 +358,6 @@ def test_tls_asks_for_a_certificate_of_the_sender(receiver, series, tmp_path):
     ("words", "expected"),
     [
         (["--allow", "x"], "AE@ADDRESS"),
-        (["--allow", "A@1.2.3.4", "--tls-cert", "none"], "--tls-key"),
         (["--allow", "A@1.2.3.4", "--tls-cert", "none", "--tls-key", "none"], "PEM form"),
         (["--allow", "A@1.2.3.4", "--ae-title", "TOO LONG AND SPACED"], "--ae-title"),
         (["--allow", "A@1.2.3.4", "--bind", "203.0.113.1"], "can't be used"),

@@ -175,12 +175,6 @@ def test_status_tells_families_shapes_spacing_reasons_and_sizes(site, run_hilum)
     assert "1 skipped: a scout image (localizer)" in text
 
 
-def test_status_does_not_change_the_time_that_it_tells(site, run_hilum):
-    first = json.loads(run_hilum("site", "status", "--json").stdout)["catalogue_written"]
-    run_hilum("site", "describe")
-    assert json.loads(run_hilum("site", "status", "--json").stdout)["catalogue_written"] == first
-
-
 def test_status_lists_what_is_prepared_for_studies(site, run_hilum):
     folder = site.prepared / "radiograph-2d-64px-0123456789abcdef01234567"
     folder.mkdir(parents=True)

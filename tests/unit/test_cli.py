@@ -279,3 +279,34 @@ def test_keys_are_private_and_made_once(run_hilum, tmp_path):
     assert {(path.stat().st_mode & 0o077) for path in keys.glob("*.key")} == {0}
     assert tomllib.loads((keys / "site-1.link.toml").read_text())["link"]["superlink"] == "127.0.0.1:9443"
     fails(run_hilum("admin", "dev-keys", "keys"), "not empty")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["index", ".", "--every", "5"], "--every goes with --watch"),
+        (["pull", "http://localhost/x", "--ca", "study.toml"], "https:// address"),
+        (["pull", "http://localhost/x", "--client-cert", "study.toml"], "https:// address"),
+        (
+            ["pull", "http://pacs.example/x", "--insecure-http", "--client-key", "study.toml"],
+            "https:// address",
+        ),
+        (
+            ["pull", "https://pacs.example/x", "--insecure-http"],
+            "--insecure-http goes with an http:// address",
+        ),
+        (["pull", "https://pacs.example/x", "--client-key", "study.toml"], "--client-cert"),
+        (["receive", "--allow", "A@1.2.3.4", "--tls-cert", "study.toml"], "--tls-key"),
+        (["receive", "--allow", "A@1.2.3.4", "--tls-ca", "study.toml"], "--tls-ca needs both"),
+        (["describe", "--label", "finding"], "--labels and --label"),
+        (["describe", "--labels", "study.toml"], "--labels and --label"),
+    ],
+)
+def test_an_option_that_would_have_no_effect_is_a_usage_error(
+    run_hilum, study_file, tmp_path, words, expected
+):
+    study_file()
+    done = run_hilum("site", *words)
+    fails(done, expected)
+    assert done.returncode == 2
+    assert not (tmp_path / "hilum-home").exists()

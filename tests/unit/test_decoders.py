@@ -15,8 +15,8 @@ from pydicom.sequence import Sequence
 
 from hilum.client.intake import decoders
 from hilum.client.intake.decoders import DECODERS, Decoder, in_bits, log_decoders
-from hilum.client.intake.images import read_image, read_images, read_planes, read_stored
-from hilum.client.intake.instance import Frame, Region, Window
+from hilum.client.intake.images import read_image, read_planes, read_stored
+from hilum.client.intake.instance import Frame, Window
 from hilum.client.intake.layout import inflate_bounded
 from hilum.client.intake.luts import Table
 from hilum.client.intake.reasons import Reason, Skip
@@ -141,7 +141,7 @@ def test_colour_comes_back_as_rgb(tmp_path, syntax, frames):
     pixels = np.stack([picture((40, 56, 3), bits=8, seed=k) for k in range(frames)])
     photometric = {BASELINE: "YBR_FULL_422", J2K_LOSSLESS: "YBR_RCT", J2K: "YBR_ICT"}.get(syntax, "RGB")
     instance = write_any(tmp_path / "a", pixels, syntax, PhotometricInterpretation=photometric)
-    images = np.stack(list(read_images(tmp_path / "a", instance, range(frames))))
+    images = np.stack([read_image(tmp_path / "a", instance, k) for k in range(frames)])
     assert images.dtype == np.uint8
     assert images.shape == pixels.shape
     tolerance = {BASELINE: 24, J2K: 10, HT: 10, JPEGLS_NEAR: 2}.get(syntax, 0)
@@ -695,25 +695,15 @@ def test_a_segmented_palette_becomes_rgb(tmp_path):
 def test_an_unknown_photometric_interpretation_is_refused(tmp_path):
     rgb = picture((20, 30, 3), bits=8)[None]
     instance = write_native(tmp_path / "a", rgb, EXPLICIT, PhotometricInterpretation="CMYK")
-    assert refused(read_images, tmp_path / "a", instance, [0]) == Reason.UNSUPPORTED_PIXELS
+    assert refused(read_image, tmp_path / "a", instance) == Reason.UNSUPPORTED_PIXELS
     assert refused(read_planes, tmp_path / "a", instance, [0]) == Reason.UNSUPPORTED_PIXELS
-
-
-def test_an_ultrasound_image_is_cropped_to_its_region(tmp_path):
-    rgb = picture((40, 56, 3), bits=8)[None]
-    instance = write_native(tmp_path / "a", rgb, EXPLICIT)
-    regions = (Region(0, 0, 39, 20), Region(5, 7, 30, 25, (0.2, 0.2)), Region(6, 7, 12, 25, (0.2, 0.2)))
-    image = read_image(tmp_path / "a", replace(instance, regions=regions))
-    np.testing.assert_array_equal(image, rgb[0, 5:31, 7:26])
-    outside = replace(instance, regions=(Region(40, 0, 50, 50),))
-    assert refused(read_images, tmp_path / "a", outside, [0]) == Reason.LYING_GEOMETRY
 
 
 def test_constant_pixels_are_no_image(tmp_path):
     grey = write_native(tmp_path / "a", np.full((1, 8, 8), 7, np.uint16), EXPLICIT)
     colour = write_native(tmp_path / "b", np.full((1, 8, 8, 3), 7, np.uint8), EXPLICIT)
-    assert refused(read_images, tmp_path / "a", grey, [0]) == Reason.CONSTANT_PIXELS
-    assert refused(read_images, tmp_path / "b", colour, [0]) == Reason.CONSTANT_PIXELS
+    assert refused(read_image, tmp_path / "a", grey) == Reason.CONSTANT_PIXELS
+    assert refused(read_image, tmp_path / "b", colour) == Reason.CONSTANT_PIXELS
 
 
 def test_the_windows_are_those_of_the_standard():

@@ -8,17 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from hilum.client.cache import ArrayCache
+from hilum.client.cache import ArrayCache, content_of
 from hilum.client.catalogue import ACCEPTED, Catalogue, FileRow, Item
 from hilum.client.intake.instance import Frame, Instance, PixelFormat, Region
-from hilum.client.intake.quarantine import (
-    Quarantine,
-    Verdict,
-    content_of,
-    hold_back,
-    is_suspect,
-    quarantine_counts,
-)
+from hilum.client.intake.quarantine import Verdict, hold_back, is_suspect
+from hilum.client.intake.quarantine_store import Quarantine
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.workspace import Workspace
 from hilum.common.errors import DataError
@@ -52,9 +46,7 @@ def draft(name, family="ultrasound"):
 def site(tmp_path):
     workspace = Workspace(tmp_path / "hilum-home" / "site")
     catalogue = Catalogue(workspace.catalogue)
-    held = Quarantine(workspace)
-    yield workspace, catalogue, held
-    held.close()
+    yield workspace, catalogue, Quarantine(workspace, catalogue)
     catalogue.close()
 
 
@@ -123,6 +115,14 @@ def test_ultrasound_is_cropped_to_its_region_where_the_text_lies_outside():
     assert hold_back(instance(regions=(region,)), with_text((60, 80))).held
 
 
+def test_of_several_regions_the_largest_plane_of_space_is_taken():
+    trace = Region(0, 0, 159, 20)
+    smaller = Region(41, 20, 60, 219, (0.2, 0.2))
+    wanted = Region(40, 20, 139, 219, (0.2, 0.3))
+    verdict = hold_back(instance(regions=(trace, smaller, wanted)), with_text())
+    assert (verdict.crop, verdict.spacing_mm) == ((40, 20, 140, 220), (0.2, 0.3))
+
+
 def test_a_region_that_is_no_plane_of_space_or_leaves_the_image_does_not_free_it():
     trace = Region(40, 20, 139, 219, None)
     outside = Region(40, 20, 139, 400, (0.2, 0.2))
@@ -138,7 +138,7 @@ def test_a_held_image_lies_in_its_own_folder_for_its_owner_alone(site):
     assert held.folder.stat().st_mode & 0o077 == 0
     assert [path.stat().st_mode & 0o077 for path in held.folder.iterdir()] == [0]
     assert not workspace.cache.exists()
-    assert quarantine_counts(workspace)["held"] == {"ultrasound": 1}
+    assert held.counts()["held"] == {"ultrasound": 1}
 
 
 def test_a_free_image_goes_to_the_cache_cropped_as_its_verdict_says(site):
@@ -154,7 +154,7 @@ def test_a_free_image_goes_to_the_cache_cropped_as_its_verdict_says(site):
 def test_release_moves_an_image_into_cache_and_catalogue(site):
     workspace, catalogue, held = site
     key = hold(site, "a", with_text())
-    assert held.release(held.find([key]), catalogue) == 1
+    assert held.release(held.find([key])) == 1
     (item,) = catalogue.items()
     np.testing.assert_array_equal(ArrayCache(workspace.cache).get(item.content_sha256), with_text())
     assert item.content_sha256 == content_of(with_text())
@@ -165,7 +165,7 @@ def test_release_moves_an_image_into_cache_and_catalogue(site):
 
 def test_a_cropped_release_keeps_only_the_crop(site):
     workspace, catalogue, held = site
-    held.release(held.find([hold(site, "a", with_text())]), catalogue, (40, 20, 140, 220))
+    held.release(held.find([hold(site, "a", with_text())]), (40, 20, 140, 220))
     (item,) = catalogue.items()
     assert item.shape == (100, 200)
     arrays = list(workspace.folder.rglob("*.npy"))
@@ -178,24 +178,24 @@ def test_a_crop_outside_the_image_releases_nothing(site, crop):
     _, catalogue, held = site
     keys = [hold(site, name, with_text()) for name in "ab"]
     with pytest.raises(DataError, match="crop"):
-        held.release(held.find(keys), catalogue, crop)
+        held.release(held.find(keys), crop)
     assert len(held.list_held()) == 2
     assert catalogue.items() == []
 
 
 def test_drop_removes_the_pixels_and_counts_the_file(site):
     workspace, catalogue, held = site
-    held.drop(held.find([hold(site, "a", with_text())]), catalogue)
+    held.drop(held.find([hold(site, "a", with_text())]))
     assert catalogue.files()["file a"].status == Reason.DROPPED
     assert list(workspace.folder.rglob("*.npy")) == []
-    assert quarantine_counts(workspace)["dropped"] == {"ultrasound": 1}
+    assert held.counts()["dropped"] == {"ultrasound": 1}
 
 
 def test_decisions_hold_when_the_same_pixels_come_again_and_not_for_others(site):
-    _, catalogue, held = site
+    held = site[2]
     keys = {name: hold(site, name, with_text((5, row))) for name, row in (("a", 3), ("b", 9), ("c", 15))}
-    held.release(held.find([keys["a"]]), catalogue, (40, 20, 140, 220))
-    held.drop(held.find([keys["b"]]), catalogue)
+    held.release(held.find([keys["a"]]), (40, 20, 140, 220))
+    held.drop(held.find([keys["b"]]))
     again = held.admit(draft("a"), with_text((5, 3)), HELD)
     assert again.shape == (100, 200)
     with pytest.raises(Skip) as dropped:
@@ -211,15 +211,15 @@ def test_decisions_hold_when_the_same_pixels_come_again_and_not_for_others(site)
 def test_two_instances_with_the_same_pixels_share_a_file_that_stays_until_both_are_settled(site):
     _, catalogue, held = site
     first, second = hold(site, "a", with_text()), hold(site, "b", with_text())
-    held.drop(held.find([first]), catalogue)
-    held.release(held.find([second]), catalogue)
+    held.drop(held.find([first]))
+    held.release(held.find([second]))
     assert len(catalogue.items()) == 1
 
 
 def test_what_the_archive_no_longer_has_is_swept_and_decisions_stay(site):
-    _, catalogue, held = site
+    held = site[2]
     gone, dropped = hold(site, "a", with_text()), hold(site, "b", with_text((5, 40)))
-    held.drop(held.find([dropped]), catalogue)
+    held.drop(held.find([dropped]))
     assert held.sweep({"another"}) == 1
     assert gone not in {one.item.item_key for one in held.list_all()}
     assert [one.state for one in held.list_all()] == ["dropped"]
@@ -227,7 +227,7 @@ def test_what_the_archive_no_longer_has_is_swept_and_decisions_stay(site):
 
 
 def test_keys_may_be_shortened_but_not_wrong_twice_fitting_or_decided(site):
-    _, catalogue, held = site
+    held = site[2]
     image = with_text()
     with pytest.raises(Skip):
         held.admit(replace(draft("x"), item_key="abcdefgh1", sop_key="1"), image, HELD)
@@ -239,7 +239,7 @@ def test_keys_may_be_shortened_but_not_wrong_twice_fitting_or_decided(site):
     for unknown in ("", "abc", "zzzzzzzzzz"):
         with pytest.raises(DataError, match="nowhere"):
             held.find([unknown])
-    held.drop(held.find(["abcdefgh1"]), catalogue)
+    held.drop(held.find(["abcdefgh1"]))
     with pytest.raises(DataError, match="dropped already"):
         held.find(["abcdefgh1"])
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from pydicom.uid import generate_uid
 
 from hilum.client.catalogue import Catalogue
 from hilum.client.intake.inbox import Inbox, stated_uid
@@ -99,3 +100,19 @@ def test_a_volume_does_not_outlive_slices_that_left_the_inbox(workspace, series)
     assert report.counts.volumes == 0
     assert report.counts.skipped == {"series_in_two_places": 6}
     assert index_archive(series, workspace, Quiet()).counts.volumes in (0, 1)  # six slices, perhaps with gaps
+
+
+def test_another_image_of_a_series_in_the_inbox_leaves_the_volume_of_the_folder(
+    workspace, write_series, dicom, tmp_path
+):
+    uids = {"SeriesInstanceUID": generate_uid(), "StudyInstanceUID": generate_uid()}
+    volume = np.random.default_rng(3).integers(-900, 900, (8, 16, 16)).astype(np.int16)
+    write_series(tmp_path / "archive", volume, **uids)
+    index_archive(tmp_path / "archive", workspace, Quiet())
+    before = volumes(workspace)[1]
+    rows, columns = np.mgrid[:60, :80]
+    capture = "1.2.840.10008.5.1.4.1.1.7"
+    dicom(tmp_path / "capture.dcm", (rows + columns).astype(np.uint8), sop_class=capture, **uids)
+    put(workspace, [tmp_path / "capture.dcm"])
+    assert index_archive(None, workspace, Quiet()).counts.volumes == 1
+    assert before < volumes(workspace)[1]

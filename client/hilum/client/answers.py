@@ -11,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Engine, Integer, MetaData, String, Table, create_engine, event, func, select
+from sqlalchemy import Column, Integer, MetaData, String, Table, func, select
 
+from hilum.client.database import Database
 from hilum.common.errors import PolicyRefused
 
 DEFAULT_BUDGET = 20
+
+_VERSION = 1  # of the tables below
 
 _metadata = MetaData()
 _answers = Table(
@@ -61,15 +64,11 @@ class AnswerLedger:
     """Reads and writes the answers of one site. One process at a time: hold `Workspace.locked`."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        self._engine: Engine = create_engine(f"sqlite:///{path}")
-        event.listen(self._engine, "connect", _durable)
-        _metadata.create_all(self._engine)
+        self._database = Database(path, _metadata, version=_VERSION)
 
     def close(self) -> None:
         """Let go of the file."""
-        self._engine.dispose()
+        self._database.close()
 
     def ask(
         self,
@@ -93,7 +92,7 @@ class AnswerLedger:
             PolicyRefused: If the budget is spent, or if another question about the same patients was answered.
         """
         asked = json.dumps(question, sort_keys=True)
-        with self._engine.begin() as connection:
+        with self._database.transaction() as connection:
             given = connection.execute(select(_answers).order_by(_answers.c.answer.desc())).all()
         close = [row for row in given if self._changed(row, asked, patients) < threshold]
         for row in close:
@@ -115,7 +114,7 @@ class AnswerLedger:
 
     def _changed(self, row: Any, asked: str, patients: Mapping[str, Facts]) -> int:
         """In how many patients the data differ from those of an earlier answer."""
-        with self._engine.begin() as connection:
+        with self._database.transaction() as connection:
             rows = connection.execute(select(_patients).where(_patients.c.answer == row.answer))
             before = {one.patient_key: Facts(one.images_digest, one.labels_digest) for one in rows}
         if row.question != asked:  # labels of another column are no change of the patients
@@ -124,7 +123,7 @@ class AnswerLedger:
         return sum(before.get(key) != patients.get(key) for key in before.keys() | patients.keys())
 
     def _record(self, asked: str, content: dict[str, Any], patients: Mapping[str, Facts]) -> None:
-        with self._engine.begin() as connection:
+        with self._database.transaction() as connection:
             number = (connection.scalar(select(func.max(_answers.c.answer))) or 0) + 1
             connection.execute(
                 _answers.insert().values(answer=number, question=asked, text=json.dumps(content))
@@ -140,9 +139,3 @@ class AnswerLedger:
             ]
             if rows:
                 connection.execute(_patients.insert(), rows)
-
-
-def _durable(connection: Any, _record: Any) -> None:
-    """A committed answer survives a power cut, so it is never given for free."""
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA busy_timeout=30000")

@@ -19,10 +19,10 @@ from hilum.client.intake.reasons import EXPLAINED, Reason
 from hilum.client.thumbnails import Thumbnail, thumbnails
 from hilum.client.workspace import Workspace
 from hilum.common.errors import DataError, RunError
-from hilum.common.files import write_text
+from hilum.common.files import private_folder, write_text
 
 if TYPE_CHECKING:
-    from hilum.client.intake.quarantine import Quarantine
+    from hilum.client.intake.quarantine_store import Quarantine
 
 ITEMS_A_PAGE = 200
 _EDGE_PX = 176
@@ -173,8 +173,7 @@ def _write(gallery: Gallery, items: list[Item], card: Callable[[Item], Card], fo
     names = [_page_name(number) for number in range(len(pages))]
     try:
         remove_gallery(folder)
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.chmod(0o700)
+        private_folder(folder)
         (folder / _MARK).touch(mode=0o600)
     except OSError as error:
         raise RunError(f"the output folder can't be written ({error.strerror}); name another") from None

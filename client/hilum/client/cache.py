@@ -11,6 +11,14 @@ from hilum.common.errors import DamagedError
 from hilum.common.files import replacing
 
 
+def content_of(array: npt.NDArray[Any]) -> str:
+    """The SHA-256 of an array's dtype, shape and values, in hexadecimal digits."""
+    array = np.ascontiguousarray(array)
+    digest = hashlib.sha256(f"{array.dtype.str}|{array.shape}|".encode())
+    digest.update(array.data)
+    return digest.hexdigest()
+
+
 class ArrayCache:
     """The arrays of one site. Two items with the same values share one file."""
 
@@ -18,11 +26,9 @@ class ArrayCache:
         self.folder = folder
 
     def put(self, array: npt.NDArray[Any]) -> str:
-        """Store an array and give the SHA-256 of its dtype, shape and values."""
+        """Store an array and give its content name."""
         array = np.ascontiguousarray(array)
-        digest = hashlib.sha256(f"{array.dtype.str}|{array.shape}|".encode())
-        digest.update(array.data)
-        name = digest.hexdigest()
+        name = content_of(array)
         path = self._path(name)
         if not path.exists():
             with replacing(path) as file:
@@ -41,6 +47,10 @@ class ArrayCache:
             raise DamagedError(
                 "a cached array is missing or damaged; remove this site's state folder and index again"
             ) from None
+
+    def has(self, content_sha256: str) -> bool:
+        """Whether an array is there."""
+        return self._path(content_sha256).exists()
 
     def keep_only(self, wanted: set[str]) -> int:
         """Remove the arrays of items that are gone. Gives how many."""

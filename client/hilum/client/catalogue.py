@@ -1,32 +1,17 @@
-"""The pseudonymous index of an archive (SQLite).
-
-Keys are pseudonyms (`Pseudonyms`); the only other columns are typed technical facts. No path, UID, name, date or text
-of a DICOM attribute is stored.
-"""
+"""The pseudonymous index of an archive: which files there are, and what they gave (SQLite; see `tables`)."""
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from sqlalchemy import (
-    Column,
-    Connection,
-    Engine,
-    Index,
-    MetaData,
-    Row,
-    String,
-    Table,
-    create_engine,
-    delete,
-    event,
-    select,
-)
+from sqlalchemy import Row, delete, select, update
+
+from hilum.client.database import Database
+from hilum.client.tables import ANNOTATIONS, FILES, ITEMS, METADATA, REFILLED, VERSION
 
 Kind = Literal["image", "volume", "cine"]
 Units = Literal["display", "hounsfield", "arbitrary"]
@@ -34,57 +19,7 @@ Units = Literal["display", "hounsfield", "arbitrary"]
 AnnotationKind = Literal["mask", "box"]
 Source = Literal["seg", "seg_fractional", "rtstruct", "nifti", "csv", "coco"]
 
-_VERSION = (
-    2  # of the tables below: a catalogue of another version is emptied, and the next index fills it again
-)
 ACCEPTED = ""  # the status of a file that was taken in
-
-_metadata = MetaData()
-_files = Table(
-    "files",
-    _metadata,
-    Column("file_key", String, primary_key=True),
-    Column("identity", String, nullable=False),
-    Column("status", String, nullable=False),
-    Column("sop_key", String, nullable=False),
-    Column("series_key", String, nullable=False),
-    Column("study_key", String, nullable=False),
-    Column("item_key", String, nullable=False),
-    Index("files_series", "series_key"),
-    Index("files_sop", "sop_key"),
-)
-_items = Table(
-    "items",
-    _metadata,
-    Column("item_key", String, primary_key=True),
-    Column("kind", String, nullable=False),
-    Column("family", String, nullable=False),
-    Column("units", String, nullable=False),
-    Column("content_sha256", String, nullable=False),
-    Column("shape", String, nullable=False),
-    Column("spacing_mm", String, nullable=False),
-    Column("affine", String, nullable=False),
-    Column("sop_key", String, nullable=False),
-    Column("series_key", String, nullable=False),
-    Column("study_key", String, nullable=False),
-    Column("patient_key", String, nullable=False),
-    Column("quality", String, nullable=False),
-    Index("items_series", "series_key"),
-)
-_annotations = Table(
-    "annotations",
-    _metadata,
-    Column("annotation_key", String, primary_key=True),
-    Column("item_key", String, nullable=False),
-    Column("item_state", String, nullable=False),
-    Column("kind", String, nullable=False),
-    Column("label", String, nullable=False),
-    Column("content_sha256", String, nullable=False),
-    Column("place", String, nullable=False),
-    Column("source", String, nullable=False),
-    Column("folder_key", String, nullable=False),
-    Index("annotations_item", "item_key"),
-)
 
 
 @dataclass(frozen=True)
@@ -178,38 +113,26 @@ class Catalogue:
     """Reads and writes one site's catalogue."""
 
     def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._engine: Engine = create_engine(f"sqlite:///{path}")
-        event.listen(self._engine, "connect", _durable)
-        with self._transaction() as connection:
-            if connection.exec_driver_sql("PRAGMA user_version").scalar_one() != _VERSION:
-                _metadata.drop_all(connection)
-                _metadata.create_all(connection)
-                connection.exec_driver_sql(f"PRAGMA user_version = {_VERSION}")
+        self.database = Database(path, METADATA, version=VERSION, refilled=REFILLED)
 
     def close(self) -> None:
         """Let go of the file."""
-        self._engine.dispose()
-
-    @contextmanager
-    def _transaction(self) -> Iterator[Connection]:
-        with self._engine.begin() as connection:
-            yield connection
+        self.database.close()
 
     def files(self) -> dict[str, FileRow]:
         """Every known file by its key."""
-        with self._transaction() as connection:
-            return {row.file_key: FileRow(*row) for row in connection.execute(select(_files))}
+        with self.database.transaction() as connection:
+            return {row.file_key: FileRow(*row) for row in connection.execute(select(FILES))}
 
     def items(self, *, family: str | None = None, kind: Kind | None = None) -> list[Item]:
         """The items of one family and kind, in the order of their content, the same on every machine."""
-        query = select(_items)
+        query = select(ITEMS)
         if family is not None:
-            query = query.where(_items.c.family == family)
+            query = query.where(ITEMS.c.family == family)
         if kind is not None:
-            query = query.where(_items.c.kind == kind)
-        with self._transaction() as connection:
-            items = [_item(row) for row in connection.execute(query)]
+            query = query.where(ITEMS.c.kind == kind)
+        with self.database.transaction() as connection:
+            items = [item_of(row) for row in connection.execute(query)]
         return sorted(items, key=lambda item: (item.content_sha256, item.item_key))
 
     def record(
@@ -228,43 +151,53 @@ class Catalogue:
             forget_files: Keys of files that are gone or replaced; the items of their instances go with them.
             forget_series: Keys of series whose volumes go, before `items` are added.
         """
-        with self._transaction() as connection:
+        with self.database.transaction() as connection:
             for key in forget_files:
-                sop_key = connection.scalar(select(_files.c.sop_key).where(_files.c.file_key == key))
-                status = connection.scalar(select(_files.c.status).where(_files.c.file_key == key))
+                sop_key = connection.scalar(select(FILES.c.sop_key).where(FILES.c.file_key == key))
+                status = connection.scalar(select(FILES.c.status).where(FILES.c.file_key == key))
                 if sop_key and status == ACCEPTED:
-                    connection.execute(delete(_items).where(_items.c.sop_key == sop_key))
-                connection.execute(delete(_files).where(_files.c.file_key == key))
+                    connection.execute(delete(ITEMS).where(ITEMS.c.sop_key == sop_key))
+                connection.execute(delete(FILES).where(FILES.c.file_key == key))
             for key in forget_series:
-                connection.execute(
-                    delete(_items).where(_items.c.series_key == key, _items.c.kind == "volume")
-                )
+                connection.execute(delete(ITEMS).where(ITEMS.c.series_key == key, ITEMS.c.kind == "volume"))
             for file in files:
-                connection.execute(delete(_files).where(_files.c.file_key == file.file_key))
-                connection.execute(_files.insert().values(**asdict(file)))
+                connection.execute(delete(FILES).where(FILES.c.file_key == file.file_key))
+                connection.execute(FILES.insert().values(**asdict(file)))
             for item in items:
-                connection.execute(delete(_items).where(_items.c.item_key == item.item_key))
-                connection.execute(_items.insert().values(**_item_values(item)))
+                connection.execute(delete(ITEMS).where(ITEMS.c.item_key == item.item_key))
+                connection.execute(ITEMS.insert().values(**item_values(item)))
+
+    def rename_files(self, keys: Mapping[str, str]) -> None:
+        """Give files other keys, in one transaction; their items stay.
+
+        A file that stands under its other key already stays as it is there if it was taken in, else it is replaced.
+        """
+        with self.database.transaction() as connection:
+            for old, new in keys.items():
+                status = connection.scalar(select(FILES.c.status).where(FILES.c.file_key == new))
+                leaving = old if status == ACCEPTED else new
+                connection.execute(delete(FILES).where(FILES.c.file_key == leaving))
+                connection.execute(update(FILES).where(FILES.c.file_key == old).values(file_key=new))
 
     def annotate(self, folder_key: str, annotations: Iterable[Annotation]) -> None:
         """Replace what one folder or file gave, in one transaction."""
-        with self._transaction() as connection:
-            connection.execute(delete(_annotations).where(_annotations.c.folder_key == folder_key))
+        with self.database.transaction() as connection:
+            connection.execute(delete(ANNOTATIONS).where(ANNOTATIONS.c.folder_key == folder_key))
             for one in annotations:
-                same = _annotations.c.annotation_key == one.annotation_key
-                connection.execute(delete(_annotations).where(same))
+                same = ANNOTATIONS.c.annotation_key == one.annotation_key
+                connection.execute(delete(ANNOTATIONS).where(same))
                 values = {**asdict(one), "place": json.dumps(one.place)}
-                connection.execute(_annotations.insert().values(**values))
+                connection.execute(ANNOTATIONS.insert().values(**values))
 
     def annotations(self, *, kind: AnnotationKind | None = None) -> list[Annotation]:
         """Annotations whose item is as it was when they were checked against it, in a stable order.
 
         Those of an item that has gone or changed are left out until the site annotates anew.
         """
-        query = select(_annotations)
+        query = select(ANNOTATIONS)
         if kind is not None:
-            query = query.where(_annotations.c.kind == kind)
-        with self._transaction() as connection:
+            query = query.where(ANNOTATIONS.c.kind == kind)
+        with self.database.transaction() as connection:
             rows = [row._asdict() for row in connection.execute(query)]
         states = {item.item_key: state_of(item) for item in self.items()}
         return sorted(
@@ -278,8 +211,8 @@ class Catalogue:
 
     def stored_masks(self) -> set[str]:
         """The content names of every mask, also of items that have changed."""
-        with self._transaction() as connection:
-            return set(connection.scalars(select(_annotations.c.content_sha256))) - {""}
+        with self.database.transaction() as connection:
+            return set(connection.scalars(select(ANNOTATIONS.c.content_sha256))) - {""}
 
     def counts(self) -> Counts:
         """What is in the catalogue now."""
@@ -297,22 +230,17 @@ class Catalogue:
         )
 
 
-def _durable(connection: Any, _record: Any) -> None:
-    """WAL with a full flush: a committed row survives a power cut."""
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA busy_timeout=30000")
+def item_of(row: Row[Any]) -> Item:
+    """The item that a row of a table with an item's columns holds."""
+    values = {name: getattr(row, name) for name in _ITEM_FIELDS}
+    return Item(**values | {name: tuple(json.loads(values[name])) for name in _LISTS})
 
 
-def _item(row: Row[Any]) -> Item:
-    values = row._asdict()
-    for name in ("shape", "spacing_mm", "affine"):
-        values[name] = tuple(json.loads(values[name]))
-    return Item(**values)
-
-
-def _item_values(item: Item) -> dict[str, Any]:
+def item_values(item: Item) -> dict[str, Any]:
+    """The inverse of `item_of`: a value for each of an item's columns."""
     values = asdict(item)
-    for name in ("shape", "spacing_mm", "affine"):
-        values[name] = json.dumps(values[name])
-    return values
+    return values | {name: json.dumps(values[name]) for name in _LISTS}
+
+
+_ITEM_FIELDS = tuple(one.name for one in fields(Item))
+_LISTS = ("shape", "spacing_mm", "affine")

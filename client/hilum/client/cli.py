@@ -1,5 +1,6 @@
 """The site engineer's commands: `hilum site ...`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -7,6 +8,7 @@ import typer
 
 from hilum.client.browse_cli import browse
 from hilum.client.describe_cli import describe
+from hilum.client.inbox_cli import empty_inbox
 from hilum.client.index_cli import annotate, index
 from hilum.client.network_cli import pull, receive
 from hilum.client.quarantine_cli import quarantine
@@ -16,13 +18,20 @@ from hilum.common.progress import progress_bar
 
 app = typer.Typer(no_args_is_help=True, help="For the site engineer: index, train and take part.")
 
+
+@app.callback()
+def for_the_owner_alone() -> None:
+    """Whatever these commands and the processes that they start write, their user alone may read."""
+    os.umask(0o077)
+
+
 Study = Annotated[Path, typer.Argument(help="The study file.", readable=False)]
 SiteFile = Annotated[Path, typer.Argument(help="The site file.", readable=False)]
 
 
 def register(root: typer.Typer) -> None:
     """Add this portion's commands to `hilum`."""
-    for command in (index, pull, receive, annotate, quarantine, browse, describe):
+    for command in (index, pull, receive, empty_inbox, annotate, quarantine, browse, describe):
         app.command()(command)
     root.add_typer(app, name="site")
 

@@ -12,6 +12,8 @@ from hilum.common.cli import AsJson, Home, print_json
 from hilum.common.home import hilum_home
 from hilum.common.progress import progress_bar
 
+_EVERY_S = 60.0
+
 
 def index(
     folder: Annotated[
@@ -21,8 +23,9 @@ def index(
         bool, typer.Option("--watch", help="Go on, and index again whenever it has changed.")
     ] = False,
     every: Annotated[
-        float, typer.Option("--every", help="Seconds between two looks of --watch.", min=1)
-    ] = 60.0,
+        float | None,
+        typer.Option("--every", help="Seconds between two looks of --watch; default: 60.", min=1),
+    ] = None,
     images: Annotated[
         str | None,
         typer.Option(
@@ -37,13 +40,15 @@ def index(
     from hilum.client.intake.instance import read_family
     from hilum.client.intake.sources import count_files
     from hilum.client.workspace import Workspace
-    from hilum.common.errors import DataError
+    from hilum.common.errors import ConfigError, DataError
 
     def tell(report: IndexReport) -> None:
         counts = {**asdict(report.counts), "decoded": report.decoded, "removed": report.removed}
         show_counts(counts, as_json=as_json)
         sys.stdout.flush()
 
+    if every is not None and not watch:
+        raise ConfigError("index", ["--every goes with --watch"])
     family = read_family(images)
     workspace = Workspace(hilum_home(home) / "site")
     if watch:
@@ -54,7 +59,7 @@ def index(
             print(f"waiting: {text}", file=sys.stderr, flush=True)
 
         with stop_signals() as stop:
-            watch_folder(folder, workspace, every, stop, progress_bar, tell, warn, images=family)
+            watch_folder(folder, workspace, every or _EVERY_S, stop, progress_bar, tell, warn, images=family)
         return
     with progress_bar("indexing", count_files(folder, workspace)) as progress:
         report = index_archive(folder, workspace, progress, images=family)

@@ -67,6 +67,7 @@ def pull(
     silence_libraries()
     address = check_address(url, insecure_http=insecure_http)
     wanted = Wanted(tuple(modality or ()), study_date, limit)
+    _check_combination(address, insecure_http=insecure_http, ca=ca, cert=client_cert, key=client_key)
     login = _login(token_file, ca, client_cert, client_key)
     workspace = Workspace(hilum_home(home) / "site")
     try:
@@ -133,11 +134,13 @@ def receive(
     from hilum.client.intake.receive import Listening, Receiver, serve
     from hilum.client.intake.stopping import silence_libraries, stop_signals
     from hilum.client.workspace import Workspace
-    from hilum.common.errors import DataError
+    from hilum.common.errors import ConfigError, DataError
 
     silence_libraries()
     if (tls_cert is None) != (tls_key is None) or (tls_ca is not None and tls_cert is None):
-        raise DataError("--tls-cert and --tls-key are given together; --tls-ca needs both beside it")
+        raise ConfigError(
+            "receive", ["--tls-cert and --tls-key are given together; --tls-ca needs both beside it"]
+        )
     if not re.fullmatch(r"[!-\[\]-~]{1,16}", ae_title):
         raise DataError("--ae-title takes 1 to 16 plain characters without spaces")
     allowed = AllowList(tuple(Peer.parse(text) for text in allow))
@@ -164,6 +167,24 @@ def receive(
         print(f"{count:8} refused: {code.replace('_', ' ')}")
 
 
+def _check_combination(
+    address: str, *, insecure_http: bool, ca: Path | None, cert: Path | None, key: Path | None
+) -> None:
+    """Refuse what would have no effect: whoever gives it believes in a protection that is not there, or a danger."""
+    from hilum.common.errors import ConfigError
+
+    encrypted = address.startswith("https:")
+    if not encrypted and any(file is not None for file in (ca, cert, key)):
+        raise ConfigError(
+            "pull",
+            ["--ca, --client-cert and --client-key go with an https:// address; http:// uses none of them"],
+        )
+    if encrypted and insecure_http:
+        raise ConfigError("pull", ["--insecure-http goes with an http:// address; leave it out"])
+    if key is not None and cert is None:
+        raise ConfigError("pull", ["--client-key needs --client-cert beside it"])
+
+
 def _login(token_file: Path | None, ca: Path | None, cert: Path | None, key: Path | None) -> "Login":
     """What `pull` shows the server; the token comes from a file or the environment, never from the command line."""
     import os
@@ -180,8 +201,6 @@ def _login(token_file: Path | None, ca: Path | None, cert: Path | None, key: Pat
     ):
         if file is not None and not os.access(file, os.R_OK):
             raise DataError(f"the file of {option} is missing or can't be read")
-    if key is not None and cert is None:
-        raise DataError("--client-key needs --client-cert beside it")
     token = os.environ.get("HILUM_DICOMWEB_TOKEN", "")
     if token_file is not None:
         token = token_file.read_bytes().decode(errors="replace")

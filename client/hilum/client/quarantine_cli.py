@@ -10,7 +10,7 @@ from hilum.common.cli import AsJson, Home, print_json
 from hilum.common.home import hilum_home
 
 if TYPE_CHECKING:
-    from hilum.client.intake.quarantine import HeldImage, Quarantine
+    from hilum.client.intake.quarantine_store import HeldImage, Quarantine
     from hilum.client.workspace import Workspace
 
 
@@ -40,7 +40,8 @@ def quarantine(
     as_json: AsJson = False,
 ) -> None:
     """List, show, release or drop images that are held back because text may be burned into them."""
-    from hilum.client.intake.quarantine import Quarantine
+    from hilum.client.catalogue import Catalogue
+    from hilum.client.intake.quarantine_store import Quarantine
     from hilum.client.workspace import Workspace
     from hilum.common.errors import ConfigError, DataError
 
@@ -52,8 +53,9 @@ def quarantine(
         raise ConfigError("quarantine", [f"`{action}` takes {'keys, or --all' if decides else 'no keys'}"])
     if crop is not None and action != Action.RELEASE:
         raise ConfigError("quarantine", ["--crop goes with `release`"])
-    held = Quarantine(workspace)
+    catalogue = Catalogue(workspace.catalogue)
     try:
+        held = Quarantine(workspace, catalogue)
         if action == Action.LIST:
             _list(held.list_held(), as_json=as_json)
         elif action == Action.SHOW:
@@ -61,7 +63,7 @@ def quarantine(
         else:
             _decide(held, workspace, action, keys, crop, as_json=as_json)
     finally:
-        held.close()
+        catalogue.close()
 
 
 def _list(images: "list[HeldImage]", *, as_json: bool) -> None:
@@ -110,16 +112,10 @@ def _decide(
     as_json: bool,
 ) -> None:
     from hilum.client.browse import remove_gallery
-    from hilum.client.catalogue import Catalogue
 
     with workspace.locked():
         images = held.find(keys) if keys else held.list_held()
-        catalogue = Catalogue(workspace.catalogue)
-        try:
-            release = action == Action.RELEASE
-            count = held.release(images, catalogue, crop) if release else held.drop(images, catalogue)
-        finally:
-            catalogue.close()
+        count = held.release(images, crop) if action == Action.RELEASE else held.drop(images)
         remove_gallery(workspace.folder / _GALLERY)  # it shows what was dropped
         left = len(held.list_held())
     done = "released" if action == Action.RELEASE else "dropped"

@@ -1,14 +1,15 @@
 """What a site sees of itself: everything that is indexed, held and prepared. Local only, so nothing is hidden."""
 
 import re
+import shutil
 from collections import Counter, defaultdict
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from hilum.client.catalogue import Catalogue, Item
-from hilum.client.intake.quarantine import quarantine_counts
+from hilum.client.index_runs import IndexRun, index_runs
+from hilum.client.intake.quarantine_store import Quarantine
 from hilum.client.intake.reasons import EXPLAINED, Reason
 from hilum.client.workspace import Workspace
 from hilum.common.errors import DataError
@@ -25,18 +26,20 @@ def site_status(workspace: Workspace) -> dict[str, Any]:
     """
     if not workspace.catalogue.exists():
         raise DataError("nothing is indexed yet; run `hilum site index FOLDER` first")
-    written = _written(workspace)
     catalogue = Catalogue(workspace.catalogue)
     try:
         counts, items = catalogue.counts(), catalogue.items()
+        held, runs = Quarantine(workspace, catalogue).counts(), index_runs(catalogue)
     finally:
         catalogue.close()
     return {
         **asdict(counts),
         "families": _families(items),
-        "quarantine": quarantine_counts(workspace),
-        "catalogue_written": written,
+        "quarantine": held,
+        "index_runs": _index_runs(runs, workspace),
         "cache_bytes": _size_bytes(workspace.cache),
+        "inbox": {"files": len(_sizes(workspace.inbox)), "bytes": _size_bytes(workspace.inbox)},
+        "free_bytes": shutil.disk_usage(workspace.folder).free,
         "prepared": _prepared(workspace),
     }
 
@@ -76,15 +79,31 @@ def _spacing_ranges(items: list[Item]) -> dict[str, list[list[float]]]:
     }
 
 
-def _written(workspace: Workspace) -> str:
-    """When an index or a decision last changed the catalogue, in UTC; its write-ahead log counts too."""
-    files = [workspace.catalogue, workspace.catalogue.with_name(workspace.catalogue.name + "-wal")]
-    latest = max(path.stat().st_mtime for path in files if path.exists())
-    return datetime.fromtimestamp(latest, UTC).isoformat(timespec="seconds")
+def _index_runs(runs: list[IndexRun], workspace: Workspace) -> list[dict[str, Any]]:
+    """The remembered runs, the latest first, and how each of them stands. Only the latest can still be at work."""
+    return [
+        {
+            **asdict(run),
+            "folder": run.folder or None,
+            "state": _state(run, latest=run is runs[0], workspace=workspace),
+        }
+        for run in runs
+    ]
+
+
+def _state(run: IndexRun, *, latest: bool, workspace: Workspace) -> str:
+    if run.seconds is not None:
+        return "finished"
+    return "running" if latest and workspace.is_locked() else "interrupted"
 
 
 def _size_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(_sizes(folder))
+
+
+def _sizes(folder: Path) -> list[int]:
+    """Of each file below a folder, in bytes."""
+    return [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
 
 
 def _prepared(workspace: Workspace) -> list[dict[str, Any]]:
@@ -128,10 +147,24 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         for family, count in families.items()
     ]
     lines.append(
-        f"cache {status['cache_bytes'] / 1e6:.1f} MB, catalogue written {status['catalogue_written']}"
+        f"cache {status['cache_bytes'] / 1e6:.1f} MB; inbox {status['inbox']['bytes'] / 1e6:.1f} MB in "
+        f"{status['inbox']['files']} files; {status['free_bytes'] / 1e9:.1f} GB of the disk are free"
     )
     lines += [
         f"prepared: {one['family']} in {one['dims']}D at {one['image_size']} px, {one['bytes'] / 1e6:.1f} MB"
         for one in status["prepared"]
     ]
+    lines += [_run_words(run) for run in status["index_runs"]]
     return lines
+
+
+def _run_words(run: dict[str, Any]) -> str:
+    what = run["folder"] or "the inbox alone"
+    if run["state"] == "finished":
+        return (
+            f"indexed {what}, {run['began']}, in {run['seconds']} s: {run['decoded']} files had their pixels read, "
+            f"{run['removed']} were gone"
+        )
+    if run["state"] == "running":
+        return f"an index of {what} is running since {run['began']}"
+    return f"an index of {what}, begun {run['began']}, never ended; run it again, it goes on where it was"

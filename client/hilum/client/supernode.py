@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_ssh_private_key
 from hilum.common.config import SiteConfig
 from hilum.common.config.site import LinkSection
 from hilum.common.errors import ConfigError, FederationError
-from hilum.common.files import read_json, write_json
+from hilum.common.files import private_folder, read_json, write_json
 from hilum.common.processes import die_with_parent, free_port, program, stop_group
 from hilum.common.quiet import OUTBOUND_OFF
 
@@ -85,7 +85,7 @@ def _checked_link(site: SiteConfig, site_file: Path) -> LinkSection:
 
 def _run_once(link: LinkSection, site_file: Path, state: Path) -> int | None:
     """Run one SuperNode to its end; give its exit code, or None if this process was asked to end."""
-    state.mkdir(parents=True, exist_ok=True)
+    private_folder(state)
     environment = {
         **os.environ,
         **OUTBOUND_OFF,

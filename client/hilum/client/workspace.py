@@ -1,12 +1,13 @@
 """A site's own folder: catalogue, cache, key, checkpoints.
 
-Only `inbox` and `incoming` hold identifiers in clear: DICOM files as a PACS gave them, readable by their owner alone.
+Only `inbox` and `incoming` hold identifiers in clear: DICOM files as a PACS gave them. The folder itself is closed to all
+but its owner, whoever makes it; `hilum site` also sets a umask under which each file and folder in it is.
 
 <state>/
     site.key            32 random bytes under which identifiers become pseudonyms
     catalogue.sqlite    what was indexed, by pseudonym
     cache/              one array an image or volume, named by its content
-    inbox/              DICOM files that were pulled or received (`hilum.client.intake.inbox`)
+    inbox/              DICOM files that were pulled or received, until they are removed (`hilum.client.intake.inbox`)
     incoming/           the same, on their way
     masks/              one array a mask, likewise
     prepared/           packed arrays at a study's size
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hilum.common.errors import RunError
-from hilum.common.files import write_bytes
+from hilum.common.files import private_folder, write_bytes
 
 _KEY_BYTES = 32
 
@@ -86,7 +87,7 @@ class Workspace:
             RunError: If another process holds it.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            private_folder(self.folder)
             handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise RunError(
@@ -99,6 +100,20 @@ class Workspace:
             raise RunError("another hilum process is working on this site; wait until it ends") from None
         finally:
             os.close(handle)
+
+    def is_locked(self) -> bool:
+        """Whether a process holds the folder now."""
+        path = self.folder / ".lock"
+        if not path.exists():
+            return False
+        handle = os.open(path, os.O_RDWR)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(handle)
+        return False
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from hilum.client.intake.colour import to_rgb
 from hilum.client.intake.decoders import NATIVE
-from hilum.client.intake.instance import Frame, Instance, Region
+from hilum.client.intake.instance import Frame, Instance
 from hilum.client.intake.layout import DEFLATED
 from hilum.client.intake.luts import LookUpTables, read_luts
 from hilum.client.intake.reasons import Reason, Skip
@@ -73,8 +73,8 @@ def read_planes(path: Path, instance: Instance, indices: Iterable[int]) -> Itera
             yield Plane(values, padding_mask(stored, instance))
 
 
-def read_image(path: Path, instance: Instance, index: int = 0, *, whole: bool = False) -> Image:
-    """One frame to look at, cropped to what the scanner imaged where that is known, or `whole`.
+def read_image(path: Path, instance: Instance, index: int = 0) -> Image:
+    """One frame to look at, whole: where only a part of it is taken, the quarantine crops.
 
     Returns:
         Grey: (H, W) uint16, 0 black to 65535 white. Colour: (H, W, 3) uint8, RGB.
@@ -82,54 +82,14 @@ def read_image(path: Path, instance: Instance, index: int = 0, *, whole: bool = 
     Raises:
         Skip: If the pixels can't be read or are all equal, with the reason.
     """
-    return next(read_images(path, instance, (index,), whole=whole))
-
-
-def read_images(
-    path: Path, instance: Instance, indices: Iterable[int], *, whole: bool = False
-) -> Iterator[Image]:
-    """Like `read_image` for several frames, one at a time: a cine is never held whole."""
-    frames = {frame.index: frame for frame in instance.frames}
-    region = None if whole else shown_region(instance)
+    frame = next((one for one in instance.frames if one.index == index), Frame(index))
     with open_frames(path, instance) as reader:
         luts = _luts(reader, instance)
-        for index in indices:
-            stored = _cropped(_frame(reader, instance, index), region)
-            if instance.pixels.photometric in _GREY:
-                _require_grey(instance)
-                yield display_values(stored, instance, frames.get(index, Frame(index)), luts)
-            else:
-                yield _not_constant(to_rgb(stored, instance.pixels, luts))
-
-
-def shown_region(instance: Instance) -> Region | None:
-    """The largest region of an ultrasound image, a plane of space before any other; None where it names none.
-
-    Its spacing is that of the image that `read_image` gives.
-
-    Raises:
-        Skip: If the regions lie outside the image.
-    """
-    if not instance.regions:
-        return None
-    region = max(instance.regions, key=lambda one: (one.spacing_mm is not None, _area(one)))
-    rows, columns = instance.pixels.rows, instance.pixels.columns
-    ordered = 0 <= region.row_first <= region.row_last and 0 <= region.column_first <= region.column_last
-    if not ordered or region.row_first >= rows or region.column_first >= columns:
-        raise Skip(Reason.LYING_GEOMETRY)
-    return region
-
-
-def _area(region: Region) -> int:
-    return (region.row_last - region.row_first + 1) * (region.column_last - region.column_first + 1)
-
-
-def _cropped(frame: StoredFrame, region: Region | None) -> StoredFrame:
-    if region is None:
-        return frame
-    inside = np.s_[region.row_first : region.row_last + 1, region.column_first : region.column_last + 1]
-    values = frame.values[inside]
-    return StoredFrame(values, values if frame.cells is frame.values else frame.cells[inside], frame.info)
+        stored = _frame(reader, instance, index)
+        if instance.pixels.photometric in _GREY:
+            _require_grey(instance)
+            return display_values(stored, instance, frame, luts)
+        return _not_constant(to_rgb(stored, instance.pixels, luts))
 
 
 def _frame(reader: PixelReader, instance: Instance, index: int) -> StoredFrame:

@@ -3,8 +3,8 @@
 <state>/inbox/ab/cd/<32 hex>.dcm    an object as it came, named by the pseudonym of its SOP Instance UID
 <state>/incoming/<process>/         objects on their way; what a killed process left there is removed
 
-A file is flushed to disk before it gets its name, so whatever is in the inbox is whole, and being there is the only
-ledger that a pull needs: what it has is not fetched again.
+A file is flushed to disk before it gets its name, so whatever is in the inbox is whole. What is there, or was and was
+removed as needed no more (`emptying`), is not pulled again.
 """
 
 import errno
@@ -17,6 +17,7 @@ import secrets
 import shutil
 import warnings
 from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
@@ -27,9 +28,11 @@ from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from hilum.client.intake.emptying import remembered
+from hilum.client.intake.sources import key_if_removed
 from hilum.client.workspace import Pseudonyms, Workspace
 from hilum.common.errors import DataError
-from hilum.common.files import sync_folder
+from hilum.common.files import private_folder, sync_folder
 
 GIB = 1 << 30
 MAX_OBJECT_BYTES = 4 * GIB
@@ -75,7 +78,7 @@ class Inbox:
         max_bytes: int = MAX_OBJECT_BYTES,
         reserve_bytes: int = RESERVE_BYTES,
     ) -> None:
-        self.folder = workspace.inbox
+        self.folder, self._workspace = workspace.inbox, workspace
         self.max_bytes, self.reserve_bytes = max_bytes, reserve_bytes
         self._names: Pseudonyms = workspace.pseudonyms()
         self._all_incoming = workspace.folder / "incoming"
@@ -84,7 +87,7 @@ class Inbox:
 
     def __enter__(self) -> Self:
         for folder in (self.folder, self._all_incoming):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(folder)
         self._remove_abandoned()
         self.incoming.mkdir(mode=0o700)
         self._lock = os.open(self.incoming, os.O_RDONLY)
@@ -111,8 +114,18 @@ class Inbox:
                 os.close(handle)
 
     def has(self, sop_uid: str) -> bool:
-        """Whether the object is here, whole."""
-        return is_uid(sop_uid) and self._path(sop_uid).exists()
+        """Whether the object is here, whole, or was and is needed no more."""
+        if not is_uid(sop_uid):
+            return False
+        path = self._path(sop_uid)
+        return path.exists() or self._key_if_removed(path) in self._removed
+
+    @cached_property
+    def _removed(self) -> frozenset[str]:
+        return remembered(self._workspace)
+
+    def _key_if_removed(self, path: Path) -> str:
+        return key_if_removed(path.relative_to(self.folder).as_posix(), self._names)
 
     def check_room(self, size_bytes: int = 0) -> None:
         """See that an object still fits.
@@ -185,7 +198,7 @@ class Inbox:
 
     def _make_folder(self, folder: Path) -> None:
         if not folder.exists():
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_folder(folder)
             sync_folder(folder.parent)
             sync_folder(self.folder)
 

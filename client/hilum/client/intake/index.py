@@ -8,22 +8,25 @@ whose slices lie in both is assembled only by a pass over both, and is set aside
 """
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hilum.client.cache import ArrayCache
 from hilum.client.catalogue import ACCEPTED, Catalogue, Counts, FileRow, Item
+from hilum.client.index_runs import begin_run, end_run
 from hilum.client.intake.folder_file import is_folder_file
 from hilum.client.intake.headers import read_headers
-from hilum.client.intake.instance import STACKED_FAMILIES, Family, Instance
+from hilum.client.intake.instance import Family, Instance
 from hilum.client.intake.pictures import Picture, take_pictures
-from hilum.client.intake.quarantine import Quarantine
+from hilum.client.intake.planner import is_stacked
+from hilum.client.intake.quarantine_store import Quarantine
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
 from hilum.client.intake.scan import FoundFile
 from hilum.client.intake.series import Keepers, Member, SeriesWork, work_off
-from hilum.client.intake.sources import Found, find
+from hilum.client.intake.sources import Found, find, is_removed
 from hilum.client.workspace import Workspace
 from hilum.common.progress import Progress
 
@@ -71,13 +74,16 @@ def index_archive(
     found = find(archive, workspace, held_back)
     names = workspace.pseudonyms()
     with workspace.locked():
-        catalogue, quarantine = Catalogue(workspace.catalogue), Quarantine(workspace)
+        catalogue = Catalogue(workspace.catalogue)
         try:
-            keepers = Keepers(ArrayCache(workspace.cache), quarantine, names)
+            keepers = Keepers(ArrayCache(workspace.cache), Quarantine(workspace, catalogue), names)
+            number, began_s = begin_run(catalogue, archive), time.monotonic()
             with DecodePool(_cores(), scratch=workspace.folder) as pool:
-                return _Indexer(catalogue, keepers, pool, progress, images).run(found)
+                report = _Indexer(catalogue, keepers, pool, progress, images).run(found)
+            seconds = round(time.monotonic() - began_s, 1)
+            end_run(catalogue, number, seconds=seconds, decoded=report.decoded, removed=report.removed)
+            return report
         finally:
-            quarantine.close()
             catalogue.close()
 
 
@@ -100,6 +106,7 @@ class _Indexer:
         self.pool, self.progress = pool, progress
         self.unseen: list[FileRow] = []  # what an earlier pass found where this one does not look
         self.elsewhere: set[str] = set()  # the series that go on there
+        self.removed: set[str] = set()  # those of them that were removed from the inbox, and stay as they are
         self.decoded = 0
         self.done = 0
 
@@ -108,16 +115,22 @@ class _Indexer:
         rows = self.catalogue.files()
         known = {key: row for key, row in rows.items() if found.covers(key)}
         self.unseen = [row for key, row in rows.items() if key not in known]
-        self.elsewhere = {row.series_key for row in self.unseen if row.status != Reason.DUPLICATE} - {""}
+        apart = [row for row in self.unseen if row.status != Reason.DUPLICATE and row.series_key]
+        self.elsewhere = {row.series_key for row in apart}
+        self.removed = {row.series_key for row in apart if is_removed(row.file_key)}
         gone = [key for key in known if key not in by_key]
         changed = {key for key, file in by_key.items() if not self._unchanged(known.get(key), file)}
         # The slices that a split series lacked may be in view now.
         changed |= {key for key, row in known.items() if row.status == Reason.SPLIT_SERIES and key in by_key}
         stale = [known[key] for key in (*gone, *changed) if key in known]
-        touched = {row.series_key for row in stale if self._made_volume(row)} - {""}
+        touched = {row.series_key for row in stale if self._made_volume(row)} - {"", *self.removed}
         changed |= self._orphans(stale, known, by_key)
         self.catalogue.record(
-            [replace(row, status=Reason.SPLIT_SERIES) for row in self.unseen if row.series_key in touched],
+            [
+                replace(row, status=Reason.SPLIT_SERIES)
+                for row in self.unseen
+                if row.series_key in touched and not is_removed(row.file_key)
+            ],
             forget_files=[*gone, *(changed & known.keys())],
             forget_series=touched,
         )
@@ -223,8 +236,7 @@ class _Indexer:
         whole: list[list[Member]] = []
         for series_key, group in groups.items():
             group.sort(key=lambda one: one.row.file_key)
-            stacked = any(one.instance.family in STACKED_FAMILIES for one in group)
-            if series_key in self.elsewhere and stacked:
+            if series_key in self.elsewhere and _is_stacked(group):
                 stay = () if series_key in touched else settled
                 self._set_aside([one for one in group if one.row.file_key not in stay], settled)
             elif group:
@@ -239,7 +251,8 @@ class _Indexer:
         self.catalogue.record(
             rows,
             [item for work in works for item in work.items()],
-            forget_series=[group[0].row.series_key for group in batch],
+            # Other images of a series are no reason to forget a volume whose slices lie where this pass does not look.
+            forget_series=[group[0].row.series_key for group in batch if _is_stacked(group)],
         )
         self.decoded += sum(len(work.decoded) for work in works)
         self._tick(sum(row.file_key not in settled for row in rows))
@@ -269,6 +282,11 @@ class _Indexer:
 
 def _uids(instance: Instance) -> _Uids:
     return instance.sop_uid, instance.series_uid, instance.study_uid
+
+
+def _is_stacked(group: list[Member]) -> bool:
+    """Whether a series has slices of a volume."""
+    return any(is_stacked(one.instance) for one in group)
 
 
 def _batches(groups: Iterable[list[Member]]) -> Iterator[list[list[Member]]]:

@@ -26,12 +26,11 @@ Write = Callable[[Array], None]
 
 @dataclass(frozen=True)
 class DecodeImage:
-    """One frame to look at, `whole` or cropped as `read_image` does; answered by `ImageDecoded`."""
+    """One frame to look at; answered by `ImageDecoded`."""
 
     path: Path = field(repr=False)
     instance: Instance
     index: int = 0
-    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,7 +123,7 @@ class Kind:
 
 
 def _image(job: DecodeImage, write: Write) -> Facts:
-    write(read_image(job.path, job.instance, job.index, whole=job.whole))
+    write(read_image(job.path, job.instance, job.index))
     return None
 
 

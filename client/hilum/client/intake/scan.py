@@ -24,6 +24,11 @@ class FoundFile:
     readable: bool = True
 
 
+def identity_of(status: os.stat_result) -> str:
+    """The identity of a file; see `FoundFile`."""
+    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
+
+
 def scan(archive: Path) -> Iterator[FoundFile]:
     """Walk an archive in a stable order. Links to folders are not followed, so there are no loops.
 
@@ -57,7 +62,7 @@ def _walk(folder: Path) -> Iterator[FoundFile]:
             yield FoundFile(path, readable=False)
             continue
         if stat.S_ISREG(status.st_mode):
-            yield FoundFile(path, f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}")
+            yield FoundFile(path, identity_of(status))
         elif not stat.S_ISDIR(status.st_mode):
             # A pipe, socket or device: opening one could wait for ever.
             yield FoundFile(path, readable=False)

@@ -27,7 +27,8 @@ from hilum.client.intake.jobs import (
 )
 from hilum.client.intake.mosaic import split_mosaic
 from hilum.client.intake.planner import PlaneId, PlannedVolume, plan_series
-from hilum.client.intake.quarantine import Quarantine, hold_back, is_suspect
+from hilum.client.intake.quarantine import hold_back, is_suspect
+from hilum.client.intake.quarantine_store import Quarantine
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
 from hilum.client.intake.scan import FoundFile
@@ -116,9 +117,7 @@ class SeriesWork:
         for image in self._images:
             if image not in self._kept:
                 for index, frame in image:
-                    yield DecodeImage(
-                        self.members[index].file.path, self.members[index].instance, frame, whole=True
-                    )
+                    yield DecodeImage(self.members[index].file.path, self.members[index].instance, frame)
 
     def settle(self, results: Iterator[Result]) -> bool:
         """Take the results of `jobs`. False if files failed, so that the rest has to be planned anew."""

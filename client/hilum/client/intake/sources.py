@@ -8,7 +8,9 @@ from hilum.client.intake.scan import FoundFile, scan
 from hilum.client.workspace import Pseudonyms, Workspace
 from hilum.common.errors import DataError
 
-_INBOX = "inbox:"  # starts the keys of its files; a file of the folder has a bare pseudonym
+# What the keys of files start with: a file of the folder has a bare pseudonym.
+_INBOX = "inbox:"
+_REMOVED = "removed:"  # it was in the inbox, and no index looks for it again; see `emptying`
 
 
 @dataclass(frozen=True)
@@ -50,13 +52,35 @@ class Found:
 
     def covers(self, file_key: str) -> bool:
         """Whether this pass looked where the file would be."""
-        prefix = _INBOX if file_key.startswith(_INBOX) else ""
+        if is_removed(file_key):
+            return False
+        prefix = _INBOX if is_of_inbox(file_key) else ""
         return any(prefix == source.prefix for source in self.sources)
 
 
 def relative_name(file: FoundFile, folder: Path) -> str:
     """A file's name within its folder, with forward slashes; an identifier."""
     return file.path.relative_to(folder).as_posix()
+
+
+def is_of_inbox(file_key: str) -> bool:
+    """Whether a key is that of a file of the inbox."""
+    return file_key.startswith(_INBOX)
+
+
+def is_removed(file_key: str) -> bool:
+    """Whether a key is that of a file that was removed from the inbox."""
+    return file_key.startswith(_REMOVED)
+
+
+def removed_key(inbox_key: str) -> str:
+    """The key that a file of the inbox has once it is removed."""
+    return _REMOVED + inbox_key.removeprefix(_INBOX)
+
+
+def key_if_removed(name: str, names: Pseudonyms) -> str:
+    """The key that a file of the inbox, named relative to it, has once it is removed."""
+    return _REMOVED + names.of("file", name)
 
 
 def find(

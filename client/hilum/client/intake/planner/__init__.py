@@ -2,7 +2,7 @@
 
 from hilum.client.intake.planner.assembling import GetPlane, assemble, upright, verify_copies
 from hilum.client.intake.planner.geometry import MIN_SLICES
-from hilum.client.intake.planner.plan import plan_series
+from hilum.client.intake.planner.plan import is_stacked, plan_series
 from hilum.client.intake.planner.records import (
     PlaneId,
     PlannedCine,
@@ -25,6 +25,7 @@ __all__ = [
     "SeriesPlan",
     "Tilt",
     "assemble",
+    "is_stacked",
     "plan_series",
     "shear_resample",
     "upright",

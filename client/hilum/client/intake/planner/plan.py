@@ -84,7 +84,7 @@ def plan_series(instances: Sequence[Instance]) -> SeriesPlan:
             ledger.refused[index] = Reason.LOCALIZER
         elif not instance.frames:
             ledger.refused[index] = Reason.UNSUPPORTED_MULTIFRAME
-        elif instance.family in STACKED_FAMILIES or _is_placed(instance):
+        elif is_stacked(instance):
             stacked += [Plane(index, instance, frame) for frame in instance.frames]
         elif instance.pixels.frames == 1:
             images.append(PlannedImage(instance.family, (index, instance.frames[0].index)))
@@ -125,6 +125,11 @@ def _same_header(one: Instance, other: Instance) -> bool:
     geometry = (one.pixels.rows, one.pixels.columns, one.pixels.frames, one.pixels.samples)
     again = (other.pixels.rows, other.pixels.columns, other.pixels.frames, other.pixels.samples)
     return one.frames == other.frames and geometry == again
+
+
+def is_stacked(instance: Instance) -> bool:
+    """Whether an object's frames are slices of a volume, if of any; an image otherwise, or a cine."""
+    return instance.family in STACKED_FAMILIES or _is_placed(instance)
 
 
 def _is_placed(instance: Instance) -> bool:
