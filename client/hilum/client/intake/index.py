@@ -9,6 +9,7 @@ whose slices lie in both is assembled only by a pass over both, and is set aside
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -123,8 +124,10 @@ class _Indexer:
         # The slices that a split series lacked may be in view now.
         changed |= {key for key, row in known.items() if row.status == Reason.SPLIT_SERIES and key in by_key}
         stale = [known[key] for key in (*gone, *changed) if key in known]
+        orphans = self._orphans(stale, known, by_key)
+        stale += [known[key] for key in orphans - changed]
+        changed |= orphans
         touched = {row.series_key for row in stale if self._made_volume(row)} - {"", *self.removed}
-        changed |= self._orphans(stale, known, by_key)
         self.catalogue.record(
             [
                 replace(row, status=Reason.SPLIT_SERIES)
@@ -179,13 +182,9 @@ class _Indexer:
     def _orphans(
         stale: Iterable[FileRow], known: dict[str, FileRow], by_key: dict[str, FoundFile]
     ) -> set[str]:
-        """Copies of instances whose taken file is gone or changed: they may stand in, whatever series they name."""
+        """Other files of instances of which one is gone or changed: each may stand in now, in the series that it names."""
         sops = {row.sop_key for row in stale} - {""}
-        return {
-            key
-            for key, row in known.items()
-            if row.status == Reason.DUPLICATE and row.sop_key in sops and key in by_key
-        }
+        return {key for key, row in known.items() if row.sop_key in sops and key in by_key}
 
     def _tick(self, files: int = 1) -> None:
         self.done += files
@@ -199,7 +198,7 @@ class _Indexer:
 
     def _read_headers(self, files: dict[str, FoundFile], settled: dict[str, FileRow]) -> list[Member]:
         """Headers of new files; those set aside are recorded at once."""
-        series_of = {row.sop_key: row.series_key for row in settled.values() if row.status == ACCEPTED}
+        damaged: list[FileRow] = []
         elsewhere = {row.sop_key for row in self.unseen if row.status == ACCEPTED}
         members: list[Member] = []
         skipped: list[FileRow] = []
@@ -207,10 +206,10 @@ class _Indexer:
             if isinstance(read.header, Skip):
                 skip = read.header
                 skipped.append(self._keyed(read.key, read.file.identity, skip.reason, skip.uids))
+                damaged.append(skipped[-1])
             else:
                 row = self._keyed(read.key, read.file.identity, ACCEPTED, _uids(read.header))
-                holder = series_of.setdefault(row.sop_key, row.series_key)
-                if holder == row.series_key and row.sop_key not in elsewhere:
+                if row.sop_key not in elsewhere:
                     members.append(Member(read.file, row, read.header))
                     continue
                 skipped.append(replace(row, status=Reason.DUPLICATE))
@@ -219,7 +218,7 @@ class _Indexer:
                 self.catalogue.record(skipped)
                 skipped = []
         self.catalogue.record(skipped)
-        return members
+        return _gathered(members, settled.values(), damaged)
 
     def _take(
         self,
@@ -235,7 +234,7 @@ class _Indexer:
             groups[one.row.series_key].append(one)
         whole: list[list[Member]] = []
         for series_key, group in groups.items():
-            group.sort(key=lambda one: one.row.file_key)
+            group.sort(key=lambda one: (one.item is None, one.row.file_key))  # what was taken stays taken
             if series_key in self.elsewhere and _is_stacked(group):
                 stay = () if series_key in touched else settled
                 self._set_aside([one for one in group if one.row.file_key not in stay], settled)
@@ -277,7 +276,8 @@ class _Indexer:
                 continue  # it was set aside before for the same reason, and stays so
             row = settled[read.key]
             item = items.get(row.sop_key) if row.status == ACCEPTED else None
-            yield Member(read.file, replace(row, status=ACCEPTED), read.header, item)
+            was_copy = row.status == Reason.DUPLICATE
+            yield Member(read.file, replace(row, status=ACCEPTED), read.header, item, was_copy)
 
 
 def _uids(instance: Instance) -> _Uids:
@@ -287,6 +287,33 @@ def _uids(instance: Instance) -> _Uids:
 def _is_stacked(group: list[Member]) -> bool:
     """Whether a series has slices of a volume."""
     return any(is_stacked(one.instance) for one in group)
+
+
+def _gathered(members: list[Member], settled: Iterable[FileRow], damaged: list[FileRow]) -> list[Member]:
+    """The files of one instance in one series, even where they name several: so they are compared, and stand in.
+
+    It is the series that had the instance before, else that of most files: a copy makes no hole in a whole series.
+
+    Args:
+        members: New files.
+        settled: Those that stay as they are.
+        damaged: New files that are set aside, with what their headers still say.
+    """
+    rows = [*damaged, *(one.row for one in members)]
+    files = Counter(row.series_key for row in (*settled, *rows) if row.series_key)
+    believed = (ACCEPTED, Reason.CONTRADICTING_COPIES)
+    place = {row.sop_key: row for row in settled if row.status in believed}
+    for row in sorted(rows, key=lambda row: (-files[row.series_key], row.series_key)):
+        if row.series_key:
+            place.setdefault(row.sop_key, row)
+
+    def moved(one: Member) -> Member:
+        there = place[one.row.sop_key]
+        if there.series_key == one.row.series_key:
+            return one
+        return replace(one, row=replace(one.row, series_key=there.series_key, study_key=there.study_key))
+
+    return [moved(one) for one in members]
 
 
 def _batches(groups: Iterable[list[Member]]) -> Iterator[list[list[Member]]]:

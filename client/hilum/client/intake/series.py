@@ -1,7 +1,7 @@
 """One series on its way into the catalogue: planned, decoded, assembled, and every file settled.
 
 What can't be decoded is left out and the series is planned anew without it: a copy may stand in, a stack with a hole
-may fall into two regular ones, or be refused.
+may fall into two regular ones, or be refused. So are files of one instance that can be decoded and contradict each other.
 """
 
 import json
@@ -9,8 +9,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from hilum.client.cache import ArrayCache
 from hilum.client.catalogue import ACCEPTED, FileRow, Item, Kind, Units
@@ -26,7 +28,7 @@ from hilum.client.intake.jobs import (
     Result,
 )
 from hilum.client.intake.mosaic import split_mosaic
-from hilum.client.intake.planner import PlaneId, PlannedVolume, plan_series
+from hilum.client.intake.planner import CopiesDiffer, PlaneId, PlannedVolume, plan_series
 from hilum.client.intake.quarantine import hold_back, is_suspect
 from hilum.client.intake.quarantine_store import Quarantine
 from hilum.client.intake.reasons import Reason, Skip
@@ -43,12 +45,14 @@ class Member:
 
     Attributes:
         item: What it gave in an earlier pass, if it is unchanged and was an image of its own.
+        was_copy: It is unchanged, and was seen to be a copy of one that was taken.
     """
 
     file: FoundFile
     row: FileRow
     instance: Instance = field(repr=False)
     item: Item | None = None
+    was_copy: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,9 @@ class Keepers:
 
 Image = tuple[PlaneId, ...]
 """The frames of an item that is no volume: one of an image, all of a cine."""
+
+Shown = npt.NDArray[Any]
+"""What an image or cine looks like: (H, W) or (H, W, 3), or such frames stacked."""
 
 
 @dataclass(eq=False)
@@ -81,6 +88,10 @@ class SeriesWork:
     _kept: dict[tuple[PlaneId, ...], Item | Reason] = field(default_factory=dict)
     _volumes: tuple[PlannedVolume, ...] = ()
     _images: tuple[Image, ...] = ()
+    _looks: dict[Image, tuple[int, ...]] = field(default_factory=dict)
+    _verified: set[int] = field(default_factory=set)
+    _probes: tuple[int, ...] = ()
+    _probed: set[int] = field(default_factory=set)
     _refused: dict[int, Reason] = field(default_factory=dict)
 
     def plan(self) -> None:
@@ -107,6 +118,22 @@ class SeriesWork:
         for image in self._images:
             if (item := self.members[image[0][0]].item) is not None:
                 self._kept[image] = item
+        copies = [(alive[kept], alive[copy]) for kept, copy in plan.copies]
+        self._looks = {image: self._to_look_at(image, copies) for image in self._images}
+        self._probes = tuple(
+            index
+            for index, reason in self._refused.items()
+            if reason == Reason.CONTRADICTING_COPIES and index not in self._probed
+        )
+
+    def _to_look_at(self, image: Image, copies: list[tuple[int, int]]) -> tuple[int, ...]:
+        """The member of an image and its copies, as far as they have to be decoded: all, or nothing is new."""
+        index = image[0][0]
+        mine = [copy for kept, copy in copies if kept == index]
+        if self.members[index].item is not None:
+            self._verified.update(copy for copy in mine if self.members[copy].was_copy)
+        new = [copy for copy in mine if copy not in self._verified]
+        return (index, *new) if new or image not in self._kept else ()
 
     def jobs(self) -> Iterator[Job]:
         """What is to be decoded for the plan, in order."""
@@ -115,9 +142,11 @@ class SeriesWork:
                 if not is_plain(self.members[index].instance):
                     yield DecodePlanes(self.members[index].file.path, self.members[index].instance, frames)
         for image in self._images:
-            if image not in self._kept:
-                for index, frame in image:
-                    yield DecodeImage(self.members[index].file.path, self.members[index].instance, frame)
+            for index in self._looks[image]:
+                path, instance = self._file_of(index)
+                yield from (DecodeImage(path, instance, frame) for _index, frame in image)
+        for index in self._probes:
+            yield from _probe(*self._file_of(index))
 
     def settle(self, results: Iterator[Result]) -> bool:
         """Take the results of `jobs`. False if files failed, so that the rest has to be planned anew."""
@@ -126,8 +155,10 @@ class SeriesWork:
             if volume.planes not in self._kept:
                 self._keep_volume(volume, results)
         for image in self._images:
-            if image not in self._kept:
+            if self._looks[image]:
                 self._keep_image(image, results)
+        for index in self._probes:
+            self._judge_probe(index, results)
         return len(self._failed) == before
 
     def items(self) -> list[Item]:
@@ -201,6 +232,14 @@ class SeriesWork:
             return
         try:
             array = builder.finished()
+        except CopiesDiffer as differ:
+            for kept, copy in differ.pairs:
+                if self.members[kept[0]].row.sop_key == self.members[copy[0]].row.sop_key:
+                    self._distrust(kept[0])
+                    broken = True
+            if not broken:
+                self._kept[volume.planes] = differ.reason
+            return
         except Skip as skip:
             self._kept[volume.planes] = skip.reason
             return
@@ -227,18 +266,55 @@ class SeriesWork:
             return _tiles(index, planes[0], len(member.instance.frames))
         return {(index, frame): plane for frame, plane in zip(frames, planes, strict=True)}
 
-    def _keep_image(self, image: Image, results: Iterator[Result]) -> None:
-        index = image[0][0]
+    def _distrust(self, index: int) -> None:
+        """Refuse all files of an instance that are not damaged: they contradict each other."""
+        sop_key = self.members[index].row.sop_key
+        for other, member in enumerate(self.members):
+            if member.row.sop_key == sop_key:
+                self._failed.setdefault(other, Reason.CONTRADICTING_COPIES)
+
+    def _judge_probe(self, index: int, results: Iterator[Result]) -> None:
+        """A file that contradicts another speaks against it only if its own pixels can be decoded."""
         self.decoded.add(index)
-        decoded = [next(results) for _frame in image]  # all of them, whatever the first says
+        self._probed.add(index)
+        decoded = [next(results) for _job in _probe(*self._file_of(index))]
+        refused = next((one.reason for one in decoded if isinstance(one, Refused)), None)
+        if refused not in (None, Reason.CONSTANT_PIXELS):
+            self._failed[index] = refused
+
+    def _keep_image(self, image: Image, results: Iterator[Result]) -> None:
+        """Keep an image, unless it can't be decoded or a copy that can shows something else."""
+        index, *copies = self._looks[image]
+        array = self._shown(index, len(image), results)
+        alike = True
+        for copy in copies:
+            other = self._shown(copy, len(image), results)
+            alike = alike and (array is None or other is None or np.array_equal(array, other))
+        if array is None:
+            return
+        if not alike:
+            self._kept.pop(image, None)
+            self._distrust(index)
+            return
+        self._verified.update(copies)
+        if image not in self._kept:
+            self._admit(image, array)
+
+    def _shown(self, index: int, frames: int, results: Iterator[Result]) -> Shown | None:
+        """The frames of a member, or None where it failed."""
+        self.decoded.add(index)
+        decoded = [next(results) for _frame in range(frames)]  # all of them, whatever the first says
         refused = next((one.reason for one in decoded if isinstance(one, Refused)), None)
         if refused is not None:
             self._failed[index] = refused
-            return
-        frames = [one.image for one in decoded if isinstance(one, ImageDecoded)]
-        array = frames[0] if len(frames) == 1 else np.stack(frames)
+            return None
+        shown = [one.image for one in decoded if isinstance(one, ImageDecoded)]
+        return shown[0] if len(shown) == 1 else np.stack(shown)
+
+    def _admit(self, image: Image, array: Shown) -> None:
+        index = image[0][0]
         instance = self.members[index].instance
-        draft = self._image_item(index, "image" if len(frames) == 1 else "cine")
+        draft = self._image_item(index, "image" if len(image) == 1 else "cine")
         try:
             if not is_suspect(instance):
                 kept = replace(draft, content_sha256=self.keepers.cache.put(array), shape=array.shape)
@@ -296,6 +372,14 @@ def _whole_spacing(instance: Instance) -> tuple[float, float] | None:
     if not stated:
         return instance.frames[0].spacing_mm
     return stated.pop() if len(stated) == 1 else None
+
+
+def _probe(path: Path, instance: Instance) -> list[Job]:
+    """What shows whether the pixels of a file can be decoded."""
+    frames = (0,) if instance.mosaic else tuple(frame.index for frame in instance.frames)
+    if instance.pixels.photometric.startswith("MONOCHROME"):
+        return [DecodePlanes(path, instance, frames)]
+    return [DecodeImage(path, instance, frame) for frame in frames]
 
 
 def _tiles(index: int, mosaic: Plane, slices: int) -> dict[PlaneId, Plane]:

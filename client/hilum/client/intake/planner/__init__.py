@@ -1,6 +1,6 @@
 """From the headers of one series to what it holds: volumes, images, cines, or a reason why not."""
 
-from hilum.client.intake.planner.assembling import GetPlane, assemble, upright, verify_copies
+from hilum.client.intake.planner.assembling import CopiesDiffer, GetPlane, assemble, upright, verify_copies
 from hilum.client.intake.planner.geometry import MIN_SLICES
 from hilum.client.intake.planner.plan import is_stacked, plan_series
 from hilum.client.intake.planner.records import (
@@ -16,6 +16,7 @@ from hilum.client.intake.planner.tilt import shear_resample
 
 __all__ = [
     "MIN_SLICES",
+    "CopiesDiffer",
     "GetPlane",
     "PlaneId",
     "PlannedCine",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from hilum.client.intake.planner.records import Affine, PlannedVolume
+from hilum.client.intake.planner.records import Affine, PlaneId, PlannedVolume
 from hilum.client.intake.planner.tilt import shear_resample
 from hilum.client.intake.reasons import Reason, Skip
 
@@ -45,15 +45,31 @@ def assemble(
     return upright(volume, together.astype(np.float32, copy=False), background)
 
 
+class CopiesDiffer(Skip):
+    """Planes that were taken for copies are none: several images lie at one place.
+
+    Attributes:
+        pairs: All that differ.
+    """
+
+    def __init__(self, pairs: tuple[tuple[PlaneId, PlaneId], ...]) -> None:
+        super().__init__(Reason.MULTIPLE_TIMES)
+        self.pairs = pairs
+
+
 def verify_copies(volume: PlannedVolume, get_plane: GetPlane) -> None:
     """Look whether planes that were taken for copies are.
 
     Raises:
-        Skip: `MULTIPLE_TIMES` where they differ.
+        CopiesDiffer: Where some are not.
     """
-    for kept, dropped in volume.verify_equal:
-        if not np.array_equal(get_plane(*kept), get_plane(*dropped), equal_nan=True):
-            raise Skip(Reason.MULTIPLE_TIMES)
+    differing = tuple(
+        (kept, dropped)
+        for kept, dropped in volume.verify_equal
+        if not np.array_equal(get_plane(*kept), get_plane(*dropped), equal_nan=True)
+    )
+    if differing:
+        raise CopiesDiffer(differing)
 
 
 def upright(volume: PlannedVolume, stacked: Values, background: float | None) -> tuple[Values, Affine]:

@@ -99,25 +99,50 @@ def plan_series(instances: Sequence[Instance]) -> SeriesPlan:
             ledger.refused[index] = Reason.UNSUPPORTED_MULTIFRAME
     volumes = _plan_volumes(stacked, instances, ledger)
     _settle(stacked, volumes, ledger)
-    return SeriesPlan(volumes, tuple(images), tuple(cines), dict(sorted(ledger.refused.items())))
+    return SeriesPlan(
+        volumes, tuple(images), tuple(cines), dict(sorted(ledger.refused.items())), tuple(ledger.copies)
+    )
 
 
 def _unique(instances: Sequence[Instance], ledger: _Ledger) -> Iterator[int]:
     """The instances without copies of one SOP instance.
 
-    Files that share the UID and say different things can't both be true, so none of them is taken.
+    Files that share the UID and say different things can't both be true, so none of them is taken; but one that could be
+    no slice at all is damaged, and speaks against none that could.
     """
     by_uid: dict[str, list[int]] = defaultdict(list)
     for index, instance in enumerate(instances):
         by_uid[instance.sop_uid].append(index)
     for indices in by_uid.values():
         kept, *copies = indices
-        if any(not _same_header(instances[kept], instances[copy]) for copy in copies):
+        if not _agree(instances, indices):
+            faults = {index: _fault(instances[index]) for index in indices}
+            kept, *copies = [index for index, fault in faults.items() if fault is None] or indices
+            ledger.refused.update(
+                {index: fault for index, fault in faults.items() if fault and index not in (kept, *copies)}
+            )
+        if not _agree(instances, indices := [kept, *copies]):
             ledger.refused.update(dict.fromkeys(indices, Reason.CONTRADICTING_COPIES))
             continue
         ledger.refused.update(dict.fromkeys(copies, Reason.DUPLICATE))
         ledger.copies += [(kept, copy) for copy in copies]
         yield kept
+
+
+def _agree(instances: Sequence[Instance], indices: Sequence[int]) -> bool:
+    return all(_same_header(instances[indices[0]], instances[index]) for index in indices[1:])
+
+
+def _fault(instance: Instance) -> Reason | None:
+    """Why a slice has no place in the patient that could be true; None where it has, or needs none."""
+    if instance.family not in STACKED_FAMILIES:
+        return None
+    try:
+        for frame in instance.frames:
+            check_plane(Plane(0, instance, frame))
+    except Skip as skip:
+        return skip.reason
+    return None
 
 
 def _same_header(one: Instance, other: Instance) -> bool:

@@ -120,9 +120,12 @@ class SeriesPlan:
 
     Attributes:
         refused: Index of the instance to why it is in no item.
+        copies: Pairs of instances with one SOP instance UID and one header, the second refused as a duplicate. Whether
+            their pixels are equal is still to be seen; of a volume, `verify_equal` holds the pairs too.
     """
 
     volumes: tuple[PlannedVolume, ...]
     images: tuple[PlannedImage, ...] = ()
     cines: tuple[PlannedCine, ...] = ()
     refused: dict[int, Reason] = field(default_factory=dict)
+    copies: tuple[tuple[int, int], ...] = ()
