@@ -70,3 +70,12 @@ def test_the_memory_is_bounded(monkeypatch, wanted):
         known.learn(key + b"-", [])
         assert len(known.known) <= 20
         assert len(known.hopeless) + len(known._met) <= 31
+
+
+def test_learning_comes_to_an_end(monkeypatch):
+    monkeypatch.setattr(runs, "_MOST_TRIES", 10)
+    known = Runs()
+    for number in range(10):
+        known.learn(b"%d" % number, [part(b"%d" % number), part(b"b")])
+    assert not any(known.met(b"new") for _ in range(20))
+    assert not any(known.missed(b"5") for _ in range(20))

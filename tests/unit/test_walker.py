@@ -13,7 +13,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless, generate_uid
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
-from hilum.client.intake import heads, walker
+from hilum.client.intake import heads, sequences, walker
 from hilum.client.intake.pydicom_tags import pydicom_tags
 from hilum.client.intake.read_instance import read_tags
 from hilum.client.intake.reasons import Reason, Skip
@@ -424,3 +424,15 @@ def test_files_as_they_are_written_every_day_need_no_pydicom(dicom, tmp_path, sy
     tags = same_as_pydicom(tmp_path / "a.dcm")
     assert tags.get("Columns") == 8
     assert tags.pixels.size_bytes == (None if syntax == RLELossless else 128)
+
+
+def test_a_sequence_longer_than_any_run_is_not_walked_to_its_end_to_learn_it(tmp_path, monkeypatch):
+    steps = []
+    step = sequences._step
+    monkeypatch.setattr(sequences, "_step", lambda *words: steps.append(1) or step(*words))
+    long = open_sequence(
+        explicit, item(explicit(0x00081150, "UI", b"1.2.840\0") * 5_000 + ITEM_END, UNDEFINED)
+    )
+    path = write(tmp_path / "a", meta(EXPLICIT) + body(explicit, open_sequence(explicit, item(long * 9))))
+    assert same_as_pydicom(path).get("Rows") == 4
+    assert len(steps) < 5_000  # those of one sequence alone

@@ -21,6 +21,7 @@ _OFTEN, _MISSES = 4, 4
 _LEAST_HEADS = 2
 
 _MOST_RUNS, _MOST_KEYS = 2_048, 8_192
+_MOST_TRIES = 4_096  # then what is known must do: no file can keep the learning busy
 
 
 Token = tuple[bytes, int]
@@ -89,6 +90,7 @@ class Runs:
         self.known: dict[bytes, Run] = {}
         self.hopeless: set[bytes] = set()
         self._met: dict[bytes, int] = {}
+        self._tries = 0
 
     def met(self, key: bytes) -> bool:
         """Count a head that no run is known of. True if one is to be learnt now."""
@@ -96,16 +98,17 @@ class Runs:
             self._met.clear()
             self.hopeless.clear()
         count = self._met[key] = self._met.get(key, 0) + 1
-        return count >= _OFTEN
+        return count >= _OFTEN and self._tries < _MOST_TRIES
 
     def missed(self, key: bytes) -> bool:
         """Count that a run did not match where its first head stood. True if it is to be learnt anew."""
         run = self.known[key]
         run.misses += 1
-        return run.misses >= _MISSES
+        return run.misses >= _MISSES and self._tries < _MOST_TRIES
 
     def learn(self, key: bytes, parts: list[Part]) -> None:
         """Keep a run, or what it has in common with the one that was known: what varies ends it."""
+        self._tries += 1
         run = self.known.pop(key, None)
         if run is not None:
             alike = takewhile(lambda pair: pair[0] == pair[1], zip(run.parts, parts, strict=False))

@@ -144,10 +144,17 @@ def _part(data: bytes, p: int, encoding: Encoding) -> tuple[Part, int] | None:
 
 
 def _tokens(data: bytes, p: int, encoding: Encoding) -> tuple[list[Token], int]:
-    """What a sequence of undefined length is made of, and where it ends."""
-    levels, tokens = [_IN_SEQUENCE], []
+    """What a sequence of undefined length is made of, and where it ends.
+
+    Raises:
+        Odd: If it is longer than any run.
+    """
+    levels, limit = [_IN_SEQUENCE], p + LONGEST_BYTES
+    tokens: list[Token] = []
     while levels:
         start, p = p, _step(data, p, encoding, levels)
+        if p > limit or len(tokens) >= MOST_HEADS:
+            raise Odd
         if p > start:
             tokens.append(encoding.token(data, start, p))
     return tokens, p
