@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
 
+from hilum.client.intake.diffusion import Diffusion, read_diffusion
 from hilum.client.intake.images import Image, read_image, read_planes
 from hilum.client.intake.instance import Contrast, Instance
 from hilum.client.intake.reasons import Reason
@@ -57,7 +58,15 @@ class DecodePicture:
     colour: bool = False
 
 
-Job: TypeAlias = DecodePicture | DecodeImage | DecodePlanes | ReadHeader
+@dataclass(frozen=True)
+class ReadDiffusion:
+    """The private diffusion elements of one image; answered by `Diffusion`."""
+
+    path: Path = field(repr=False)
+    syntax: str
+
+
+Job: TypeAlias = DecodePicture | DecodeImage | DecodePlanes | ReadHeader | ReadDiffusion
 
 
 @dataclass(frozen=True)
@@ -99,7 +108,7 @@ class Refused:
     uids: tuple[str, str, str] = field(default=("", "", ""), repr=False)
 
 
-Result: TypeAlias = ImageDecoded | PlanesDecoded | HeaderRead | Refused
+Result: TypeAlias = ImageDecoded | PlanesDecoded | HeaderRead | Diffusion | Refused
 Facts: TypeAlias = dict[str, Any] | None
 """What an answer holds beside arrays, as JSON takes it."""
 
@@ -180,13 +189,23 @@ def _header_result(_runs: list[Array], facts: Facts) -> Result:
     return HeaderRead(_INSTANCE.validate_python(facts))
 
 
+def _diffusion(job: ReadDiffusion, _write: Write) -> Facts:
+    return dataclasses.asdict(read_diffusion(job.path, job.syntax))
+
+
+def _diffusion_result(_runs: list[Array], facts: Facts) -> Result:
+    return _DIFFUSION.validate_python(facts)
+
+
 _INSTANCE = TypeAdapter(Instance)
+_DIFFUSION = TypeAdapter(Diffusion)
 
 KINDS: Mapping[str, Kind] = {
     "image": Kind(DecodeImage, _image, _image_result, Reason.UNDECODABLE_PIXELS),
     "picture": Kind(DecodePicture, _picture, _image_result, Reason.UNDECODABLE_PIXELS),
     "planes": Kind(DecodePlanes, _planes, _planes_result, Reason.UNDECODABLE_PIXELS),
     "header": Kind(ReadHeader, _header, _header_result, Reason.DAMAGED_HEADER),
+    "diffusion": Kind(ReadDiffusion, _diffusion, _diffusion_result, Reason.DAMAGED_HEADER),
 }
 """All that a worker does."""
 
@@ -198,7 +217,7 @@ def kind_of(job: Job) -> str:
 
 def to_plain(job: Job) -> dict[str, Any]:
     """A job as JSON takes it. What tells the patient or the device is left out: pixels decode without."""
-    if isinstance(job, ReadHeader | DecodePicture):
+    if isinstance(job, ReadHeader | ReadDiffusion | DecodePicture):
         return {"kind": kind_of(job), "job": {**dataclasses.asdict(job), "path": str(job.path)}}
     technical = replace(job, instance=_technical(job.instance, _asked(job)))
     # pydantic takes a fifth of the time of `dataclasses.asdict`, and a job is sent for every file.

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from hilum.client.cache import ArrayCache
 from hilum.client.catalogue import ACCEPTED, FileRow, Item, Kind, Units
+from hilum.client.intake.diffusion import Diffusion, may_tell, told_apart
 from hilum.client.intake.images import Plane, is_plain, read_planes
 from hilum.client.intake.instance import Instance
 from hilum.client.intake.jobs import (
@@ -24,6 +25,7 @@ from hilum.client.intake.jobs import (
     ImageDecoded,
     Job,
     PlanesDecoded,
+    ReadDiffusion,
     Refused,
     Result,
 )
@@ -92,6 +94,8 @@ class SeriesWork:
     _verified: set[int] = field(default_factory=set)
     _probes: tuple[int, ...] = ()
     _probed: set[int] = field(default_factory=set)
+    _asked: list[int] = field(default_factory=list)
+    _answered: set[int] = field(default_factory=set)
     _refused: dict[int, Reason] = field(default_factory=dict)
 
     def plan(self) -> None:
@@ -134,6 +138,34 @@ class SeriesWork:
             self._verified.update(copy for copy in mine if self.members[copy].was_copy)
         new = [copy for copy in mine if copy not in self._verified]
         return (index, *new) if new or image not in self._kept else ()
+
+    def questions(self) -> list[Job]:
+        """The files to ask for private diffusion elements: all, where images lie at one place and nothing says why."""
+        pairs = (pair for volume in self._volumes for pair in volume.verify_equal)
+        unclear = Reason.MULTIPLE_TIMES in self._refused.values() or any(
+            self._key(kept) != self._key(copy) for kept, copy in pairs
+        )
+        self._asked = [
+            index
+            for index, member in enumerate(self.members)
+            if unclear and index not in self._answered and may_tell(member.instance)
+        ]
+        return [
+            ReadDiffusion(path, instance.pixels.syntax) for path, instance in map(self._file_of, self._asked)
+        ]
+
+    def learn(self, answers: Iterator[Result]) -> None:
+        """Take the answers to `questions`, and plan anew."""
+        self._answered.update(self._asked)
+        for index in self._asked:
+            found = next(answers)
+            if isinstance(found, Diffusion) and found.b_value is not None:
+                member = self.members[index]
+                self.members[index] = replace(member, instance=told_apart(member.instance, found))
+        self.plan()
+
+    def _key(self, plane: PlaneId) -> str:
+        return self.members[plane[0]].row.sop_key
 
     def jobs(self) -> Iterator[Job]:
         """What is to be decoded for the plan, in order."""
@@ -234,7 +266,7 @@ class SeriesWork:
             array = builder.finished()
         except CopiesDiffer as differ:
             for kept, copy in differ.pairs:
-                if self.members[kept[0]].row.sop_key == self.members[copy[0]].row.sop_key:
+                if self._key(kept) == self._key(copy):
                     self._distrust(kept[0])
                     broken = True
             if not broken:
@@ -394,5 +426,15 @@ def work_off(series: Iterable[SeriesWork], pool: DecodePool) -> None:
     while pending:
         for work in pending:
             work.plan()
+        _ask([work for work in pending if work.questions()], pool)
         with closing(pool.map(job for work in pending for job in work.jobs())) as results:
             pending = [work for work in pending if not work.settle(results)]
+
+
+def _ask(unclear: list[SeriesWork], pool: DecodePool) -> None:
+    """Have the private headers read of series that hold what nothing else tells apart."""
+    if not unclear:
+        return
+    with closing(pool.map([job for work in unclear for job in work.questions()])) as answers:
+        for work in unclear:
+            work.learn(answers)
