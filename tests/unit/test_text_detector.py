@@ -7,6 +7,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from hilum.client.intake.strokes import find_strokes
 from hilum.client.intake.text_detector import find_text, has_text
 
 
@@ -141,3 +142,5 @@ def test_a_large_page_that_is_full_of_even_print_is_found():
     page = np.tile(line * np.uint8(255), (110, 1))
     assert page.mean() / 255 > 0.2  # more ink than is kept of other large images
     assert has_text(page)
+    bright, *_ = find_strokes(page.astype(np.float32), 3, (20.0,))
+    assert len(bright) > 1000
