@@ -10,8 +10,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
-
 from hilum.client.cache import ArrayCache
 from hilum.client.catalogue import ACCEPTED, FileRow, Item, Kind, Units
 from hilum.client.intake.images import Plane, is_plain, read_planes
@@ -27,7 +25,7 @@ from hilum.client.intake.jobs import (
 )
 from hilum.client.intake.mosaic import split_mosaic
 from hilum.client.intake.planner import PlaneId, PlannedVolume, plan_series
-from hilum.client.intake.quarantine import Quarantine, hold_back, is_suspect
+from hilum.client.intake.quarantine import Quarantine, hold_back, is_suspect, parts_to_search
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
 from hilum.client.intake.scan import FoundFile
@@ -60,7 +58,7 @@ class Keepers:
 
 
 Image = tuple[PlaneId, ...]
-"""The frames of an item that is no volume: one of an image, all of a cine."""
+"""The frames of an item that is no volume, all of one file: one of an image, all of a cine."""
 
 
 @dataclass(eq=False)
@@ -114,10 +112,10 @@ class SeriesWork:
                     yield DecodePlanes(self.members[index].file.path, self.members[index].instance, frames)
         for image in self._images:
             if image not in self._kept:
-                for index, frame in image:
-                    yield DecodeImage(
-                        self.members[index].file.path, self.members[index].instance, frame, whole=True
-                    )
+                member = self.members[image[0][0]]
+                frames = tuple(frame for _index, frame in image)
+                parts = parts_to_search(member.instance)
+                yield DecodeImage(member.file.path, member.instance, frames, parts)
 
     def settle(self, results: Iterator[Result]) -> bool:
         """Take the results of `jobs`. False if files failed, so that the rest has to be planned anew."""
@@ -230,20 +228,18 @@ class SeriesWork:
     def _keep_image(self, image: Image, results: Iterator[Result]) -> None:
         index = image[0][0]
         self.decoded.add(index)
-        decoded = [next(results) for _frame in image]  # all of them, whatever the first says
-        refused = next((one.reason for one in decoded if isinstance(one, Refused)), None)
-        if refused is not None:
-            self._failed[index] = refused
+        result = next(results)
+        if isinstance(result, Refused):
+            self._failed[index] = result.reason
             return
-        frames = [one.image for one in decoded if isinstance(one, ImageDecoded)]
-        array = frames[0] if len(frames) == 1 else np.stack(frames)
-        instance = self.members[index].instance
-        draft = self._image_item(index, "image" if len(frames) == 1 else "cine")
+        assert isinstance(result, ImageDecoded)
+        array, instance = result.image, self.members[index].instance
+        draft = self._image_item(index, "image" if len(image) == 1 else "cine")
         try:
             if not is_suspect(instance):
                 kept = replace(draft, content_sha256=self.keepers.cache.put(array), shape=array.shape)
             else:
-                kept = self.keepers.quarantine.admit(draft, array, hold_back(instance, array))
+                kept = self.keepers.quarantine.admit(draft, array, hold_back(instance, result.free))
         except Skip as skip:
             self._kept[image] = skip.reason
             return
