@@ -18,8 +18,9 @@ from hilum.client.catalogue import ACCEPTED, Catalogue, FileRow, Item
 from hilum.client.intake.annotations.annotate import annotate
 from hilum.client.intake.annotations.marks import on_grid
 from hilum.client.intake.annotations.naming import LabelMap
-from hilum.client.intake.folder_file import folder_row, take_folder_file
+from hilum.client.intake.folder_file import folder_job, folder_row, take_folder_file
 from hilum.client.intake.index import index_archive
+from hilum.client.intake.sandbox import DecodePool
 from hilum.client.workspace import Workspace
 from hilum.common.progress import Quiet
 
@@ -190,8 +191,10 @@ def test_real_nifti_brains_and_their_masks_pair_by_the_table_of_the_data_set(sha
         Catalogue(workspace.catalogue),
     )
     rows = list(csv.DictReader((source / "subjects.csv").open()))
-    for row in rows:
-        items = take_folder_file(source / row["file"], row["file"], "mr", names, cache)
+    with DecodePool(2) as pool:
+        read = list(pool.map(folder_job(source / row["file"], "mr") for row in rows))
+    for row, result in zip(rows, read, strict=True):
+        items = take_folder_file(result, row["file"], "mr", names, cache)
         catalogue.record([folder_row(row["file"], "1", ACCEPTED, names)], items)
     assert len(catalogue.items()) == len(rows)
     folder = tmp_path / "marks"

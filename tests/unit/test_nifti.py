@@ -7,8 +7,8 @@ import nibabel
 import numpy as np
 import pytest
 
-from hilum.client.intake.nifti import read_nifti
 from hilum.client.intake.reasons import Skip
+from nifti_files import read_nifti
 
 RAS_OF_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 SHAPE = (5, 6, 7)

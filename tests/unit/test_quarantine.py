@@ -11,9 +11,10 @@ from PIL import Image, ImageDraw, ImageFont
 from hilum.client.cache import ArrayCache, content_of
 from hilum.client.catalogue import ACCEPTED, Catalogue, FileRow, Item
 from hilum.client.intake.instance import Frame, Instance, PixelFormat, Region
-from hilum.client.intake.quarantine import Verdict, hold_back, is_suspect
+from hilum.client.intake.quarantine import Verdict, hold_back, is_suspect, parts_to_search
 from hilum.client.intake.quarantine_store import Quarantine
 from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.text_search import TextSearch
 from hilum.client.workspace import Workspace
 from hilum.common.errors import DataError
 
@@ -35,6 +36,17 @@ def with_text(place=(5, 3)):
     image = Image.fromarray(plain())
     ImageDraw.Draw(image).text(place, "DOE^JANE", font=ImageFont.load_default(size=18), fill=255)
     return np.asarray(image).copy()
+
+
+def judged(facts, pixels):
+    """The verdict on pixels, which a worker searches."""
+    parts = parts_to_search(facts)
+    frames = pixels if pixels.ndim > 2 + (facts.pixels.samples > 1) else pixels[None]
+    search = TextSearch(parts, len(frames))
+    for number, frame in enumerate(frames):
+        search.look(number, frame)
+    free = search.free_part()
+    return hold_back(facts, None if free is None else parts[free])
 
 
 def draft(name, family="ultrasound"):
@@ -80,53 +92,74 @@ def test_screen_saves_of_any_family_are_suspect(family, image_type, suspect):
     assert is_suspect(instance(family, image_type)) is suspect
 
 
-def test_an_image_that_is_not_suspect_passes_undecoded():
+def test_an_image_that_is_not_suspect_passes_unsearched():
+    assert parts_to_search(instance("ct")) == ()
     assert hold_back(instance("ct"), None) == Verdict(held=False)
-    assert hold_back(instance("ct"), with_text()) == Verdict(held=False)
 
 
-def test_a_suspect_image_is_held_undecoded_or_with_text_and_free_without():
+def test_a_suspect_image_is_held_unsearched_or_with_text_and_free_without():
     assert hold_back(instance(), None).held
-    assert hold_back(instance(), with_text()).held
-    assert hold_back(instance(), plain()) == Verdict(held=False)
+    assert judged(instance(), with_text()).held
+    assert judged(instance(), plain()) == Verdict(held=False)
 
 
 def test_a_text_in_one_frame_or_one_colour_holds_the_clip():
     clip = np.stack([plain(), plain(), with_text()])
-    assert hold_back(instance(), clip).held
-    assert not hold_back(instance(), clip[:2]).held
+    assert judged(instance(), clip).held
+    assert not judged(instance(), clip[:2]).held
     colour = np.stack([plain(), plain(), with_text()], axis=-1)
-    assert hold_back(instance(samples=3), colour).held
+    assert judged(instance(samples=3), colour).held
 
 
 def test_a_text_in_any_one_frame_of_a_long_clip_holds_it():
     for place in (1, 37, 59):
         clip = np.stack([plain()] * 60)
-        assert not hold_back(instance(), clip).held
+        assert not judged(instance(), clip).held
         clip[place] = with_text()
-        assert hold_back(instance(), clip).held
+        assert judged(instance(), clip).held
+
+
+def test_frames_in_which_a_region_was_free_are_searched_whole_once_another_has_text_there(monkeypatch):
+    def fake(image):
+        return bool((image == (255 if image.shape == (4, 4) else 254)).any())
+
+    monkeypatch.setattr("hilum.client.intake.text_search.has_text", fake)
+    clip = np.zeros((3, 8, 8), np.uint8)
+
+    def free(clip):
+        search = TextSearch([(2, 2, 6, 6), (0, 0, 8, 8)], len(clip))
+        for number, frame in enumerate(clip):
+            search.look(number, frame)
+        return search.free_part()
+
+    clip[0, 0, 0] = 254
+    assert free(clip) == 0
+    clip[1, 3, 3] = 255
+    assert free(clip) is None
+    clip[0, 0, 0] = 0
+    assert free(clip) == 1
 
 
 def test_ultrasound_is_cropped_to_its_region_where_the_text_lies_outside():
     region = Region(40, 20, 139, 219, (0.2, 0.2))
-    assert hold_back(instance(regions=(region,)), with_text()) == Verdict(
+    assert judged(instance(regions=(region,)), with_text()) == Verdict(
         held=False, crop=(40, 20, 140, 220), spacing_mm=region.spacing_mm
     )
-    assert hold_back(instance(regions=(region,)), with_text((60, 80))).held
+    assert judged(instance(regions=(region,)), with_text((60, 80))).held
 
 
 def test_of_several_regions_the_largest_plane_of_space_is_taken():
     trace = Region(0, 0, 159, 20)
     smaller = Region(41, 20, 60, 219, (0.2, 0.2))
     wanted = Region(40, 20, 139, 219, (0.2, 0.3))
-    verdict = hold_back(instance(regions=(trace, smaller, wanted)), with_text())
+    verdict = judged(instance(regions=(trace, smaller, wanted)), with_text())
     assert (verdict.crop, verdict.spacing_mm) == ((40, 20, 140, 220), (0.2, 0.3))
 
 
 def test_a_region_that_is_no_plane_of_space_or_leaves_the_image_does_not_free_it():
     trace = Region(40, 20, 139, 219, None)
     outside = Region(40, 20, 139, 400, (0.2, 0.2))
-    assert hold_back(instance(regions=(trace, outside)), with_text()).held
+    assert judged(instance(regions=(trace, outside)), with_text()).held
 
 
 def test_a_held_image_lies_in_its_own_folder_for_its_owner_alone(site):

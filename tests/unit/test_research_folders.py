@@ -14,9 +14,10 @@ from hilum.client.cache import ArrayCache
 from hilum.client.catalogue import ACCEPTED, Catalogue, FileRow
 from hilum.client.intake.annotations.annotate import annotate
 from hilum.client.intake.annotations.naming import LabelMap
-from hilum.client.intake.folder_file import folder_row, is_folder_file, take_folder_file
+from hilum.client.intake.folder_file import folder_job, folder_row, is_folder_file, take_folder_file
 from hilum.client.intake.raster import read_raster
 from hilum.client.intake.reasons import Skip
+from hilum.client.intake.sandbox import DecodePool
 from hilum.client.labels import read_labels
 from hilum.client.workspace import Workspace
 from hilum.common.errors import LabelError
@@ -162,6 +163,13 @@ def test_every_mutant_of_a_picture_is_read_or_gives_a_reason(tmp_path, name):
     assert kept < 300
 
 
+def taken(source, relative, family, names, cache):
+    """The items of one file, read as an index does it."""
+    with DecodePool(1) as pool:
+        (result,) = pool.map([folder_job(source / relative, family)])
+    return take_folder_file(result, relative, family, names, cache)
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A site whose folder holds a picture, a volume and a series of two time points."""
@@ -176,7 +184,7 @@ def folder(tmp_path):
     for path in sorted(source.rglob("*.*")):
         relative = str(path.relative_to(source))
         family = "radiograph" if path.suffix == ".png" else "mr"
-        items = take_folder_file(path, relative, family, names, cache)
+        items = taken(source, relative, family, names, cache)
         catalogue.record([folder_row(relative, "1", ACCEPTED, names)], items)
     return source, workspace, catalogue
 
@@ -248,7 +256,7 @@ def test_files_that_the_family_can_not_be_made_of_give_reasons(folder, tmp_path,
     nibabel.save(nibabel.Nifti1Image(thin, np.eye(4)), source / "thin.nii")
     nibabel.save(nibabel.Nifti1Image(np.ones((9, 8, 7), np.int16), np.eye(4)), source / "flat.nii")
     with pytest.raises(Skip) as caught:
-        take_folder_file(source / name, name, family, workspace.pseudonyms(), ArrayCache(tmp_path / "cache"))
+        taken(source, name, family, workspace.pseudonyms(), ArrayCache(tmp_path / "cache"))
     assert caught.value.reason.value == reason
 
 

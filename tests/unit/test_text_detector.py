@@ -1,10 +1,13 @@
 """Drawn texts are found, whatever their ink, size and ground; plain structures are not taken for text."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
+from hilum.client.intake.strokes import find_strokes
 from hilum.client.intake.text_detector import find_text, has_text
 
 
@@ -89,3 +92,55 @@ def test_discs_and_a_fan_give_no_alarm():
 def test_images_too_small_for_a_glyph_are_looked_at_without_failing():
     assert find_text(np.zeros((3, 4), np.uint8)) == []
     assert find_text(np.arange(64, dtype=np.uint8).reshape(8, 8)) == []
+
+
+def large(rng, noise):
+    """A film of 4096 x 4096 in 16 bits."""
+    image = np.empty((4096, 4096), np.uint16)
+    across = np.cos(np.arange(4096) / 700)
+    for row in range(4096):
+        image[row] = 25_000 + 8_000 * np.sin(row / 500) * across + rng.normal(0, noise, 4096)
+    return image
+
+
+@pytest.mark.parametrize("noise", [300, 4000])
+def test_a_small_text_in_a_large_image_is_found_in_memory_of_a_few_times_the_image(noise):
+    image = large(np.random.default_rng(4), noise)
+    part = image[3900:3940, 3000:3200]
+    part[:] = np.maximum(part, draw(np.zeros(part.shape), "DOE^JANE 12.03.1961", 12, 255) * np.uint16(257))
+    tracemalloc.start()
+    try:
+        boxes = find_text(image)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert any(
+        box.row < 3925 and box.row_end > 3900 and box.column < 3150 and box.column_end > 3000 for box in boxes
+    )
+    assert peak < 9 * image.nbytes
+
+
+def test_a_large_image_of_noise_alone_takes_memory_of_a_few_times_the_image():
+    image = np.random.default_rng(5).integers(0, 65536, (3000, 3000), dtype=np.uint16)
+    tracemalloc.start()
+    try:
+        find_text(image)
+        assert tracemalloc.get_traced_memory()[1] < 14 * image.nbytes
+    finally:
+        tracemalloc.stop()
+
+
+def test_print_that_crosses_the_strips_of_a_search_is_found_whole(monkeypatch):
+    image = draw(ground("tissue", np.random.default_rng(6)), "ROSSI MARIA", 28, 255, place=(40, 80))
+    whole = find_text(image)
+    monkeypatch.setattr("hilum.client.intake.strokes._STRIP_PIXELS", 1)  # the least height
+    assert find_text(image) == whole != []
+
+
+def test_a_large_page_that_is_full_of_even_print_is_found():
+    line = draw(np.zeros((20, 2200)), "MINIMUM " * 40, 20, 255, place=(0, -3)) > 127
+    page = np.tile(line * np.uint8(255), (110, 1))
+    assert page.mean() / 255 > 0.2  # more ink than is kept of other large images
+    assert has_text(page)
+    bright, *_ = find_strokes(page.astype(np.float32), 3, (20.0,))
+    assert len(bright) > 1000

@@ -5,27 +5,16 @@ own until a table of the site says which files are one person's (the column `pat
 """
 
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
 
 from hilum.client.cache import ArrayCache
 from hilum.client.catalogue import FileRow, Item, Units
+from hilum.client.intake.folder_volume import ReadVolumes, VolumesRead
 from hilum.client.intake.instance import STACKED_FAMILIES, Family
-from hilum.client.intake.nifti import is_nifti, read_nifti
-from hilum.client.intake.planner import MIN_SLICES
-from hilum.client.intake.raster import Colour, Grey, is_raster, read_raster
+from hilum.client.intake.jobs import DecodePicture, ImageDecoded, Refused, Result
+from hilum.client.intake.nifti import is_nifti
+from hilum.client.intake.raster import is_raster
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.volume import compact
 from hilum.client.workspace import Pseudonyms
-
-
-class ReadPicture(Protocol):
-    """As `read_raster`, in this process or another."""
-
-    def __call__(self, path: Path, *, colour: bool) -> Grey | Colour:
-        """See `read_raster`."""
-
 
 COLOUR_FAMILIES: frozenset[Family] = frozenset({"photograph"})
 """The families whose pictures are kept in colour."""
@@ -49,39 +38,51 @@ def folder_row(relative_name: str, identity: str, status: str, names: Pseudonyms
     return FileRow(key, identity, status, key, key, key, key)
 
 
-def take_folder_file(
-    path: Path,
-    relative_name: str,
-    family: Family,
-    names: Pseudonyms,
-    cache: ArrayCache,
-    read: ReadPicture = read_raster,
-) -> list[Item]:
-    """Read one file and cache what it holds: a picture, or a volume a time point.
+def folder_job(path: Path, family: Family) -> DecodePicture | ReadVolumes:
+    """What a decoding process is to be asked of such a file.
 
     Args:
         path: The file.
+        family: What made it.
+
+    Raises:
+        Skip: If the family's images are not of this kind.
+    """
+    if not is_nifti(path):
+        return DecodePicture(path, family in COLOUR_FAMILIES)
+    if family not in STACKED_FAMILIES:
+        raise Skip(Reason.OTHER_MODALITY)
+    return ReadVolumes(path)
+
+
+def take_folder_file(
+    result: Result, relative_name: str, family: Family, names: Pseudonyms, cache: ArrayCache
+) -> list[Item]:
+    """Cache what one file holds: a picture, or a volume a time point.
+
+    Args:
+        result: Of the file's `folder_job`.
         relative_name: To the indexed folder, with forward slashes; an identifier.
         family: What made it.
         names: The site's pseudonyms.
         cache: Where its arrays go.
-        read: Reads a picture.
 
     Raises:
         Skip: With the reason why it is not taken.
     """
-    if is_nifti(path):
-        return _volumes(path, relative_name, family, names, cache)
-    colour = family in COLOUR_FAMILIES
-    shown = read(path, colour=colour)
+    if isinstance(result, Refused):
+        raise Skip(result.reason)
+    if isinstance(result, VolumesRead):
+        return _volumes(result, relative_name, family, names, cache)
+    assert isinstance(result, ImageDecoded)
     key = names.of("file", relative_name)
     item = Item(
         item_key=key,
         kind="image",
         family=family,
         units="display",
-        content_sha256=cache.put(shown),
-        shape=shown.shape,
+        content_sha256=cache.put(result.image),
+        shape=result.image.shape,
         spacing_mm=(),
         affine=(),
         sop_key=key,
@@ -93,29 +94,22 @@ def take_folder_file(
 
 
 def _volumes(
-    path: Path, relative_name: str, family: Family, names: Pseudonyms, cache: ArrayCache
+    read: VolumesRead, relative_name: str, family: Family, names: Pseudonyms, cache: ArrayCache
 ) -> list[Item]:
-    if family not in STACKED_FAMILIES:
-        raise Skip(Reason.OTHER_MODALITY)
-    file = read_nifti(path)
     key = names.of("file", relative_name)
     units: Units = "hounsfield" if family == "ct" else "arbitrary"
     items = []
-    for time, volume in enumerate(file.volumes):
-        if len(volume) < MIN_SLICES:
-            raise Skip(Reason.TOO_FEW_SLICES)
-        if volume.min() == volume.max():
-            raise Skip(Reason.CONSTANT_PIXELS)
+    for time, volume in enumerate(read.volumes):
         items.append(
             Item(
-                item_key=key if len(file.volumes) == 1 else names.of("file time", f"{relative_name}\0{time}"),
+                item_key=key if len(read.volumes) == 1 else names.of("file time", f"{relative_name}\0{time}"),
                 kind="volume",
                 family=family,
                 units=units,
-                content_sha256=cache.put(compact(volume.astype(np.float32))),
+                content_sha256=cache.put(volume),
                 shape=volume.shape,
-                spacing_mm=file.spacing_mm,
-                affine=tuple(float(value) for value in file.affine.ravel()),
+                spacing_mm=read.spacing_mm,
+                affine=read.affine,
                 sop_key="",
                 series_key=key,
                 study_key=key,

@@ -82,14 +82,21 @@ def read_image(path: Path, instance: Instance, index: int = 0) -> Image:
     Raises:
         Skip: If the pixels can't be read or are all equal, with the reason.
     """
-    frame = next((one for one in instance.frames if one.index == index), Frame(index))
+    return next(read_images(path, instance, (index,)))
+
+
+def read_images(path: Path, instance: Instance, indices: Iterable[int]) -> Iterator[Image]:
+    """Like `read_image` for several frames, one at a time: a cine is never held whole."""
+    frames = {frame.index: frame for frame in instance.frames}
     with open_frames(path, instance) as reader:
         luts = _luts(reader, instance)
-        stored = _frame(reader, instance, index)
-        if instance.pixels.photometric in _GREY:
-            _require_grey(instance)
-            return display_values(stored, instance, frame, luts)
-        return _not_constant(to_rgb(stored, instance.pixels, luts))
+        for index in indices:
+            stored = _frame(reader, instance, index)
+            if instance.pixels.photometric in _GREY:
+                _require_grey(instance)
+                yield display_values(stored, instance, frames.get(index, Frame(index)), luts)
+            else:
+                yield _not_constant(to_rgb(stored, instance.pixels, luts))
 
 
 def _frame(reader: PixelReader, instance: Instance, index: int) -> StoredFrame:

@@ -15,23 +15,38 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
 
+from hilum.client.intake.annotations.jobs import (
+    LabelsRead,
+    ReadLabels,
+    ReadObject,
+    SegRead,
+    StructuresRead,
+    labels_read,
+    object_read,
+    read_labels,
+    read_object,
+)
+from hilum.client.intake.crop import Crop
+from hilum.client.intake.crossing import Array, Facts, Write
 from hilum.client.intake.diffusion import Diffusion, read_diffusion
-from hilum.client.intake.images import Image, read_image, read_planes
+from hilum.client.intake.folder_volume import ReadVolumes, VolumesRead, read_volumes, volumes_read
+from hilum.client.intake.images import Image, read_images, read_planes
 from hilum.client.intake.instance import Contrast, Instance
 from hilum.client.intake.reasons import Reason
-
-Array = npt.NDArray[Any]
-Write = Callable[[Array], None]
-"""Appends one array to the answer."""
 
 
 @dataclass(frozen=True)
 class DecodeImage:
-    """One frame to look at; answered by `ImageDecoded`."""
+    """One frame to look at, or those of a cine, whole; answered by `ImageDecoded`.
+
+    Attributes:
+        search: Parts in which text is to be looked for, one after the other until one is free of it.
+    """
 
     path: Path = field(repr=False)
     instance: Instance
-    index: int = 0
+    indices: tuple[int, ...] = (0,)
+    search: tuple[Crop, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,14 +81,29 @@ class ReadDiffusion:
     syntax: str
 
 
-Job: TypeAlias = DecodePicture | DecodeImage | DecodePlanes | ReadHeader | ReadDiffusion
+Job: TypeAlias = (
+    DecodePicture
+    | DecodeImage
+    | DecodePlanes
+    | ReadHeader
+    | ReadDiffusion
+    | ReadVolumes
+    | ReadLabels
+    | ReadObject
+)
 
 
 @dataclass(frozen=True)
 class ImageDecoded:
-    """(H, W) uint16, 0 black to 65535 white, or (H, W, 3) uint8 in RGB."""
+    """One frame, or those of a cine with an axis for time in front.
+
+    Attributes:
+        image: (H, W) uint16, 0 black to 65535 white, or (H, W, 3) uint8 in RGB; (T, H, W) or (T, H, W, 3).
+        free: The first of the parts to search in which there is no text; None where each has some.
+    """
 
     image: Image = field(repr=False)
+    free: Crop | None = None
 
 
 @dataclass(frozen=True)
@@ -108,9 +138,17 @@ class Refused:
     uids: tuple[str, str, str] = field(default=("", "", ""), repr=False)
 
 
-Result: TypeAlias = ImageDecoded | PlanesDecoded | HeaderRead | Diffusion | Refused
-Facts: TypeAlias = dict[str, Any] | None
-"""What an answer holds beside arrays, as JSON takes it."""
+Result: TypeAlias = (
+    ImageDecoded
+    | PlanesDecoded
+    | HeaderRead
+    | Diffusion
+    | VolumesRead
+    | LabelsRead
+    | SegRead
+    | StructuresRead
+    | Refused
+)
 
 
 @dataclass(frozen=True)
@@ -120,20 +158,46 @@ class Kind:
     Attributes:
         job: Its type.
         do: Runs in the worker, writing the answer's arrays one at a time and giving its facts.
-        result: Runs in the parent, on the arrays as they were written, those of one shape and dtype stacked, and the
-            facts.
+        result: Runs in the parent, on the job, the arrays as they were written, those of one shape and dtype stacked,
+            and the facts. It raises a ValueError where they are no answer to the job.
         failed: The reason where the worker raises what nobody expected.
     """
 
     job: type[Job]
     do: Callable[[Any, Write], Facts]
-    result: Callable[[list[Array], Facts], Result]
+    result: Callable[[Any, list[Array], Facts], Result]
     failed: Reason
 
 
 def _image(job: DecodeImage, write: Write) -> Facts:
-    write(read_image(job.path, job.instance, job.index))
-    return None
+    frames = read_images(job.path, job.instance, job.indices)
+    if not job.search:
+        for frame in frames:
+            write(frame)
+        return {"free": None}
+    text_search = import_module("hilum.client.intake.text_search")  # as for `_header`
+    search = text_search.TextSearch(job.search, len(job.indices))
+    for number, frame in enumerate(frames):
+        write(frame)
+        search.look(number, frame)
+    return {"free": search.free_part()}
+
+
+def _image_result(job: DecodeImage, runs: list[Array], facts: Facts) -> Result:
+    (frames,) = runs
+    pixels = job.instance.pixels
+    if len(frames) != len(job.indices) or frames.shape[1:3] != (pixels.rows, pixels.columns):
+        raise ValueError("not the frames that were asked for")
+    image = frames if len(frames) > 1 else frames[0]
+    _check_image(image[0] if len(frames) > 1 else image)
+    free = facts["free"] if facts is not None else None
+    return ImageDecoded(image, None if free is None else _part(job.search, free))
+
+
+def _part(search: tuple[Crop, ...], number: Any) -> Crop:
+    if not isinstance(number, int) or not 0 <= number < len(search):
+        raise ValueError("no part of the search")
+    return search[number]
 
 
 def _picture(job: DecodePicture, write: Write) -> Facts:
@@ -142,13 +206,17 @@ def _picture(job: DecodePicture, write: Write) -> Facts:
     return None
 
 
-def _image_result(runs: list[Array], _facts: Facts) -> Result:
+def _picture_result(_job: DecodePicture, runs: list[Array], _facts: Facts) -> Result:
     ((image,),) = runs
+    _check_image(image)
+    return ImageDecoded(image)
+
+
+def _check_image(image: Array) -> None:
     grey = image.ndim == 2 and image.dtype == np.uint16  # noqa: PLR2004 - (H, W)
     colour = image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8  # noqa: PLR2004 - (H, W, 3)
     if not (grey or colour):
         raise ValueError("no image")
-    return ImageDecoded(image)
 
 
 def _planes(job: DecodePlanes, write: Write) -> Facts:
@@ -167,14 +235,16 @@ def _unpacked(mask: Array, shape: tuple[int, int]) -> Array:
     return np.unpackbits(mask, count=shape[0] * shape[1]).reshape(shape)
 
 
-def _planes_result(runs: list[Array], _facts: Facts) -> Result:
+def _planes_result(job: DecodePlanes, runs: list[Array], _facts: Facts) -> Result:
     masks = [run for run in runs if run.dtype == np.uint8]
     planes = [
         run for run in runs if run.dtype in (np.int16, np.float32)
     ]  # a plane of fractions ends a run of whole ones
     values = planes[0] if len(planes) == 1 else np.concatenate(planes, dtype=np.float32)
+    if values.shape != (len(job.indices), job.instance.pixels.rows, job.instance.pixels.columns):
+        raise ValueError("not the planes that were asked for")
     alike = len(masks) <= 1 and all(mask.shape == values.shape for mask in masks)
-    if len(planes) + len(masks) != len(runs) or values.ndim != 3 or not alike:  # noqa: PLR2004 - (N, H, W)
+    if len(planes) + len(masks) != len(runs) or not alike:
         raise ValueError("no planes")
     return PlanesDecoded(values, masks[0] != 0 if masks else None)
 
@@ -185,7 +255,7 @@ def _header(job: ReadHeader, _write: Write) -> Facts:
     return dataclasses.asdict(read_instance.read_with_pydicom(job.path))
 
 
-def _header_result(_runs: list[Array], facts: Facts) -> Result:
+def _header_result(_job: ReadHeader, _runs: list[Array], facts: Facts) -> Result:
     return HeaderRead(_INSTANCE.validate_python(facts))
 
 
@@ -193,7 +263,7 @@ def _diffusion(job: ReadDiffusion, _write: Write) -> Facts:
     return dataclasses.asdict(read_diffusion(job.path, job.syntax))
 
 
-def _diffusion_result(_runs: list[Array], facts: Facts) -> Result:
+def _diffusion_result(_job: ReadDiffusion, _runs: list[Array], facts: Facts) -> Result:
     return _DIFFUSION.validate_python(facts)
 
 
@@ -202,12 +272,48 @@ _DIFFUSION = TypeAdapter(Diffusion)
 
 KINDS: Mapping[str, Kind] = {
     "image": Kind(DecodeImage, _image, _image_result, Reason.UNDECODABLE_PIXELS),
-    "picture": Kind(DecodePicture, _picture, _image_result, Reason.UNDECODABLE_PIXELS),
+    "picture": Kind(DecodePicture, _picture, _picture_result, Reason.UNDECODABLE_PIXELS),
     "planes": Kind(DecodePlanes, _planes, _planes_result, Reason.UNDECODABLE_PIXELS),
+    "volumes": Kind(ReadVolumes, read_volumes, volumes_read, Reason.DAMAGED_FILE),
+    "labels": Kind(ReadLabels, read_labels, labels_read, Reason.MALFORMED_ANNOTATION),
+    "object": Kind(ReadObject, read_object, object_read, Reason.MALFORMED_ANNOTATION),
     "header": Kind(ReadHeader, _header, _header_result, Reason.DAMAGED_HEADER),
     "diffusion": Kind(ReadDiffusion, _diffusion, _diffusion_result, Reason.DAMAGED_HEADER),
 }
 """All that a worker does."""
+
+
+_SAMPLES_A_SECOND = 2_000_000
+"""Decoded: several times slower than the slowest decoder."""
+_SEARCHED_A_SECOND = 500_000
+"""Searched for text: several times slower than noise is."""
+_MOST_SEARCHES = 14  # of one part, by `TextSearch`: twelve frames and the extremes over time
+
+
+_READING_S = 20.0
+"""To inflate a small file that holds much, and to import a reader for the first of its kind."""
+
+
+def more_seconds(job: Job) -> float:
+    """What a job may take beyond the time of one frame: for more of them, for the search of text, for large volumes."""
+    if isinstance(job, ReadVolumes | ReadLabels | ReadObject):
+        return _READING_S
+    if not isinstance(job, DecodeImage | DecodePlanes):
+        return 0.0
+    pixels, frames = job.instance.pixels, len(job.indices)
+    seconds = (frames - 1) * pixels.rows * pixels.columns * pixels.samples / _SAMPLES_A_SECOND
+    if isinstance(job, DecodeImage):
+        searches = min(frames, _MOST_SEARCHES) * len(job.search)
+        seconds += searches * pixels.rows * pixels.columns / _SEARCHED_A_SECOND
+    return seconds
+
+
+def held_bytes(result: Result) -> int:
+    """Of the arrays in a result."""
+    parts = (
+        part for value in vars(result).values() for part in (value if isinstance(value, tuple) else (value,))
+    )
+    return sum(part.nbytes for part in parts if isinstance(part, np.ndarray))
 
 
 def kind_of(job: Job) -> str:
@@ -217,9 +323,9 @@ def kind_of(job: Job) -> str:
 
 def to_plain(job: Job) -> dict[str, Any]:
     """A job as JSON takes it. What tells the patient or the device is left out: pixels decode without."""
-    if isinstance(job, ReadHeader | ReadDiffusion | DecodePicture):
+    if not isinstance(job, DecodeImage | DecodePlanes):
         return {"kind": kind_of(job), "job": {**dataclasses.asdict(job), "path": str(job.path)}}
-    technical = replace(job, instance=_technical(job.instance, _asked(job)))
+    technical = replace(job, instance=_technical(job.instance, job.indices))
     # pydantic takes a fifth of the time of `dataclasses.asdict`, and a job is sent for every file.
     plain = {**_ADAPTERS[type(job)].dump_python(technical), "path": str(job.path)}
     return {"kind": kind_of(job), "job": plain}
@@ -232,10 +338,6 @@ def from_plain(message: Mapping[str, Any]) -> tuple[Kind, Job]:
 
 
 _ADAPTERS: Mapping[type[Any], TypeAdapter[Any]] = {kind.job: TypeAdapter(kind.job) for kind in KINDS.values()}
-
-
-def _asked(job: DecodeImage | DecodePlanes) -> Iterable[int]:
-    return job.indices if isinstance(job, DecodePlanes) else (job.index,)
 
 
 def _technical(instance: Instance, asked: Iterable[int]) -> Instance:

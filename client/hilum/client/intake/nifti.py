@@ -6,10 +6,12 @@ Shapes: D slices, H rows, W columns. Axes are LPS here and RAS in the file.
 import gzip
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -17,7 +19,7 @@ import numpy.typing as npt
 
 from hilum.client.intake.reasons import Reason, Skip
 
-Stream = BinaryIO | gzip.GzipFile
+Stream = BufferedReader | gzip.GzipFile
 
 MAX_BYTES = 2 << 30
 """Of one file's voxels: what a site's machine is asked to hold at once."""
@@ -27,6 +29,7 @@ _HEADER_BYTES: dict[int, Any] = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2H
 _MAX_VOX_OFFSET = 16 << 20  # header extensions of a few megabytes exist
 _MAX_INFLATION = 1032  # deflate reaches no more on any data (zlib.net/zlib_tech.html)
 _MAX_TIMES = 4096
+_PIECE_BYTES = 1 << 20
 _MM_OF_UNIT = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # unknown (taken as mm, as everywhere), m, mm, micrometre
 _LPS_OF_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _AXES = 3
@@ -40,18 +43,76 @@ _STANDARD = {
 
 
 @dataclass(frozen=True)
-class NiftiFile:
-    """What one file holds.
+class NiftiVolume:
+    """One time point, its voxels as the file stores them.
 
     Attributes:
-        volumes: One (D, H, W) array a time point, float32 after scaling, or integers where the file scales nothing.
+        stored: (D, H, W), a view in the standard order of axes.
+        scale: Slope and intercept, or None where the file scales nothing.
+    """
+
+    stored: npt.NDArray[Any] = field(repr=False)
+    scale: tuple[float, float] | None
+
+    def planes(self) -> Iterator[npt.NDArray[Any]]:
+        """Each slice, (H, W): float32 after scaling, or whole numbers where the file holds these and scales nothing.
+
+        Raises:
+            Skip: If one holds numbers that are not finite.
+        """
+        for plane in self.stored:
+            yield _scaled(plane, self.scale)
+
+
+class NiftiFile:
+    """An open file whose header was believed.
+
+    Attributes:
+        shape: D, H, W.
+        times: How many volumes it holds.
         affine: (4, 4), array index (d, h, w, 1) to LPS millimetres.
         spacing_mm: Between slices, rows and columns.
     """
 
-    volumes: tuple[npt.NDArray[Any], ...] = field(repr=False)
-    affine: npt.NDArray[np.float64]
-    spacing_mm: tuple[float, float, float]
+    def __init__(self, file: Stream, most_bytes: int) -> None:
+        header = _header(file)
+        self._stored_shape, self.times = _shape(header)
+        self._dtype = _dtype(header)
+        affine = _affine(header)
+        self._volume_bytes = math.prod(self._stored_shape) * self._dtype.itemsize
+        offset, claimed_bytes = _offset(header), self._volume_bytes * self.times
+        if claimed_bytes + offset > most_bytes:
+            raise Skip(Reason.TRUNCATED_PIXELS)
+        if claimed_bytes > MAX_BYTES:
+            raise Skip(Reason.TOO_LARGE)
+        _exactly(file, offset - int(header["sizeof_hdr"]))
+        self._file = file
+        self._scale = _scale(header)
+        self._order, signs = _standard_axes(affine)
+        self._flips = tuple(slice(None, None, sign) for sign in signs)
+        self.affine = _turned(affine, self._stored_shape, self._order, signs)
+        self.shape: tuple[int, int, int] = (
+            self._stored_shape[self._order[0]],
+            self._stored_shape[self._order[1]],
+            self._stored_shape[self._order[2]],
+        )
+        between = np.linalg.norm(self.affine[:3, :3], axis=0)
+        self.spacing_mm = (float(between[0]), float(between[1]), float(between[2]))
+
+    def volumes(self) -> Iterator[NiftiVolume]:
+        """Each time point, in memory that the next one takes.
+
+        Raises:
+            Skip: If the file ends before.
+        """
+        content = np.empty(self._volume_bytes, np.uint8)
+        for _ in range(self.times):
+            for start in range(0, len(content), _PIECE_BYTES):
+                piece = content[start : start + _PIECE_BYTES]
+                if self._file.readinto(piece.data) != len(piece):
+                    raise Skip(Reason.TRUNCATED_PIXELS)
+            stored = content.view(self._dtype).reshape(self._stored_shape, order="F")
+            yield NiftiVolume(stored.transpose(self._order)[self._flips], self._scale)
 
 
 def is_nifti(path: Path) -> bool:
@@ -59,59 +120,29 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith(_SUFFIXES)
 
 
-def read_nifti(path: Path) -> NiftiFile:
-    """Read one file. Axes are swapped and flipped to DICOM's standard, never resampled: every voxel keeps its place.
+@contextmanager
+def open_nifti(path: Path) -> Iterator[NiftiFile]:
+    """Open one file. Axes are swapped and flipped to DICOM's standard, never resampled: every voxel keeps its place.
 
     The third axis of the file is the slice axis, as converters write it. The header's size is checked against the file
     before a voxel is inflated, and no more than it states is.
 
     Raises:
-        Skip: If it is broken, too large, in colour, holds numbers that are not finite, or has no place in the patient.
+        Skip: If it is broken, too large, in colour, holds numbers that are not finite, or has no place in the patient;
+            also while volumes are read.
     """
     try:
         size_bytes = path.stat().st_size
         with path.open("rb") as raw:
             if path.name.lower().endswith(".gz"):
                 with gzip.GzipFile(fileobj=raw) as file:
-                    return _read(file, size_bytes * _MAX_INFLATION)
-            return _read(raw, size_bytes)
-    except Skip:
-        raise
-    except MemoryError:
-        raise Skip(Reason.TOO_LARGE) from None
+                    yield NiftiFile(file, size_bytes * _MAX_INFLATION)
+            else:
+                yield NiftiFile(raw, size_bytes)
     except (EOFError, zlib.error, gzip.BadGzipFile):
         raise Skip(Reason.DAMAGED_FILE) from None
     except OSError:
         raise Skip(Reason.UNREADABLE) from None
-
-
-def _read(file: Stream, most_bytes: int) -> NiftiFile:
-    header = _header(file)
-    shape, times = _shape(header)
-    dtype = _dtype(header)
-    affine = _affine(header)
-    offset, claimed_bytes = _offset(header), math.prod(shape) * times * dtype.itemsize
-    if claimed_bytes + offset > most_bytes:
-        raise Skip(Reason.TRUNCATED_PIXELS)
-    if claimed_bytes > MAX_BYTES:
-        raise Skip(Reason.TOO_LARGE)
-    _exactly(file, offset - int(header["sizeof_hdr"]))
-    scale = _scale(header)
-    volumes = []
-    for _ in range(times):
-        stored = np.frombuffer(_exactly(file, math.prod(shape) * dtype.itemsize), dtype).reshape(
-            shape, order="F"
-        )
-        volumes.append(_scaled(stored, scale))
-    order, signs = _standard_axes(affine)
-    turned = _turned(affine, shape, order, signs)
-    flips = tuple(slice(None, None, sign) for sign in signs)
-    spacing = np.linalg.norm(turned[:3, :3], axis=0)
-    return NiftiFile(
-        tuple(np.ascontiguousarray(volume.transpose(order)[flips]) for volume in volumes),
-        turned,
-        (float(spacing[0]), float(spacing[1]), float(spacing[2])),
-    )
 
 
 def _exactly(file: Stream, count: int) -> bytes:
@@ -185,12 +216,10 @@ def _scaled(stored: npt.NDArray[Any], scale: tuple[float, float] | None) -> npt.
     if stored.dtype.kind == "f" and not np.isfinite(stored).all():
         raise Skip(Reason.NOT_FINITE)
     if scale is None and stored.dtype.kind in "iu":
-        return stored.astype(stored.dtype.newbyteorder("="))
+        return stored.astype(stored.dtype.newbyteorder("="), order="C")
     slope, intercept = scale or (1.0, 0.0)
-    values = np.empty(stored.shape, np.float32, order="F")
     with np.errstate(over="ignore"):
-        for plane in range(stored.shape[2]):  # plane by plane, as doubles take four times the room of 16 bits
-            values[:, :, plane] = stored[:, :, plane].astype(np.float64) * slope + intercept
+        values = (stored.astype(np.float64, order="C") * slope + intercept).astype(np.float32)
     if not np.isfinite(values).all():
         raise Skip(Reason.NOT_FINITE)
     return values

@@ -1,30 +1,20 @@
 """What may carry burned-in text is held back, or only the part that is free of it is taken.
 
-`BurnedInAnnotation` (PS3.3 section C.7.6.1) is not believed. What is held is kept by `quarantine_store`.
+`BurnedInAnnotation` (PS3.3 section C.7.6.1) is not believed. What is held is kept by `quarantine_store`; the pixels are
+searched by `text_search`, where they are decoded.
 
-Shapes: T frames, H rows, W columns; (H, W), (H, W, 3), and clips (T, H, W), (T, H, W, 3).
+Shapes: H rows, W columns.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from hilum.client.intake.crop import Crop
 from hilum.client.intake.instance import Family, Instance, Region
-from hilum.client.intake.text_detector import has_text
-
-Crop = tuple[int, int, int, int]
-"""First row, first column, row after the last, column after the last."""
 
 SUSPECT_FAMILIES: frozenset[Family] = frozenset({"ultrasound", "secondary", "angiogram", "photograph"})
 _SUSPECT_TYPES = ("SCREEN SAVE", "SCREENSAVE", "SCREEN CAPTURE", "SECONDARY", "DOSE", "REPORT")
-_GREY = {"MONOCHROME1", "MONOCHROME2"}
-_FRAMES_LOOKED_AT = 12
 MIN_CROP = 8  # pixels; a smaller piece is no image
-
-Pixels = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -56,49 +46,38 @@ def is_suspect(instance: Instance) -> bool:
     return derived_secondary or screens
 
 
-def hold_back(instance: Instance, pixels: Pixels | None) -> Verdict:
+def parts_to_search(instance: Instance) -> tuple[Crop, ...]:
+    """The parts of an image that may free it if no text is in them, in order; none of one that is not suspect.
+
+    Ultrasound's calibrated region (PS3.3 section C.8.5.5) comes first, then the whole.
+    """
+    if not is_suspect(instance):
+        return ()
+    shape = instance.pixels.rows, instance.pixels.columns
+    region = _region(instance.regions, shape)
+    whole = (0, 0, *shape)
+    return (whole,) if region is None else (_crop_of(region), whole)
+
+
+def hold_back(instance: Instance, free: Crop | None) -> Verdict:
     """Judge one image.
 
     Args:
         instance: What the header says.
-        pixels: As they would lie in the cache: (H, W), (H, W, 3) where the photometric interpretation is no grey one,
-            or frames of these in front. None where they are not decoded yet: then a suspect image counts as held.
+        free: The first of `parts_to_search` in which a search of the pixels found no text; None where each has some, or
+            where nothing was searched: then a suspect image counts as held.
 
     Returns:
-        Held, or free; free ultrasound is cropped to its calibrated region (PS3.3 section C.8.5.5).
+        Held, or free; ultrasound of which the calibrated region alone was searched is cropped to it.
     """
     if not is_suspect(instance):
         return Verdict(held=False)
-    if pixels is None:
+    if free is None:
         return Verdict(held=True)
-    # A palette makes colours of one sample a pixel.
-    frames = _frames(pixels, colour=instance.pixels.photometric not in _GREY)
-    region = _region(instance.regions, frames.shape[1:3])
-    if region is not None and not _any_text(cropped(frames, _crop_of(region), 1)):
-        return Verdict(held=False, crop=_crop_of(region), spacing_mm=region.spacing_mm)
-    return Verdict(held=_any_text(frames))
-
-
-def _frames(pixels: Pixels, *, colour: bool) -> Pixels:
-    planes = pixels.ndim - int(colour)
-    return pixels if planes == 3 else pixels[None]  # noqa: PLR2004 - frames, rows, columns
-
-
-def _any_text(frames: Pixels) -> bool:
-    return any(has_text(frame) for frame in _looked_at(frames))
-
-
-def _looked_at(frames: Pixels) -> Iterator[Pixels]:
-    """Every frame of a short clip; of a long one some, and its brightest and darkest values over time.
-
-    Text that comes and goes between the frames looked at still stands in one of the two.
-    """
-    if len(frames) <= _FRAMES_LOOKED_AT:
-        yield from frames
-        return
-    yield frames.max(axis=0)
-    yield frames.min(axis=0)
-    yield from frames[np.linspace(0, len(frames) - 1, _FRAMES_LOOKED_AT).round().astype(int)]
+    region = _region(instance.regions, (instance.pixels.rows, instance.pixels.columns))
+    if region is not None and free == _crop_of(region):
+        return Verdict(held=False, crop=free, spacing_mm=region.spacing_mm)
+    return Verdict(held=False)
 
 
 def _region(regions: Iterable[Region], shape: tuple[int, ...]) -> Region | None:
@@ -121,9 +100,3 @@ def fits(crop: Crop, shape: tuple[int, ...]) -> bool:
     rows, columns = shape[:2]
     tall = first_row >= 0 and first_row + MIN_CROP <= end_row <= rows
     return tall and first_column >= 0 and first_column + MIN_CROP <= end_column <= columns
-
-
-def cropped(array: Pixels, crop: Crop, first_axis: int) -> Pixels:
-    """A part of an image (`first_axis` 0) or of each frame (1)."""
-    part = (slice(crop[0], crop[2]), slice(crop[1], crop[3]))
-    return array[(slice(None),) * first_axis + part]

@@ -17,7 +17,8 @@ from sqlalchemy import Row, delete, select, update
 
 from hilum.client.cache import ArrayCache, content_of
 from hilum.client.catalogue import ACCEPTED, Catalogue, Item, item_of, item_values
-from hilum.client.intake.quarantine import MIN_CROP, Crop, Pixels, Verdict, cropped, fits
+from hilum.client.intake.crop import Crop, Pixels, cropped
+from hilum.client.intake.quarantine import MIN_CROP, Verdict, fits
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.tables import QUARANTINE
 from hilum.client.workspace import Workspace

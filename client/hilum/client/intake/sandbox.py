@@ -25,8 +25,9 @@ from typing import IO, Any, Self
 
 import numpy as np
 
+from hilum.client.intake.crossing import Array
 from hilum.client.intake.decoders import log_decoders
-from hilum.client.intake.jobs import KINDS, Array, Job, Refused, Result, kind_of, to_plain
+from hilum.client.intake.jobs import KINDS, Job, Refused, Result, held_bytes, kind_of, more_seconds, to_plain
 from hilum.client.intake.plausible import MAX_DECODED_BYTES, MEMORY_BYTES
 from hilum.client.intake.reasons import Reason
 from hilum.common.errors import RunError
@@ -42,6 +43,7 @@ _MAX_FAILED_STARTS = 3
 _JOBS_OF_A_WORKER = 2_000  # then it is replaced, for decoders leak
 _AHEAD = 4  # jobs begun for each worker before the first result is taken
 _QUEUED = 2  # jobs given to a worker at a time: it goes on while its last answer is read
+_HELD_BYTES = 256 << 20  # of results that the caller has not taken yet; then no job is begun ahead
 _LENGTH_BYTES = 4
 _MAX_REPLY_BYTES = 16 << 20
 _DTYPES = {"|u1", "<u2", "<i2", "<f4"}
@@ -104,7 +106,7 @@ class DecodePool:
     Args:
         workers: How many processes.
         memory_bytes: Address space that each may take beyond what it starts with.
-        timeout_s: For a small file; see `BYTES_A_SECOND` and `LONGEST_TIMEOUTS`.
+        timeout_s: For a small file; see `BYTES_A_SECOND`, `more_seconds` and `LONGEST_TIMEOUTS`.
         scratch: A folder for the arrays on their way, under no name and gone with the pool; best on a fast disk
             with room for the frames of the two largest files a worker. The system's temporary folder where it is None.
 
@@ -149,7 +151,7 @@ class DecodePool:
         """Do jobs, giving the results in their order, whatever the number of workers.
 
         Jobs are taken from the iterable as workers get free, and no more results than a few a worker wait for the
-        caller, so memory does not grow with the archive.
+        caller, fewer where they are large, so memory does not grow with the archive.
         """
         assert not self._busy, "one map at a time"
         self._busy = True
@@ -166,7 +168,8 @@ class DecodePool:
         following, exhausted = 0, False
         taken = 0
         while True:
-            while not exhausted and taken - following < _AHEAD * self._count and len(waiting) < self._count:
+            ahead = _AHEAD * self._count if sum(map(held_bytes, results.values())) < _HELD_BYTES else 1
+            while not exhausted and taken - following < ahead and len(waiting) < self._count:
                 number, job = next(jobs, (-1, None))
                 if job is None:
                     exhausted = True
@@ -210,7 +213,8 @@ class DecodePool:
             size_bytes = job.path.stat().st_size
         except OSError:
             size_bytes = 0
-        return min(self._timeout_s + size_bytes / BYTES_A_SECOND, LONGEST_TIMEOUTS * self._timeout_s)
+        wanted_s = self._timeout_s + size_bytes / BYTES_A_SECOND + more_seconds(job)
+        return min(wanted_s, LONGEST_TIMEOUTS * self._timeout_s)
 
     def _wait(self, waiting: deque[_Task], results: dict[int, Result]) -> None:
         """Take what comes first: an answer, a death, or the end of somebody's time."""
@@ -355,7 +359,7 @@ def _result(job: Job, reply: dict[str, Any], output: IO[bytes]) -> Result | None
         if reply["status"] == "refused":
             sop, series, study = map(str, reply["uids"])
             return Refused(Reason(reply["reason"]), (sop, series, study))
-        return KINDS[kind_of(job)].result(_arrays(reply["arrays"], output), reply["facts"])
+        return KINDS[kind_of(job)].result(job, _arrays(reply["arrays"], output), reply["facts"])
     except (KeyError, TypeError, ValueError, OverflowError):
         return None
 

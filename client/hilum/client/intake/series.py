@@ -9,10 +9,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hilum.client.cache import ArrayCache
 from hilum.client.catalogue import ACCEPTED, FileRow, Item, Kind, Units
@@ -31,7 +29,7 @@ from hilum.client.intake.jobs import (
 )
 from hilum.client.intake.mosaic import split_mosaic
 from hilum.client.intake.planner import CopiesDiffer, PlaneId, PlannedVolume, plan_series
-from hilum.client.intake.quarantine import hold_back, is_suspect
+from hilum.client.intake.quarantine import hold_back, is_suspect, parts_to_search
 from hilum.client.intake.quarantine_store import Quarantine
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
@@ -68,10 +66,7 @@ class Keepers:
 
 
 Image = tuple[PlaneId, ...]
-"""The frames of an item that is no volume: one of an image, all of a cine."""
-
-Shown = npt.NDArray[Any]
-"""What an image or cine looks like: (H, W) or (H, W, 3), or such frames stacked."""
+"""The frames of an item that is no volume, all of one file: one of an image, all of a cine."""
 
 
 @dataclass(eq=False)
@@ -176,9 +171,11 @@ class SeriesWork:
         for image in self._images:
             for index in self._looks[image]:
                 path, instance = self._file_of(index)
-                yield from (DecodeImage(path, instance, frame) for _index, frame in image)
+                first = index == image[0][0] and image not in self._kept
+                parts = parts_to_search(instance) if first else ()
+                yield DecodeImage(path, instance, tuple(frame for _index, frame in image), parts)
         for index in self._probes:
-            yield from _probe(*self._file_of(index))
+            yield _probe(*self._file_of(index))
 
     def settle(self, results: Iterator[Result]) -> bool:
         """Take the results of `jobs`. False if files failed, so that the rest has to be planned anew."""
@@ -309,20 +306,19 @@ class SeriesWork:
         """A file that contradicts another speaks against it only if its own pixels can be decoded."""
         self.decoded.add(index)
         self._probed.add(index)
-        decoded = [next(results) for _job in _probe(*self._file_of(index))]
-        refused = next((one.reason for one in decoded if isinstance(one, Refused)), None)
-        if refused not in (None, Reason.CONSTANT_PIXELS):
-            self._failed[index] = refused
+        result = next(results)
+        if isinstance(result, Refused) and result.reason != Reason.CONSTANT_PIXELS:
+            self._failed[index] = result.reason
 
     def _keep_image(self, image: Image, results: Iterator[Result]) -> None:
         """Keep an image, unless it can't be decoded or a copy that can shows something else."""
         index, *copies = self._looks[image]
-        array = self._shown(index, len(image), results)
+        shown = self._shown(index, results)
         alike = True
         for copy in copies:
-            other = self._shown(copy, len(image), results)
-            alike = alike and (array is None or other is None or np.array_equal(array, other))
-        if array is None:
+            other = self._shown(copy, results)
+            alike = alike and (shown is None or other is None or np.array_equal(shown.image, other.image))
+        if shown is None:
             return
         if not alike:
             self._kept.pop(image, None)
@@ -330,28 +326,27 @@ class SeriesWork:
             return
         self._verified.update(copies)
         if image not in self._kept:
-            self._admit(image, array)
+            self._admit(image, shown)
 
-    def _shown(self, index: int, frames: int, results: Iterator[Result]) -> Shown | None:
-        """The frames of a member, or None where it failed."""
+    def _shown(self, index: int, results: Iterator[Result]) -> ImageDecoded | None:
+        """What a member looks like, or None where it failed."""
         self.decoded.add(index)
-        decoded = [next(results) for _frame in range(frames)]  # all of them, whatever the first says
-        refused = next((one.reason for one in decoded if isinstance(one, Refused)), None)
-        if refused is not None:
-            self._failed[index] = refused
+        result = next(results)
+        if isinstance(result, Refused):
+            self._failed[index] = result.reason
             return None
-        shown = [one.image for one in decoded if isinstance(one, ImageDecoded)]
-        return shown[0] if len(shown) == 1 else np.stack(shown)
+        assert isinstance(result, ImageDecoded)
+        return result
 
-    def _admit(self, image: Image, array: Shown) -> None:
-        index = image[0][0]
+    def _admit(self, image: Image, shown: ImageDecoded) -> None:
+        index, array = image[0][0], shown.image
         instance = self.members[index].instance
         draft = self._image_item(index, "image" if len(image) == 1 else "cine")
         try:
             if not is_suspect(instance):
                 kept = replace(draft, content_sha256=self.keepers.cache.put(array), shape=array.shape)
             else:
-                kept = self.keepers.quarantine.admit(draft, array, hold_back(instance, array))
+                kept = self.keepers.quarantine.admit(draft, array, hold_back(instance, shown.free))
         except Skip as skip:
             self._kept[image] = skip.reason
             return
@@ -406,12 +401,12 @@ def _whole_spacing(instance: Instance) -> tuple[float, float] | None:
     return stated.pop() if len(stated) == 1 else None
 
 
-def _probe(path: Path, instance: Instance) -> list[Job]:
+def _probe(path: Path, instance: Instance) -> Job:
     """What shows whether the pixels of a file can be decoded."""
     frames = (0,) if instance.mosaic else tuple(frame.index for frame in instance.frames)
     if instance.pixels.photometric.startswith("MONOCHROME"):
-        return [DecodePlanes(path, instance, frames)]
-    return [DecodeImage(path, instance, frame) for frame in frames]
+        return DecodePlanes(path, instance, frames)
+    return DecodeImage(path, instance, frames)
 
 
 def _tiles(index: int, mosaic: Plane, slices: int) -> dict[PlaneId, Plane]:

@@ -17,17 +17,13 @@ from scipy import ndimage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-Plane = npt.NDArray[np.float32]
+from hilum.client.intake.strokes import ASPECT, HEIGHT, Blobs, Plane, find_strokes
+
 _Whole = npt.NDArray[np.int64]
 
 _MAGNIFIED_PX = 2_000_000  # images up to this size are also searched magnified, for the smallest print
 _CONTRASTS = (20.0, 45.0, 80.0, 130.0)  # of 255: how far strokes stand out of what lies around them
-_STROKE = 9  # strokes are thinner than this
-_HEIGHT = (5, 40)  # of a glyph, first and last
-_ASPECT = 1.8  # a glyph is not wider than this many heights
-_MIN_AREA = 5
 _MIN_GLYPHS = 3  # fewer make no name, number or date
-_MAX_BLOBS = 6_000  # of the strongest contrast; more than that is noise
 _SAME_INK = 30.0  # of 255: the print of one line differs by less
 _COLOUR_AXES = 3
 _COLOURED = 0.15  # of the range of values: less difference between channels is a tint
@@ -68,37 +64,6 @@ class TextBox:
     column_end: int
 
 
-@dataclass(frozen=True)
-class _Blobs:
-    """Strokes that may be glyphs: one entry each, sorted by `left`."""
-
-    top: npt.NDArray[np.float64]
-    bottom: npt.NDArray[np.float64]
-    left: npt.NDArray[np.float64]
-    right: npt.NDArray[np.float64]
-    ink: npt.NDArray[np.float64]
-    contrast: npt.NDArray[np.float64]
-    flat: npt.NDArray[np.float64]
-    steep: npt.NDArray[np.float64]
-
-    def __len__(self) -> int:
-        return len(self.top)
-
-    def take(self, which: npt.NDArray[np.generic]) -> "_Blobs":
-        return _Blobs(*(getattr(self, name)[which] for name in self.__dataclass_fields__))
-
-    def turned(self) -> "_Blobs":
-        """The same with rows and columns exchanged, for text that runs along columns."""
-        turned = _Blobs(
-            self.left, self.right, self.top, self.bottom, self.ink, self.contrast, self.flat, self.steep
-        )
-        return turned.take(np.argsort(turned.left, kind="stable"))
-
-    @property
-    def height(self) -> npt.NDArray[np.float64]:
-        return self.bottom - self.top
-
-
 def find_text(image: npt.NDArray[np.generic]) -> list[TextBox]:
     """Where an image may hold text.
 
@@ -121,32 +86,34 @@ def _search(image: npt.NDArray[np.generic]) -> Iterator[TextBox]:
         for scale in _LIMITS:
             if scale > 1 and plane.size > _MAGNIFIED_PX:
                 continue
-            scaled = _scaled(plane, scale)
-            for ink in (scaled, 255 - scaled):
-                for box in _boxes(np.ascontiguousarray(ink), scale):
-                    yield TextBox(*(round(edge / scale) for edge in box))
+            for box in _boxes(_scaled(plane, scale), scale):
+                yield TextBox(*(round(edge / scale) for edge in box))
 
 
 def _planes(image: npt.NDArray[np.generic]) -> Iterator[Plane]:
     """The brightness; of a colour image with colours in it, their strength too."""
-    values = np.asarray(image, np.float32)
-    if values.ndim < _COLOUR_AXES:
-        yield _stretched(values)
+    if image.ndim < _COLOUR_AXES:
+        yield _stretched(np.array(image, np.float32))
         return
-    yield _stretched(values.mean(axis=-1))
-    strength = values.max(axis=-1) - values.min(axis=-1)
-    if strength.max() > _COLOURED * float(np.ptp(values)):
+    red, green, blue = (image[..., channel] for channel in range(3))
+    brightness = np.add(red, green, dtype=np.float32)
+    brightness += blue
+    brightness /= 3
+    yield _stretched(brightness)
+    most, least = np.maximum(np.maximum(red, green), blue), np.minimum(np.minimum(red, green), blue)
+    strength = np.subtract(most, least, dtype=np.float32)
+    if strength.max() > _COLOURED * (float(most.max()) - float(least.min())):
         yield _stretched(strength)
 
 
 def _stretched(values: Plane) -> Plane:
-    """To 0..255, without the few brightest and darkest pixels."""
+    """To 0..255, without the few brightest and darkest pixels; in place."""
     low, high = np.percentile(values, (0.05, 99.95))
     if low == high:
         low, high = values.min(), values.max()
-    wide = (values - low) * np.float32(255 / max(float(high - low), 1e-6))
-    stretched: Plane = wide.clip(0, 255).astype(np.float32)
-    return stretched
+    values -= np.float32(low)
+    values *= np.float32(255 / max(float(high - low), 1e-6))
+    return values.clip(0, 255, out=values)
 
 
 def _scaled(plane: Plane, scale: float) -> Plane:
@@ -162,18 +129,12 @@ def _scaled(plane: Plane, scale: float) -> Plane:
 
 
 def _boxes(plane: Plane, scale: float) -> Iterator[tuple[float, float, float, float]]:
-    """Text in bright ink."""
+    """Text in bright and in dark ink."""
     along_rows, along_columns = _LIMITS[scale]
     reach = 5 if scale > 1 else 3  # pixels over which an edge climbs
-    if min(plane.shape) < _HEIGHT[0]:
+    if min(plane.shape) < HEIGHT[0]:
         return
-    padded = np.pad(plane, _STROKE, mode="edge")
-    relief = (padded - ndimage.grey_opening(padded, size=(_STROKE, _STROKE)))[
-        _STROKE:-_STROKE, _STROKE:-_STROKE
-    ]
-    slope = ndimage.maximum_filter(plane, reach) - ndimage.minimum_filter(plane, reach)
-    for contrast in _CONTRASTS:
-        blobs = _blobs(plane, relief, slope, contrast)
+    for blobs in find_strokes(plane, reach, _CONTRASTS):
         for line in _lines(blobs, along_rows):
             yield line.top.min(), line.left.min(), line.bottom.max(), line.right.max()
         if along_columns is not None:
@@ -181,35 +142,11 @@ def _boxes(plane: Plane, scale: float) -> Iterator[tuple[float, float, float, fl
                 yield line.left.min(), line.top.min(), line.right.max(), line.bottom.max()
 
 
-def _blobs(plane: Plane, relief: Plane, slope: Plane, contrast: float) -> _Blobs:
-    """Connected strokes of the size of a glyph."""
-    labels, count = ndimage.label(relief > contrast, np.ones((3, 3)))
-    edges = np.array(
-        [(r.start, r.stop, c.start, c.stop) for r, c in ndimage.find_objects(labels)], float
-    ).reshape(-1, 4)
-    inside = np.flatnonzero(labels)
-    of_blob = labels.ravel()[inside] - 1
-    height, value = relief.ravel()[inside], plane.ravel()[inside]
-    area = np.bincount(of_blob, minlength=count)
-    peak, ink = np.zeros(count), np.zeros(count)
-    np.maximum.at(peak, of_blob, height)
-    np.maximum.at(ink, of_blob, value)
-    near_peak = height > 0.8 * peak[of_blob]
-    flat = np.bincount(of_blob, weights=near_peak, minlength=count) / area
-    steep = np.bincount(of_blob, weights=slope.ravel()[inside], minlength=count) / (area * peak)
-    blobs = _Blobs(edges[:, 0], edges[:, 1], edges[:, 2], edges[:, 3], ink, peak, flat, steep)
-    longer = np.maximum(blobs.height, edges[:, 3] - edges[:, 2])
-    kept = np.flatnonzero((longer >= _HEIGHT[0]) & (longer <= _ASPECT * _HEIGHT[1]) & (area >= _MIN_AREA))
-    if len(kept) > _MAX_BLOBS:
-        kept = kept[np.argsort(-peak[kept])[:_MAX_BLOBS]]
-    return blobs.take(kept[np.argsort(blobs.left[kept], kind="stable")])
-
-
-def _lines(blobs: _Blobs, limits: _Limits) -> Iterator[_Blobs]:
+def _lines(blobs: Blobs, limits: _Limits) -> Iterator[Blobs]:
     """Glyphs of about one height, ink and contrast that stand side by side."""
     width = blobs.right - blobs.left
     glyphs = blobs.take(
-        (blobs.height >= _HEIGHT[0]) & (blobs.height <= _HEIGHT[1]) & (width <= _ASPECT * blobs.height)
+        (blobs.height >= HEIGHT[0]) & (blobs.height <= HEIGHT[1]) & (width <= ASPECT * blobs.height)
     )
     one, other = _neighbours(glyphs)
     if len(one) == 0:
@@ -227,7 +164,7 @@ def _lines(blobs: _Blobs, limits: _Limits) -> Iterator[_Blobs]:
             yield members
 
 
-def _neighbours(glyphs: _Blobs) -> tuple[_Whole, _Whole]:
+def _neighbours(glyphs: Blobs) -> tuple[_Whole, _Whole]:
     """Pairs of glyphs that may follow one another in a word or across the space between two."""
     none = np.zeros(0, np.int64)
     count = len(glyphs)
@@ -245,7 +182,7 @@ def _neighbours(glyphs: _Blobs) -> tuple[_Whole, _Whole]:
     return one[fits], other[fits]
 
 
-def _alike(one: _Blobs, other: _Blobs) -> npt.NDArray[np.bool_]:
+def _alike(one: Blobs, other: Blobs) -> npt.NDArray[np.bool_]:
     taller = np.maximum(one.height, other.height)
     gap = other.left - one.right
     above, below = np.abs(one.top - other.top), np.abs(one.bottom - other.bottom)

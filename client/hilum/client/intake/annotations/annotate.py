@@ -1,22 +1,28 @@
-"""Tie a folder of annotations to the catalogue. Each is checked against its image, or counted under why it was not taken."""
+"""Tie a folder of annotations to the catalogue. Each is checked against its image, or counted under why it was not taken.
+
+Objects and label volumes are read in a process with bounded memory and time; what they mark is judged here.
+"""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 from hilum.client.cache import ArrayCache
 from hilum.client.catalogue import Annotation, Catalogue, Item, Source, state_of
 from hilum.client.intake.annotations.boxes import box_columns, read_coco_boxes, read_csv_boxes, read_rows
+from hilum.client.intake.annotations.jobs import LabelsRead, ReadLabels, ReadObject, SegRead, StructuresRead
 from hilum.client.intake.annotations.marks import Box, Mark, Mask
 from hilum.client.intake.annotations.naming import LabelMap
-from hilum.client.intake.annotations.nifti_mask import read_nifti_mask
-from hilum.client.intake.annotations.objects import quiet, sop_class_of
-from hilum.client.intake.annotations.rtstruct import SOP_CLASS, read_rtstruct
-from hilum.client.intake.annotations.seg import SOP_CLASSES, read_seg
+from hilum.client.intake.annotations.nifti_mask import mark_labels
+from hilum.client.intake.annotations.rtstruct import mark_structures
+from hilum.client.intake.annotations.seg import mark_segments
 from hilum.client.intake.annotations.targets import Targets
+from hilum.client.intake.jobs import Refused, Result
 from hilum.client.intake.nifti import is_nifti
 from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.sandbox import DecodePool
 from hilum.client.intake.scan import FoundFile, scan
 from hilum.client.labels import relative_name
 from hilum.client.workspace import Pseudonyms, Workspace
@@ -78,12 +84,11 @@ def annotate(source: Path, workspace: Workspace, labels: LabelMap, progress: Pro
     if not workspace.catalogue.exists():
         raise DataError("nothing is indexed yet; run `hilum site index FOLDER` first, then annotate")
     names = workspace.pseudonyms()
-    with workspace.locked(), quiet():
+    with workspace.locked(), DecodePool(1, scratch=workspace.folder) as pool:
         catalogue = Catalogue(workspace.catalogue)
         try:
-            return _Annotator(source, catalogue, ArrayCache(workspace.masks), names, labels).run(
-                found, progress
-            )
+            masks = ArrayCache(workspace.masks)
+            return _Annotator(source, catalogue, masks, names, labels, pool).run(found, progress)
         finally:
             catalogue.close()
 
@@ -92,8 +97,15 @@ class _Annotator:
     """One pass over a folder of annotations."""
 
     def __init__(
-        self, source: Path, catalogue: Catalogue, masks: ArrayCache, names: Pseudonyms, labels: LabelMap
+        self,
+        source: Path,
+        catalogue: Catalogue,
+        masks: ArrayCache,
+        names: Pseudonyms,
+        labels: LabelMap,
+        pool: DecodePool,
     ) -> None:
+        self.pool = pool
         self.root = source if source.is_dir() else source.parent
         self.folder_key = names.of("annotations", str(source.resolve()))
         self.catalogue, self.masks, self.names, self.labels = catalogue, masks, names, labels
@@ -139,7 +151,12 @@ class _Annotator:
 
     def _read(self, path: Path) -> Iterator[Mark]:
         if is_nifti(path):
-            return read_nifti_mask(path, self._marked_by(path), self.labels)
+            candidates = self._marked_by(path)
+            if not candidates:
+                raise Skip(Reason.UNKNOWN_IMAGE)
+            labelled = self._ask(ReadLabels(path))
+            assert isinstance(labelled, LabelsRead)
+            return mark_labels(labelled, candidates, self.labels)
         match path.suffix.lower():
             case ".csv":
                 columns = box_columns(_header(path))
@@ -148,12 +165,25 @@ class _Annotator:
                 return read_csv_boxes(path, columns, self.targets, self.labels)
             case ".json":
                 return read_coco_boxes(path, self.targets, self.labels)
-        sop_class = sop_class_of(path)
-        if sop_class in SOP_CLASSES:
-            return read_seg(path, self.targets, self.labels)
-        if sop_class == SOP_CLASS:
-            return read_rtstruct(path, self.targets, self.labels)
-        raise Skip(Reason.NOT_AN_ANNOTATION)
+        if not _is_dicom(path):
+            raise Skip(Reason.NOT_AN_ANNOTATION)
+        found = self._ask(ReadObject(path))
+        if isinstance(found, StructuresRead):
+            return mark_structures(found, self.targets, self.labels)
+        assert isinstance(found, SegRead)
+        return mark_segments(found, self.targets, self.labels)
+
+    def _ask(self, job: ReadLabels | ReadObject) -> Result:
+        """Have one file read in a process of its own, so that no more than one is in memory.
+
+        Raises:
+            Skip: If it can't be taken.
+        """
+        with closing(self.pool.map([job])) as results:
+            result = next(results)
+        if isinstance(result, Refused):
+            raise Skip(result.reason)
+        return result
 
     def _learn_ties(self, file: FoundFile) -> bool:
         """Whether a file is a table that says which image each mask marks; its lines are kept for this pass.
@@ -214,6 +244,19 @@ def _header(path: Path) -> list[str]:
     for row in read_rows(path):
         return [name for name in row if isinstance(name, str)]
     return []
+
+
+def _is_dicom(path: Path) -> bool:
+    """Whether a file begins as one in DICOM's file format does (PS3.10 section 7.1).
+
+    Raises:
+        Skip: If it can't be opened.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(132)[128:] == b"DICM"
+    except OSError:
+        raise Skip(Reason.UNREADABLE) from None
 
 
 def _later(find: Callable[[str], list[Item]], name: str) -> _Find:

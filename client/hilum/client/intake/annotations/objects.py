@@ -1,4 +1,7 @@
-"""Opening a DICOM object that is no image, without trusting it: its class and syntax first, then what is asked of it."""
+"""Opening a DICOM object that is no image, without trusting it: its class and syntax first, then what is asked of it.
+
+For decoding processes alone.
+"""
 
 import logging
 import warnings
@@ -36,19 +39,18 @@ def quiet() -> Iterator[None]:
             log.setLevel(level)
 
 
-def sop_class_of(path: Path) -> str | None:
-    """The class (0002,0002) of a DICOM file; None if it is no DICOM file.
+def sop_class_of(path: Path) -> str:
+    """The class (0002,0002) of a DICOM file.
 
     Raises:
         Skip: If it can't be opened or its first part is broken.
     """
     try:
-        with path.open("rb") as file:
-            if file.read(132)[128:] != b"DICM":
-                return None
         meta = pydicom.filereader.read_file_meta_info(path)
     except OSError:
         raise Skip(Reason.UNREADABLE) from None
+    except MemoryError:
+        raise
     except Exception:
         raise Skip(Reason.DAMAGED_HEADER) from None
     return str(meta.get("MediaStorageSOPClassUID", ""))
@@ -65,6 +67,8 @@ def check_size_and_syntax(path: Path) -> None:
         meta = pydicom.filereader.read_file_meta_info(path)
     except OSError:
         raise Skip(Reason.UNREADABLE) from None
+    except MemoryError:
+        raise
     except Exception:
         raise Skip(Reason.DAMAGED_HEADER) from None
     if size_bytes > MAX_BYTES:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from hilum.client.intake.reasons import Reason, Skip
 
 Points = npt.NDArray[np.float64]
-_MAX_CROSSINGS = 20_000_000
+_MAX_CROSSINGS = 2_000_000
 _SNAP = 1e4  # points closer than this to one another, in parts of a pixel, are taken to be the same
 
 

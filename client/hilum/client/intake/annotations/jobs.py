@@ -1,0 +1,282 @@
+"""What a decoding process is asked of a file of annotations, and what it answers.
+
+The process reads the file; what of it belongs to which image is judged by the parent, which alone knows the images.
+
+Shapes: D slices, H rows, W columns; F frames of an object, P points.
+"""
+
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import TypeAdapter
+
+from hilum.client.intake.annotations.naming import Code
+from hilum.client.intake.crossing import Array, Facts, Write, from_bytes
+from hilum.client.intake.reasons import Reason
+
+FARTHEST_MM = 1e6
+"""No scanner is a kilometre long; not a number is not less either."""
+MIN_POINTS, MAX_POINTS = 3, 1_000_000
+"""Of a contour: fewer enclose nothing, and no outline has more."""
+
+_PLACE_COLUMNS = 13
+
+
+@dataclass(frozen=True)
+class ReadLabels:
+    """A NIfTI label volume; answered by `LabelsRead`."""
+
+    path: Path = field(repr=False)
+
+
+@dataclass(frozen=True)
+class ReadObject:
+    """A DICOM file that may be a segmentation or a structure set; answered by `SegRead` or `StructuresRead`."""
+
+    path: Path = field(repr=False)
+
+
+@dataclass(frozen=True)
+class LabelsRead:
+    """One label volume.
+
+    Attributes:
+        shape: D, H, W.
+        affine: Of 16 numbers, row by row: array index (d, h, w, 1) to LPS millimetres.
+        values: That its voxels have, rising, without 0; None where these are no labels.
+        numbers: (D, H, W), 0 or from 1 the place in `values`; None where there are none.
+    """
+
+    shape: tuple[int, int, int]
+    affine: tuple[float, ...]
+    values: tuple[int, ...] | None
+    numbers: npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | None = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """What an object says of one segment."""
+
+    number: int
+    text: str = field(repr=False)
+    code: Code | None
+
+
+@dataclass(frozen=True)
+class PlanePlace:
+    """Where one frame lies; None where the object does not say, or not in numbers.
+
+    Attributes:
+        segment: That it shows, or None in a label map.
+        position_mm: LPS position of the first voxel's centre.
+        gap_mm: Distance to the next plane.
+    """
+
+    segment: int | None
+    position_mm: tuple[float, ...] | None
+    orientation: tuple[float, ...] | None
+    spacing_mm: tuple[float, ...] | None
+    gap_mm: float | None
+
+
+@dataclass(frozen=True)
+class SegRead:
+    """One DICOM segmentation.
+
+    Attributes:
+        shape: H, W of a frame.
+        segments: All but the background.
+        sources: SOP instance UIDs that the frames were drawn on; `instances`, and series instance UIDs in `series`:
+            what the object refers to as a whole.
+        undecodable: Frames, from 0, whose pixels could not be decoded.
+        planes: One a frame.
+        frames: (F, H * W / 8), the bits of frames that show one segment each; or (F, H, W), the numbers of a label map,
+            and 1 in those of its frames that name a segment.
+    """
+
+    shape: tuple[int, int]
+    source: Literal["seg", "seg_fractional"]
+    segments: tuple[Segment, ...] = field(repr=False)
+    sources: tuple[str, ...] = field(repr=False)
+    instances: tuple[str, ...] = field(repr=False)
+    series: tuple[str, ...] = field(repr=False)
+    undecodable: frozenset[int]
+    planes: tuple[PlanePlace, ...]
+    frames: Array = field(repr=False)
+
+    def shown(self, number: int, frame: int) -> npt.NDArray[np.bool_]:
+        """(H, W), True where a frame shows a segment."""
+        stored = self.frames[frame]
+        if stored.ndim > 1:
+            return np.asarray(stored == (number if self.planes[frame].segment is None else 1))
+        height, width = self.shape
+        return np.unpackbits(stored, count=height * width).reshape(self.shape).view(np.bool_)
+
+
+@dataclass(frozen=True)
+class Region:
+    """One region of interest.
+
+    Attributes:
+        contours: Each (P, 3), LPS millimetres.
+        sources: SOP instance UIDs of the images that its contours were drawn on.
+    """
+
+    name: str = field(repr=False)
+    code: Code | None
+    contours: tuple[npt.NDArray[np.float64], ...] = field(repr=False)
+    sources: tuple[str, ...] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class StructuresRead:
+    """One structure set: its regions, or why one is not taken, and the series that it refers to."""
+
+    regions: tuple[Region | Reason, ...]
+    series: tuple[str, ...] = field(repr=False)
+
+
+def read_labels(job: ReadLabels, write: Write) -> Facts:
+    """Write the numbers of the labels, slice by slice."""
+    reader: Any = import_module("hilum.client.intake.annotations.read_labels")  # brings nibabel
+    found: Facts = reader.read_labels(job.path, write)
+    return found
+
+
+def read_object(job: ReadObject, write: Write) -> Facts:
+    """Write the frames of a segmentation, or the contours of a structure set."""
+    reader: Any = import_module("hilum.client.intake.annotations.read_object")  # brings highdicom
+    found: Facts = reader.read_object(job.path, write)
+    return found
+
+
+@dataclass(frozen=True)
+class _LabelFacts:
+    shape: tuple[int, int, int]
+    affine: tuple[float, ...]
+    values: tuple[int, ...] | None
+
+
+@dataclass(frozen=True)
+class _SegFacts:
+    kind: Literal["seg"]
+    shape: tuple[int, int]
+    source: Literal["seg", "seg_fractional"]
+    segments: tuple[Segment, ...]
+    sources: tuple[str, ...]
+    instances: tuple[str, ...]
+    series: tuple[str, ...]
+    undecodable: frozenset[int]
+    bits: bool
+
+
+@dataclass(frozen=True)
+class _RegionFacts:
+    name: str
+    code: Code | None
+    contours: int
+    sources: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _StructureFacts:
+    kind: Literal["structures"]
+    regions: tuple[_RegionFacts | Reason, ...]
+    series: tuple[str, ...]
+
+
+_LABEL_FACTS = TypeAdapter(_LabelFacts)
+_OBJECT_FACTS: TypeAdapter[_SegFacts | _StructureFacts] = TypeAdapter(_SegFacts | _StructureFacts)
+
+
+def labels_read(_job: ReadLabels, runs: list[Array], facts: Facts) -> LabelsRead:
+    """The answer.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    told = _LABEL_FACTS.validate_python(facts)
+    if len(told.affine) != 16:  # noqa: PLR2004 - four rows of four
+        raise ValueError("no affine")
+    if not told.values:
+        return LabelsRead(told.shape, told.affine, told.values, None)
+    (numbers,) = runs
+    if numbers.shape != told.shape or numbers.dtype not in (np.uint8, np.uint16):
+        raise ValueError("no label volume")
+    if numbers.max() > len(told.values) or any(value <= 0 for value in told.values):
+        raise ValueError("not the labels that were announced")
+    return LabelsRead(told.shape, told.affine, told.values, numbers)
+
+
+def object_read(_job: ReadObject, runs: list[Array], facts: Facts) -> SegRead | StructuresRead:
+    """The answer.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    told = _OBJECT_FACTS.validate_python(facts)
+    return _seg(told, runs) if isinstance(told, _SegFacts) else _structures(told, runs)
+
+
+def _seg(told: _SegFacts, runs: list[Array]) -> SegRead:
+    frames, encoded = runs
+    places = from_bytes(encoded, np.float64).reshape(-1, _PLACE_COLUMNS)
+    height, width = told.shape
+    wanted = ((height * width + 7) // 8,) if told.bits else told.shape
+    kinds = (np.uint8,) if told.bits else (np.uint8, np.uint16)
+    if frames.shape != (len(places), *wanted) or frames.dtype not in kinds:
+        raise ValueError("no frames")
+    planes = tuple(
+        PlanePlace(
+            segment=None if np.isnan(row[0]) else int(row[0]),
+            position_mm=_stated(row[1:4]),
+            orientation=_stated(row[4:10]),
+            spacing_mm=_stated(row[10:12]),
+            gap_mm=None if np.isnan(row[12]) else float(row[12]),
+        )
+        for row in places
+    )
+    return SegRead(
+        shape=told.shape,
+        source=told.source,
+        segments=told.segments,
+        sources=told.sources,
+        instances=told.instances,
+        series=told.series,
+        undecodable=told.undecodable,
+        planes=planes,
+        frames=frames,
+    )
+
+
+def _stated(values: npt.NDArray[np.float64]) -> tuple[float, ...] | None:
+    return tuple(values.tolist()) if np.isfinite(values).all() else None
+
+
+def _structures(told: _StructureFacts, runs: list[Array]) -> StructuresRead:
+    wanted = [one.contours for one in told.regions if isinstance(one, _RegionFacts)]
+    if not wanted:
+        return StructuresRead(tuple(one for one in told.regions if isinstance(one, Reason)), told.series)
+    encoded_points, encoded_counts = runs
+    points = from_bytes(encoded_points, np.float64).reshape(-1, 3)
+    counts = from_bytes(encoded_counts, np.int64)
+    if (
+        len(counts) != sum(wanted)
+        or counts.sum() != len(points)
+        or not MIN_POINTS <= counts.min() <= counts.max() <= MAX_POINTS
+    ):
+        raise ValueError("not the contours that were announced")
+    if min(wanted) < 1 or not (np.abs(points) < FARTHEST_MM).all():
+        raise ValueError("no contours")
+    contours = iter(np.split(points, np.cumsum(counts)[:-1]))
+    regions = tuple(
+        one
+        if isinstance(one, Reason)
+        else Region(one.name, one.code, tuple(next(contours) for _ in range(one.contours)), one.sources)
+        for one in told.regions
+    )
+    return StructuresRead(regions, told.series)
