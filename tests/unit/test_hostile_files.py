@@ -23,7 +23,7 @@ from hilum.client.intake.folder_volume import ReadVolumes, VolumesRead, volumes_
 from hilum.client.intake.index import index_archive
 from hilum.client.intake.instance import Frame, Instance, PixelFormat
 from hilum.client.intake.jobs import DecodeImage, DecodePlanes, ImageDecoded, Refused, more_seconds
-from hilum.client.intake.quarantine import Quarantine
+from hilum.client.intake.quarantine_store import Quarantine
 from hilum.client.intake.reasons import Reason
 from hilum.client.intake.sandbox import DecodePool
 from hilum.client.workspace import Workspace
@@ -288,9 +288,9 @@ def test_an_image_on_which_the_search_for_text_dies_costs_itself(tmp_path, dicom
     found = statuses(folder, tmp_path / "home")
     assert {height: found[f"{height}.dcm"] for height in reasons} == reasons
     assert report.counts.instances == 2
-    quarantine = Quarantine(workspace)
-    assert quarantine.list_all() == []
-    quarantine.close()
+    catalogue = Catalogue(workspace.catalogue)
+    assert Quarantine(workspace, catalogue).list_all() == []
+    catalogue.close()
 
 
 def test_a_clip_comes_back_whole_from_one_job(tmp_path, dicom):
