@@ -208,7 +208,9 @@ def test_a_full_disk_ends_the_pull_with_one_line(run_hilum, serve, tmp_path):
         (["https://x/", "--study-date", "2024"], "--study-date"),
         (["https://x/", "--limit", "0"], "--limit"),
         (["https://x/", "--token-file", "none"], "--token-file"),
+        (["https://x/", "--token-file", "."], "--token-file"),
         (["https://x/", "--ca", "empty"], "--ca"),
+        (["https://x/", "--ca", "."], "--ca"),
         (["https://x/", "--token-file", "empty"], "token is empty"),
     ],
 )
