@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import resource
 import signal
 import socket
 import ssl
@@ -375,3 +376,22 @@ def test_without_an_allowed_sender_there_is_no_receiver(run_hilum):
     done = run_hilum("site", "receive")
     assert done.returncode == 2
     assert "--allow" in done.stderr
+
+
+def test_a_disk_that_fills_up_inside_an_object_ends_that_association_and_not_the_receiver(
+    receiver, series, dicom, tmp_path
+):
+    dicom(tmp_path / "large.dcm", np.zeros((1024, 1024), np.uint16), sop_class=CR)
+    running = receiver()
+    assert send(running, series[:1]) == [0x0000]
+    _, hard = resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (300_000, hard))
+    with association(running) as made:
+        assert "Status" not in made.send_c_store(pydicom.dcmread(tmp_path / "large.dcm"))
+    assert len(running.stored()) == 1
+    resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+    assert send(running, [tmp_path / "large.dcm"]) == [0x0000]
+    report, _ = running.stop()
+    assert report["stored"] == 2
+    assert report["refused"] == {"broken": 1}
+    assert running.incoming() == []

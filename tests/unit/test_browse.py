@@ -101,8 +101,11 @@ def test_the_gallery_is_for_its_owner_alone_and_loads_nothing_from_elsewhere(sit
     assert (tmp_path / "gallery").stat().st_mode & 0o077 == 0
     assert all(path.stat().st_mode & 0o077 == 0 for path in (tmp_path / "gallery").iterdir())
     text = page.read_text()
-    assert "http" not in text
-    assert re.findall(r"(?:src|href)=\"((?!data:image/jpeg;base64,)[^\"]*)", text) == []
+    assert "://" not in text
+    assert "default-src 'none'; img-src data:" in text
+    assert "<script" not in text
+    assert re.findall(r"src=\"((?!data:image/jpeg;base64,)[^\"]*)", text) == []
+    assert re.findall(r"href=\"([^\"]*)", text) == ["index.html#mr", "index.html#radiograph"]
     assert "must not be copied" in text
     assert text.count("<img ") == 5 * 3 + 5
     assert "a scout image" in text
@@ -116,7 +119,14 @@ def test_many_items_come_in_pages_that_lead_to_each_other(site, tmp_path, monkey
     pages = sorted(path.name for path in folder.glob("*.html"))
     assert pages == ["index.html", "page-2.html", "page-3.html"]
     assert sum((folder / name).read_text().count("<figure") for name in pages) == 10
-    assert 'href="page-3.html"' in (folder / "index.html").read_text()
+    first = (folder / "index.html").read_text()
+    assert 'href="page-3.html"' in first
+    for name, family in re.findall(
+        r"<td><a href=\"([^#]+)#([^\"]+)\">", first
+    ):  # the first page that shows it
+        assert f'<h2 id="{family}">' in (folder / name).read_text()
+    assert 'href="index.html#mr"' in first
+    assert 'href="page-2.html#radiograph"' in first
 
 
 def test_a_limit_holds_for_each_family_and_is_told(site, tmp_path):

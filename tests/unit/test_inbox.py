@@ -3,7 +3,9 @@
 import io
 import subprocess
 import sys
+import threading
 import tracemalloc
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -162,3 +164,38 @@ def test_broken_files_state_no_uid(tmp_path):
     for tail in (b"", rng.bytes(5000), nested, b"\x02\x00\x02\x01OB\0\0\xff\xff\xff\x7f"):
         (tmp_path / "broken").write_bytes(bytes(128) + b"DICM" + tail)
         assert stated_uid(tmp_path / "broken") == ""
+
+
+def test_a_folder_that_its_process_removes_meanwhile_disturbs_nobody(workspace, one, monkeypatch):
+    uid, content = one
+    with Inbox(workspace):
+        pass
+    incoming, iterdir = workspace.folder / "incoming", Path.iterdir
+    monkeypatch.setattr(
+        Path, "iterdir", lambda path: iter([path / "gone"]) if path == incoming else iterdir(path)
+    )
+    with Inbox(workspace) as inbox:
+        assert inbox.store(uid, content)
+
+
+def test_a_folder_is_locked_before_another_process_can_take_it_for_abandoned(workspace, monkeypatch):
+    """Two processes that start at once: the second waits until the first has made and locked its folder."""
+    entered, mkdir = threading.Event(), Path.mkdir
+    second = Inbox(workspace)
+    thread = threading.Thread(target=lambda: (entered.set(), second.__enter__()), daemon=True)
+
+    def made(path, *arguments, **options):
+        mkdir(path, *arguments, **options)
+        if path == first.incoming:
+            thread.start()
+            entered.wait()
+            thread.join(0.3)  # the second would remove the folder now
+
+    first = Inbox(workspace)
+    monkeypatch.setattr(Path, "mkdir", made)
+    with first:
+        thread.join(30)
+        assert not thread.is_alive()
+        assert first.incoming.exists()
+        assert second.incoming.exists()
+    second.__exit__(None, None, None)

@@ -171,6 +171,10 @@ def _write(gallery: Gallery, items: list[Item], card: Callable[[Item], Card], fo
     pages = [items[start : start + ITEMS_A_PAGE] for start in range(0, len(items), ITEMS_A_PAGE)] or [[]]
     template = _environment().get_template("gallery.html.j2")
     names = [_page_name(number) for number in range(len(pages))]
+    places: dict[str, str] = {}
+    for name, members in zip(names, pages, strict=True):
+        for item in members:
+            places.setdefault(item.family, f"{name}#{item.family}")
     try:
         remove_gallery(folder)
         private_folder(folder)
@@ -179,7 +183,12 @@ def _write(gallery: Gallery, items: list[Item], card: Callable[[Item], Card], fo
         raise RunError(f"the output folder can't be written ({error.strerror}); name another") from None
     for number, members in enumerate(pages):
         text = template.render(
-            gallery=gallery, groups=_groups(members, card), names=names, number=number, first=number == 0
+            gallery=gallery,
+            groups=_groups(members, card),
+            names=names,
+            number=number,
+            first=number == 0,
+            places=places,
         )
         path = folder / names[number]
         path.touch(mode=0o600)

@@ -199,7 +199,7 @@ def _login(token_file: Path | None, ca: Path | None, cert: Path | None, key: Pat
         ("--client-cert", cert),
         ("--client-key", key),
     ):
-        if file is not None and not os.access(file, os.R_OK):
+        if file is not None and (file.is_dir() or not os.access(file, os.R_OK)):
             raise DataError(f"the file of {option} is missing or can't be read")
     token = os.environ.get("HILUM_DICOMWEB_TOKEN", "")
     if token_file is not None:

@@ -15,17 +15,19 @@ from http import HTTPStatus
 from typing import Any, TypeVar
 
 import requests
-from requests.exceptions import ChunkedEncodingError, ContentDecodingError, SSLError
+from requests.exceptions import SSLError
+from urllib3.exceptions import DecodeError
 from urllib3.exceptions import HTTPError as TransportError
 
 from hilum.common.errors import DataError
 
 MAX_JSON_BYTES = 64 << 20
-_CHUNK_BYTES = 1 << 18
+_CHUNK_BYTES = 1 << 16
 _CONNECT_S, _READ_S = 10.0, 60.0
 _JSON_DEADLINE_S, _OBJECT_DEADLINE_S = 300.0, 3600.0
 _FIRST_WAIT_S = 0.5
 _ATTEMPTS = 6  # with waits of 0.5, 1, 2, 4 and 8 s between them
+_NO_TLS = frozenset({"wrong version number", "record layer failure", "http request"})
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 Answer = TypeVar("Answer")
@@ -40,11 +42,16 @@ class FetchError(Exception):
 
 
 class TransientError(Exception):
-    """Worth another try: the connection broke, or the server is busy."""
+    """Worth another try: the connection broke, or the server is busy.
 
-    def __init__(self, status: int | None = None) -> None:
+    Attributes:
+        status: What the server answered, or None.
+        tls: Whether it broke off while TLS was agreed on.
+    """
+
+    def __init__(self, status: int | None = None, *, tls: bool = False) -> None:
         super().__init__()
-        self.status = status
+        self.status, self.tls = status, tls
 
 
 @dataclass(frozen=True)
@@ -152,19 +159,34 @@ def _errors_told() -> Iterator[None]:
     try:
         yield
     except SSLError as error:
-        found = re.search(r"SSL: ([A-Z0-9_]+)", str(error))
-        why = found.group(1).lower().replace("_", " ") if found else "no agreement"
-        raise ServiceError(
-            f"TLS with the server failed ({why}); check --ca, --client-cert and the host's name in the address"
-        ) from None
-    except (requests.ConnectionError, requests.Timeout, ChunkedEncodingError, TransportError):
-        raise TransientError from None
-    except ContentDecodingError:
+        raise _tls_error(str(error)) from None
+    except DecodeError:
         raise FetchError("damaged") from None
+    except (requests.ConnectionError, requests.Timeout, TransportError):
+        raise TransientError from None
     except (OSError, ValueError) as error:
         if isinstance(error, requests.RequestException):
             raise ServiceError(f"the request could not be made ({type(error).__name__})") from None
         raise
+
+
+def _tls_error(text: str) -> Exception:
+    """What a failed handshake is: OpenSSL's own words, without the names that stand behind them."""
+    code = re.search(r"SSL: ([A-Z0-9_]+)", text)
+    if code is None:
+        # A server that wants another certificate may break off before its alert is read; so does one that is busy.
+        return TransientError(tls=True)
+    why = code.group(1).lower().replace("_", " ")
+    if why in _NO_TLS:
+        return ServiceError(
+            f"the server speaks no TLS at this port ({why}); check the port, and whether it is an http:// address"
+        )
+    detail = re.search(r"certificate verify failed: ([A-Za-z -]+)", text)
+    if detail is not None:
+        why = f"certificate verify failed: {detail.group(1).strip()}"
+    return ServiceError(
+        f"TLS with the server failed ({why}); check --ca, --client-cert and the host's name in the address"
+    )
 
 
 def retried(ask: Callable[[], Answer], stop: threading.Event) -> Answer:
@@ -183,18 +205,18 @@ def retried(ask: Callable[[], Answer], stop: threading.Event) -> Answer:
 
 
 def _no_answer(error: TransientError) -> ServiceError:
+    if error.tls:
+        return ServiceError(
+            "the server broke off while TLS was agreed on; it may ask for another certificate: check --client-cert"
+        )
     if error.status is None:
         return ServiceError(
-            "the server did not answer, or broke off; check host and port, and whether it runs; run again to go on"
+            "the server did not answer, or broke off; check host, port and https:// or http://, and whether it runs; "
+            "run again to go on"
         )
     return ServiceError(
         f"the server answered {error.status} {_ATTEMPTS} times; look at its log, and run again"
     )
-
-
-def service_error(error: TransientError) -> ServiceError:
-    """What to tell when the tries for an object are used up because the connection is gone."""
-    return _no_answer(error)
 
 
 def _check_query(response: requests.Response) -> None:
@@ -240,7 +262,8 @@ def _check_access(status: int) -> None:
         raise TransientError(status)
     if status == HTTPStatus.UNAUTHORIZED:
         raise ServiceError(
-            "the server refused the login (401); check the token (--token-file, or HILUM_DICOMWEB_TOKEN)"
+            "the server refused the login (401); check the token (--token-file, or HILUM_DICOMWEB_TOKEN), and whether "
+            "it has expired; what was fetched stays, run again to go on"
         )
     if 300 <= status < 400:  # noqa: PLR2004 - the class of redirects
         raise ServiceError(
@@ -254,7 +277,8 @@ def _kind(response: requests.Response) -> str:
 
 def _chunks(response: requests.Response, max_bytes: int, deadline_s: float) -> Iterator[bytes]:
     began, size_bytes = time.monotonic(), 0
-    for chunk in response.iter_content(_CHUNK_BYTES):
+    # `iter_content` waits until a whole chunk is there, which a server that sends a byte a second never lets happen.
+    while chunk := response.raw.read1(_CHUNK_BYTES, decode_content=True):
         size_bytes += len(chunk)
         if size_bytes > max_bytes:
             raise FetchError("too_large")

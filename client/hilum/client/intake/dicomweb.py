@@ -27,7 +27,6 @@ from hilum.client.intake.bounded_http import (
     ServiceError,
     TransientError,
     retried,
-    service_error,
 )
 from hilum.client.intake.inbox import Inbox, MismatchError, OversizedError, is_uid
 from hilum.client.intake.multipart import single_object
@@ -288,9 +287,18 @@ class _Puller:
         except MismatchError:
             return 0, "another_object"
         except TransientError as error:
-            if error.status is None:
-                raise service_error(error) from None
-            return 0, "server_error"
+            if error.status is not None:
+                return 0, "server_error"
+            self._check_answers()
+            return 0, "broken_off"
+
+    def _check_answers(self) -> None:
+        """See whether the service is there at all, or only one object of it is never sent whole.
+
+        Raises:
+            ServiceError: If it is not.
+        """
+        _entries(self.client.search_for_studies, 0, limit=1)
 
     def _fetch(self, one: _Object) -> int:
         url = f"{self.url}/studies/{one.study}/series/{one.series}/instances/{one.sop}"
@@ -309,9 +317,9 @@ class _Puller:
         return size_bytes
 
 
-def _entries(search: Callable[..., Any], offset: int) -> list[dict[str, Any]]:
+def _entries(search: Callable[..., Any], offset: int, limit: int = _PAGE) -> list[dict[str, Any]]:
     try:
-        found = search(limit=_PAGE, offset=offset)
+        found = search(limit=limit, offset=offset)
     except (ValueError, RecursionError):
         raise ServiceError("the server's answer to a query is no DICOM JSON") from None
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):

@@ -16,7 +16,8 @@ import re
 import secrets
 import shutil
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -88,10 +89,11 @@ class Inbox:
     def __enter__(self) -> Self:
         for folder in (self.folder, self._all_incoming):
             private_folder(folder)
-        self._remove_abandoned()
-        self.incoming.mkdir(mode=0o700)
-        self._lock = os.open(self.incoming, os.O_RDONLY)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with _locked(self._all_incoming):  # so that nobody takes a folder for abandoned before it is locked
+            self._remove_abandoned()
+            self.incoming.mkdir(mode=0o700)
+            self._lock = os.open(self.incoming, os.O_RDONLY)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         return self
 
     def __exit__(
@@ -103,7 +105,10 @@ class Inbox:
     def _remove_abandoned(self) -> None:
         """A folder whose lock is free belongs to a process that is no more."""
         for folder in self._all_incoming.iterdir():
-            handle = os.open(folder, os.O_RDONLY)
+            try:
+                handle = os.open(folder, os.O_RDONLY)
+            except FileNotFoundError:  # its process has just ended and removed it
+                continue
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -205,6 +210,17 @@ class Inbox:
     def _path(self, sop_uid: str) -> Path:
         name = self._names.of("sop", sop_uid)
         return self.folder / name[:2] / name[2:4] / f"{name}.dcm"
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _create(path: Path) -> BinaryIO:

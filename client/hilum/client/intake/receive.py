@@ -9,7 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -146,8 +146,9 @@ class Receiver:
     def remove_abandoned(self) -> None:
         """Remove what associations that broke off have left in `incoming`."""
         for path in self.inbox.incoming.iterdir():
-            if time.time() - path.stat().st_mtime > _ABANDONED_S:
-                path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):  # it was taken over since it was listed
+                if time.time() - path.stat().st_mtime > _ABANDONED_S:
+                    path.unlink()
 
     def _make_ae(self) -> AE:
         ae = AE(ae_title=self.where.ae_title)
@@ -195,6 +196,8 @@ class Receiver:
             return self._count("too_large", _OUT_OF_RESOURCES)
         except MismatchError:
             return self._count("bad_object", _CANNOT_UNDERSTAND)
+        except OSError:  # it is not known to be on the disk for good
+            return self._count("disk_error", _OUT_OF_RESOURCES)
         finally:
             self.guard.release(event.assoc, size_bytes)
         self.last_store_s = time.monotonic()
