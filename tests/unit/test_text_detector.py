@@ -138,8 +138,8 @@ def test_print_that_crosses_the_strips_of_a_search_is_found_whole(monkeypatch):
 
 
 def test_a_large_page_that_is_full_of_even_print_is_found():
-    line = draw(np.zeros((20, 2200)), "MINIMUM " * 40, 20, 255, place=(0, -3)) > 127
-    page = np.tile(line * np.uint8(255), (110, 1))
+    line = draw(np.zeros((20, 3000)), "MINIMUM " * 40, 20, 255, place=(0, -3)) > 127
+    page = np.tile(line * np.uint8(255), (150, 1))
     assert page.mean() / 255 > 0.2  # more ink than is kept of other large images
     assert has_text(page)
     bright, *_ = find_strokes(page.astype(np.float32), 3, (20.0,))

@@ -304,7 +304,7 @@ def more_seconds(job: Job) -> float:
     seconds = (frames - 1) * pixels.rows * pixels.columns * pixels.samples / _SAMPLES_A_SECOND
     if isinstance(job, DecodeImage):
         searches = min(frames, _MOST_SEARCHES) * len(job.search)
-        seconds += searches * pixels.rows * pixels.columns / _SEARCHED_A_SECOND
+        seconds += searches * pixels.rows * pixels.columns * pixels.samples / _SEARCHED_A_SECOND
     return seconds
 
 

@@ -24,7 +24,7 @@ ASPECT = 1.8  # a glyph is not wider than this many heights
 _MIN_AREA = 5
 _MAX_BLOBS = 6_000  # of the strongest contrast; more than that is noise
 _STRIP_PIXELS = 1 << 18  # a strip's filters stay in the processor's cache
-_LARGE_PX = 1 << 22
+_LARGE_PX = 1 << 23
 _MOST_INK = 0.15  # of a strip of a large plane: print covers less, and among more only the strongest is kept
 
 
