@@ -344,7 +344,7 @@ def test_many_frames_and_a_search_are_given_more_time():
     one = DecodeImage(Path("a"), instance((1000, 1000)))
     assert more_seconds(one) == 0
     clip = replace(one, indices=tuple(range(100)))
-    searched = replace(clip, search=((0, 0, 1000, 1000),))
+    searched = replace(clip, search=(0, 0, 1000, 1000))
     assert 0 < more_seconds(clip) < more_seconds(searched)
     assert more_seconds(DecodePlanes(Path("a"), instance((1000, 1000)), tuple(range(100)))) == more_seconds(
         clip
@@ -430,19 +430,19 @@ old = jobs.KINDS["image"]
 def lie(job, write):
     for _ in range(int(job.path.name)):
         write(np.arange(6, dtype=np.uint16).reshape(2, 3))
-    return {"free": 1 if job.search else None}
+    return {"has_text": 1 if job.search else None}
 jobs.KINDS["image"] = jobs.Kind(old.job, lie, old.result, old.failed)
 worker.main()
 """
     monkeypatch.setattr(sandbox, "_WORKER", ("-c", lying))
     with DecodePool(1) as pool:
-        right, fewer, more, another_part = pool.map(
+        right, fewer, more, no_answer = pool.map(
             [
                 DecodeImage(Path("2"), instance(frames=2), (0, 1)),
                 DecodeImage(Path("1"), instance(frames=2), (0, 1)),
                 DecodeImage(Path("3"), instance(frames=2), (0, 1)),
-                DecodeImage(Path("1"), instance(), search=((0, 0, 2, 3),)),
+                DecodeImage(Path("1"), instance(), search=(0, 0, 2, 3)),
             ]
         )
     assert right.image.shape == (2, 2, 3)
-    assert fewer == more == another_part == Refused(Reason.DECODER_DIED)
+    assert fewer == more == no_answer == Refused(Reason.DECODER_DIED)

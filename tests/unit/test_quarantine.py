@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from hilum.client.cache import ArrayCache, content_of
 from hilum.client.catalogue import ACCEPTED, Catalogue, FileRow, Item
 from hilum.client.intake.instance import Frame, Instance, PixelFormat, Region
-from hilum.client.intake.quarantine import Verdict, hold_back, is_suspect, parts_to_search
+from hilum.client.intake.quarantine import Verdict, hold_back, is_suspect, part_to_search
 from hilum.client.intake.quarantine_store import Quarantine
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.text_search import TextSearch
@@ -40,13 +40,12 @@ def with_text(place=(5, 3)):
 
 def judged(facts, pixels):
     """The verdict on pixels, which a worker searches."""
-    parts = parts_to_search(facts)
+    part = part_to_search(facts)
     frames = pixels if pixels.ndim > 2 + (facts.pixels.samples > 1) else pixels[None]
-    search = TextSearch(parts, len(frames))
+    search = TextSearch(part, len(frames))
     for number, frame in enumerate(frames):
         search.look(number, frame)
-    free = search.free_part()
-    return hold_back(facts, None if free is None else parts[free])
+    return hold_back(facts, search.found())
 
 
 def draft(name, family="ultrasound"):
@@ -93,7 +92,7 @@ def test_screen_saves_of_any_family_are_suspect(family, image_type, suspect):
 
 
 def test_an_image_that_is_not_suspect_passes_unsearched():
-    assert parts_to_search(instance("ct")) == ()
+    assert part_to_search(instance("ct")) is None
     assert hold_back(instance("ct"), None) == Verdict(held=False)
 
 
@@ -119,25 +118,11 @@ def test_a_text_in_any_one_frame_of_a_long_clip_holds_it():
         assert judged(instance(), clip).held
 
 
-def test_frames_in_which_a_region_was_free_are_searched_whole_once_another_has_text_there(monkeypatch):
-    def fake(image):
-        return bool((image == (255 if image.shape == (4, 4) else 254)).any())
-
-    monkeypatch.setattr("hilum.client.intake.text_search.has_text", fake)
-    clip = np.zeros((3, 8, 8), np.uint8)
-
-    def free(clip):
-        search = TextSearch([(2, 2, 6, 6), (0, 0, 8, 8)], len(clip))
-        for number, frame in enumerate(clip):
-            search.look(number, frame)
-        return search.free_part()
-
-    clip[0, 0, 0] = 254
-    assert free(clip) == 0
-    clip[1, 3, 3] = 255
-    assert free(clip) is None
-    clip[0, 0, 0] = 0
-    assert free(clip) == 1
+def test_a_region_with_text_is_not_freed_by_a_whole_in_which_none_is_found(monkeypatch):
+    monkeypatch.setattr("hilum.client.intake.text_search.has_text", lambda image: image.shape == (100, 200))
+    region = Region(40, 20, 139, 219, (0.2, 0.2))
+    assert judged(instance(regions=(region,)), plain()).held
+    assert not judged(instance(), plain()).held
 
 
 def test_ultrasound_is_cropped_to_its_region_where_the_text_lies_outside():

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
+from types import NoneType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -40,13 +41,13 @@ class DecodeImage:
     """One frame to look at, or those of a cine, whole; answered by `ImageDecoded`.
 
     Attributes:
-        search: Parts in which text is to be looked for, one after the other until one is free of it.
+        search: The part in which text is to be looked for, if in any.
     """
 
     path: Path = field(repr=False)
     instance: Instance
     indices: tuple[int, ...] = (0,)
-    search: tuple[Crop, ...] = ()
+    search: Crop | None = None
 
 
 @dataclass(frozen=True)
@@ -99,11 +100,11 @@ class ImageDecoded:
 
     Attributes:
         image: (H, W) uint16, 0 black to 65535 white, or (H, W, 3) uint8 in RGB; (T, H, W) or (T, H, W, 3).
-        free: The first of the parts to search in which there is no text; None where each has some.
+        has_text: Whether there is text in the part that was to be searched; None where none was.
     """
 
     image: Image = field(repr=False)
-    free: Crop | None = None
+    has_text: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -171,16 +172,16 @@ class Kind:
 
 def _image(job: DecodeImage, write: Write) -> Facts:
     frames = read_images(job.path, job.instance, job.indices)
-    if not job.search:
+    if job.search is None:
         for frame in frames:
             write(frame)
-        return {"free": None}
+        return {"has_text": None}
     text_search = import_module("hilum.client.intake.text_search")  # as for `_header`
     search = text_search.TextSearch(job.search, len(job.indices))
     for number, frame in enumerate(frames):
         write(frame)
         search.look(number, frame)
-    return {"free": search.free_part()}
+    return {"has_text": search.found()}
 
 
 def _image_result(job: DecodeImage, runs: list[Array], facts: Facts) -> Result:
@@ -190,14 +191,10 @@ def _image_result(job: DecodeImage, runs: list[Array], facts: Facts) -> Result:
         raise ValueError("not the frames that were asked for")
     image = frames if len(frames) > 1 else frames[0]
     _check_image(image[0] if len(frames) > 1 else image)
-    free = facts["free"] if facts is not None else None
-    return ImageDecoded(image, None if free is None else _part(job.search, free))
-
-
-def _part(search: tuple[Crop, ...], number: Any) -> Crop:
-    if not isinstance(number, int) or not 0 <= number < len(search):
-        raise ValueError("no part of the search")
-    return search[number]
+    has_text = facts["has_text"] if facts is not None else None
+    if type(has_text) is not (NoneType if job.search is None else bool):
+        raise ValueError("no answer to the search")
+    return ImageDecoded(image, has_text)
 
 
 def _picture(job: DecodePicture, write: Write) -> Facts:
@@ -287,7 +284,7 @@ _SAMPLES_A_SECOND = 2_000_000
 """Decoded: several times slower than the slowest decoder."""
 _SEARCHED_A_SECOND = 500_000
 """Searched for text: several times slower than noise is."""
-_MOST_SEARCHES = 14  # of one part, by `TextSearch`: twelve frames and the extremes over time
+_MOST_SEARCHES = 14  # by `TextSearch`: twelve frames and the extremes over time
 
 
 _READING_S = 20.0
@@ -303,7 +300,7 @@ def more_seconds(job: Job) -> float:
     pixels, frames = job.instance.pixels, len(job.indices)
     seconds = (frames - 1) * pixels.rows * pixels.columns * pixels.samples / _SAMPLES_A_SECOND
     if isinstance(job, DecodeImage):
-        searches = min(frames, _MOST_SEARCHES) * len(job.search)
+        searches = 0 if job.search is None else min(frames, _MOST_SEARCHES)
         seconds += searches * pixels.rows * pixels.columns * pixels.samples / _SEARCHED_A_SECOND
     return seconds
 

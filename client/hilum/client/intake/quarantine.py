@@ -46,38 +46,40 @@ def is_suspect(instance: Instance) -> bool:
     return derived_secondary or screens
 
 
-def parts_to_search(instance: Instance) -> tuple[Crop, ...]:
-    """The parts of an image that may free it if no text is in them, in order; none of one that is not suspect.
+def part_to_search(instance: Instance) -> Crop | None:
+    """The part of an image that is taken if no text is in it; None of one that is not suspect.
 
-    Ultrasound's calibrated region (PS3.3 section C.8.5.5) comes first, then the whole.
+    Of ultrasound with a calibrated region (PS3.3 section C.8.5.5) that region, else the whole.
     """
     if not is_suspect(instance):
-        return ()
-    shape = instance.pixels.rows, instance.pixels.columns
-    region = _region(instance.regions, shape)
-    whole = (0, 0, *shape)
-    return (whole,) if region is None else (_crop_of(region), whole)
+        return None
+    region = _region_of(instance)
+    return (0, 0, instance.pixels.rows, instance.pixels.columns) if region is None else _crop_of(region)
 
 
-def hold_back(instance: Instance, free: Crop | None) -> Verdict:
+def hold_back(instance: Instance, has_text: bool | None) -> Verdict:
     """Judge one image.
 
     Args:
         instance: What the header says.
-        free: The first of `parts_to_search` in which a search of the pixels found no text; None where each has some, or
-            where nothing was searched: then a suspect image counts as held.
+        has_text: Whether text was found in its `part_to_search`; None where nothing was searched: then a suspect image
+            counts as held.
 
     Returns:
-        Held, or free; ultrasound of which the calibrated region alone was searched is cropped to it.
+        Held, or free; ultrasound with a calibrated region is cropped to it.
     """
     if not is_suspect(instance):
         return Verdict(held=False)
-    if free is None:
+    if has_text is not False:
         return Verdict(held=True)
-    region = _region(instance.regions, (instance.pixels.rows, instance.pixels.columns))
-    if region is not None and free == _crop_of(region):
-        return Verdict(held=False, crop=free, spacing_mm=region.spacing_mm)
-    return Verdict(held=False)
+    region = _region_of(instance)
+    if region is None:
+        return Verdict(held=False)
+    return Verdict(held=False, crop=_crop_of(region), spacing_mm=region.spacing_mm)
+
+
+def _region_of(instance: Instance) -> Region | None:
+    return _region(instance.regions, (instance.pixels.rows, instance.pixels.columns))
 
 
 def _region(regions: Iterable[Region], shape: tuple[int, ...]) -> Region | None:

@@ -29,7 +29,7 @@ from hilum.client.intake.jobs import (
 )
 from hilum.client.intake.mosaic import split_mosaic
 from hilum.client.intake.planner import CopiesDiffer, PlaneId, PlannedVolume, plan_series
-from hilum.client.intake.quarantine import hold_back, is_suspect, parts_to_search
+from hilum.client.intake.quarantine import hold_back, is_suspect, part_to_search
 from hilum.client.intake.quarantine_store import Quarantine
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
@@ -172,8 +172,8 @@ class SeriesWork:
             for index in self._looks[image]:
                 path, instance = self._file_of(index)
                 first = index == image[0][0] and image not in self._kept
-                parts = parts_to_search(instance) if first else ()
-                yield DecodeImage(path, instance, tuple(frame for _index, frame in image), parts)
+                search = part_to_search(instance) if first else None
+                yield DecodeImage(path, instance, tuple(frame for _index, frame in image), search)
         for index in self._probes:
             yield _probe(*self._file_of(index))
 
@@ -346,7 +346,7 @@ class SeriesWork:
             if not is_suspect(instance):
                 kept = replace(draft, content_sha256=self.keepers.cache.put(array), shape=array.shape)
             else:
-                kept = self.keepers.quarantine.admit(draft, array, hold_back(instance, shown.free))
+                kept = self.keepers.quarantine.admit(draft, array, hold_back(instance, shown.has_text))
         except Skip as skip:
             self._kept[image] = skip.reason
             return

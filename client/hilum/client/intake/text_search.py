@@ -1,9 +1,7 @@
-"""Looks for text in the frames of one image as they are decoded, and tells which part of it is free.
+"""Looks for text in the frames of one image as they are decoded.
 
 Shapes: H rows, W columns.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,46 +17,34 @@ class TextSearch:
     Text that comes and goes between the frames looked at still stands in one of the two.
 
     Args:
-        parts: Of the image; one is searched only where those before it hold text.
+        part: Of the image; what lies outside is not looked at.
         frames: How many there will be.
     """
 
-    def __init__(self, parts: Sequence[Crop], frames: int) -> None:
-        self._parts = parts
-        self._current = 0
+    def __init__(self, part: Crop, frames: int) -> None:
+        self._part = part
         self._wanted = set(range(frames))
         self._brightest: Pixels | None = None
         self._darkest: Pixels | None = None
         self._over_time = frames > FRAMES_LOOKED_AT
         if self._over_time:
             self._wanted = set(np.linspace(0, frames - 1, FRAMES_LOOKED_AT).round().astype(int).tolist())
-        self._seen: list[Pixels] = []  # kept while another part may have to be searched
+        self._found = False
 
     def look(self, number: int, frame: Pixels) -> None:
         """Take the next frame, counted from 0: (H, W) or (H, W, 3)."""
-        if self._current == len(self._parts):
+        if self._found:
             return
+        inside = cropped(frame, self._part, 0)
         if self._over_time and (self._brightest is None or self._darkest is None):
-            self._brightest, self._darkest = frame.copy(), frame.copy()
+            self._brightest, self._darkest = inside.copy(), inside.copy()
         elif self._brightest is not None and self._darkest is not None:
-            np.maximum(self._brightest, frame, out=self._brightest)
-            np.minimum(self._darkest, frame, out=self._darkest)
+            np.maximum(self._brightest, inside, out=self._brightest)
+            np.minimum(self._darkest, inside, out=self._darkest)
         if number in self._wanted:
-            self._search(frame)
+            self._found = has_text(inside)
 
-    def free_part(self) -> int | None:
-        """The first of the parts that no frame has text in, once all frames were taken; None where each has."""
-        for extreme in (self._brightest, self._darkest):
-            if extreme is not None:
-                self._search(extreme)
-        return self._current if self._current < len(self._parts) else None
-
-    def _search(self, frame: Pixels) -> None:
-        if self._current + 1 < len(self._parts):
-            self._seen.append(frame)
-        frames = [frame]
-        while self._current < len(self._parts) and any(
-            has_text(cropped(one, self._parts[self._current], 0)) for one in frames
-        ):
-            self._current += 1
-            frames = self._seen
+    def found(self) -> bool:
+        """Whether any has text, once all frames were taken."""
+        extremes = (self._brightest, self._darkest)
+        return self._found or any(has_text(one) for one in extremes if one is not None)
