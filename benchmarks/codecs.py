@@ -2,7 +2,7 @@
 
     python benchmarks/codecs.py
 
-One CT series a syntax: 512 x 512 slices of 12 bits with a CT's noise, files on a local disk, warm cache. Ours does what
+One CT series a syntax: 120 slices of 512 x 512 and 12 bits with a CT's noise, files on a local disk, warm cache. Ours does what
 the indexer does: headers, plan, pixels by a pool of two decoding processes, array in Hounsfield units. The peer reads the
 files one after the other with pydicom's `pixel_array`, by pylibjpeg and its permissive plugins where they read the
 syntax and by gdcm or pyjpegls elsewhere, then applies slope and intercept and stacks. Both give the same values, checked
@@ -38,7 +38,7 @@ from hilum.client.intake.read_instance import read_instance
 from hilum.client.intake.sandbox import DecodePool
 from hilum.client.intake.volume import VolumeBuilder
 
-EDGE, BITS, SLICES, WORKERS, INTERCEPT = 512, 12, 32, 2, -1024
+EDGE, BITS, SLICES, WORKERS, INTERCEPT = 512, 12, 120, 2, -1024
 Pixels = npt.NDArray[np.uint16]
 
 
