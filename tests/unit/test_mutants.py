@@ -14,6 +14,9 @@ from pixel_files import (
     BASELINE,
     ENCODERS,
     EXPLICIT,
+    HT_LOSSLESS,
+    HT_RPCL,
+    J2K,
     JPEGLS,
     LOSSLESS,
     LOSSLESS_SV1,
@@ -62,9 +65,18 @@ def with_a_segment_far_outside(stream):
     return stream[: last + 3] + b"\x10" + stream[last + 4 :]
 
 
+def with_tiles_of_no_width(stream):
+    """One bit of the tiles' width flipped: OpenJPH divides by it."""
+    size = stream.index(b"\xff\x51") + 2
+    return stream[: size + 20] + b"\0\0\0\0" + stream[size + 24 :]
+
+
 @pytest.mark.parametrize(
     ("syntax", "broken"),
     [
+        (HT_LOSSLESS, with_tiles_of_no_width),
+        (HT_RPCL, with_tiles_of_no_width),
+        (J2K, with_tiles_of_no_width),
         (LOSSLESS_SV1, lambda stream: with_a_restart_among_the_tables(stream, b"\xc4")),
         (LOSSLESS, lambda stream: with_a_restart_among_the_tables(stream, b"\xc4")),
         (BASELINE, lambda stream: with_a_restart_among_the_tables(stream, b"\xdb")),
@@ -72,7 +84,7 @@ def with_a_segment_far_outside(stream):
     ],
 )
 def test_a_stream_that_killed_a_decoder_is_refused_without_a_death(tmp_path, syntax, broken):
-    """Seeds 5,006,717 (JPEG lossless), 5,013,650 (JPEG) and 5,019,222 (RLE) of `fuzz_intake.py --index`."""
+    """Seeds of `fuzz_intake.py --index`: 5,006,717 (JPEG lossless), 5,013,650 (JPEG), 5,019,222 (RLE), 8,018,372 (HTJ2K)."""
     colour = picture((32, 40, 3), bits=8)
     good = ENCODERS[syntax](colour, 8)
     assert broken(good) != good

@@ -95,18 +95,26 @@ def j2k_info(stream: bytes) -> StreamInfo:
     start = stream.find(_SOC_SIZ, 0, 4096)
     if start < 0 or len(stream) < start + 44:
         raise Skip(Reason.UNDECODABLE_PIXELS)
-    right, bottom, left, top = struct.unpack_from(">4I", stream, start + 8)
+    right, bottom, left, top, *tiles = struct.unpack_from(">8I", stream, start + 8)
     samples = struct.unpack_from(">H", stream, start + 40)[0]
     components = stream[start + 42 : start + 42 + 3 * samples]
     alike = len(components) == 3 * samples and components == components[:3] * samples
     if not samples or not alike or components[1:3] != b"\x01\x01" or right <= left or bottom <= top:
         raise Skip(Reason.UNDECODABLE_PIXELS)
+    _check_tiles((left, top), *tiles)
     _check_tile_parts(stream, start + 2)
     signed = bool(components[0] & 0x80)
     style = stream.find(_COD, start)
     reversible = stream[style + 13 : style + 14] == b"\x01"  # SPcod, table A.20: 1 is 5-3 reversible
     bits = (components[0] & 0x7F) + 1
     return StreamInfo(bottom - top, right - left, samples, bits, signed, reversible=reversible)
+
+
+def _check_tiles(first: tuple[int, int], width: int, height: int, left: int, top: int) -> None:
+    """The first tile holds the image's first sample (ISO/IEC 15444-1 section B.3). OpenJPH divides by its width."""
+    across, down = left <= first[0] < left + width, top <= first[1] < top + height
+    if not (across and down):
+        raise Skip(Reason.UNDECODABLE_PIXELS)
 
 
 def _check_tile_parts(stream: bytes, position: int) -> None:
