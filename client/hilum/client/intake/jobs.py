@@ -16,12 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
 
+from hilum.client.intake.annotations.contents import LabelsRead, SegRead, StructuresRead
 from hilum.client.intake.annotations.jobs import (
-    LabelsRead,
     ReadLabels,
     ReadObject,
-    SegRead,
-    StructuresRead,
     labels_read,
     object_read,
     read_labels,

@@ -12,7 +12,8 @@ from pathlib import Path
 from hilum.client.cache import ArrayCache
 from hilum.client.catalogue import Annotation, Catalogue, Item, Source, state_of
 from hilum.client.intake.annotations.boxes import box_columns, read_coco_boxes, read_csv_boxes, read_rows
-from hilum.client.intake.annotations.jobs import LabelsRead, ReadLabels, ReadObject, SegRead, StructuresRead
+from hilum.client.intake.annotations.contents import LabelsRead, SegRead, StructuresRead
+from hilum.client.intake.annotations.jobs import ReadLabels, ReadObject
 from hilum.client.intake.annotations.marks import Box, Mark, Mask
 from hilum.client.intake.annotations.naming import LabelMap
 from hilum.client.intake.annotations.nifti_mask import mark_labels

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from hilum.client.catalogue import Item
+from hilum.client.intake.annotations.contents import LabelsRead
 from hilum.client.intake.annotations.grid import Placement, grid_of, place
-from hilum.client.intake.annotations.jobs import LabelsRead
 from hilum.client.intake.annotations.marks import Mark, cropped
 from hilum.client.intake.annotations.naming import LabelMap
 from hilum.client.intake.annotations.targets import the_one_that_fits

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
 
-from hilum.client.intake.annotations.jobs import FARTHEST_MM, MAX_POINTS, MIN_POINTS, Region
+from hilum.client.intake.annotations.contents import FARTHEST_MM, MAX_POINTS, MIN_POINTS, Region
 from hilum.client.intake.annotations.objects import check_size_and_syntax, code_in, items, text
 from hilum.client.intake.crossing import Facts, Write, as_bytes
 from hilum.client.intake.reasons import Reason, Skip

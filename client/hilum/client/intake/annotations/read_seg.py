@@ -14,7 +14,7 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
-from hilum.client.intake.annotations.jobs import Segment
+from hilum.client.intake.annotations.contents import Segment
 from hilum.client.intake.annotations.objects import check_size_and_syntax, code_in, items, numbers, text
 from hilum.client.intake.crossing import Array, Facts, Write, as_bytes
 from hilum.client.intake.reasons import Reason, Skip

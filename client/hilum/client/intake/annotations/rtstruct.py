@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hilum.client.catalogue import Item
+from hilum.client.intake.annotations.contents import Region, StructuresRead
 from hilum.client.intake.annotations.grid import Grid, grid_of
-from hilum.client.intake.annotations.jobs import Region, StructuresRead
 from hilum.client.intake.annotations.marks import Mark, cropped
 from hilum.client.intake.annotations.naming import LabelMap
 from hilum.client.intake.annotations.polygon import filled

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hilum.client.catalogue import Item
+from hilum.client.intake.annotations.contents import PlanePlace, SegRead
 from hilum.client.intake.annotations.grid import Affine, Grid, Placement, grid_of, place
-from hilum.client.intake.annotations.jobs import PlanePlace, SegRead
 from hilum.client.intake.annotations.marks import Mark, cropped
 from hilum.client.intake.annotations.naming import LabelMap
 from hilum.client.intake.annotations.targets import Targets, the_one_that_fits
