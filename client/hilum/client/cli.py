@@ -8,6 +8,7 @@ import typer
 
 from hilum.client.browse_cli import browse
 from hilum.client.describe_cli import describe
+from hilum.client.enroll_cli import enroll, join
 from hilum.client.inbox_cli import empty_inbox
 from hilum.client.index_cli import annotate, index
 from hilum.client.network_cli import pull, receive
@@ -31,7 +32,7 @@ SiteFile = Annotated[Path, typer.Argument(help="The site file.", readable=False)
 
 def register(root: typer.Typer) -> None:
     """Add this portion's commands to `hilum`."""
-    for command in (index, pull, receive, empty_inbox, annotate, quarantine, browse, describe):
+    for command in (index, pull, receive, empty_inbox, annotate, quarantine, browse, describe, enroll, join):
         app.command()(command)
     root.add_typer(app, name="site")
 
