@@ -8,7 +8,8 @@
     │   └── DamagedError   a stored file's hash does not match its content
     ├── FederationError    the federation can't go on (too few sites, too late)
     ├── UpdateRefused      an update failed admission; carries a reason code
-    └── PolicyRefused      this site does not agree to what was asked
+    └── RequestRefused     a site does not do what was asked; carries a code of `refusals.REFUSALS`
+        └── PolicyRefused  its policy does not allow it
 
 A message says what was expected, what was found and what to do. It never holds a patient's identifier, nor a
 file name from inside an archive.
@@ -83,7 +84,25 @@ class UpdateRefused(HilumError):  # noqa: N818 - the field's word for what happe
         return UpdateRefused, (self.reason, self.detail)
 
 
-class PolicyRefused(HilumError):  # noqa: N818 - likewise
-    """The site's policy does not allow what the study asks; the message names the limit."""
+class RequestRefused(HilumError):  # noqa: N818 - likewise
+    """A site does not do what was asked.
+
+    Args:
+        code: Of `hilum.common.refusals.REFUSALS`: all that leaves the site.
+        detail: For the site's own log.
+    """
 
     exit_code = 6
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+    def __reduce__(self) -> tuple[type["RequestRefused"], tuple[str, str]]:
+        """Rebuild from both arguments, so that the error survives a trip through a worker process."""
+        return type(self), (self.code, self.detail)
+
+
+class PolicyRefused(RequestRefused):
+    """The site's policy does not allow what was asked; the message names the limit."""

@@ -1,7 +1,7 @@
 """What goes over the wire, and the only place that knows its keys.
 
 A model or an update is one flat array of little-endian float32, not one object a tensor, and never a pickle. A study
-travels as its JSON: every site checks it again.
+travels as the bytes that the admin signed: every site checks signature and content again.
 """
 
 import json
@@ -15,11 +15,10 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.app.typing import ConfigRecordValues, MetricRecordValues
 
-from hilum.common import __version__
-from hilum.common.config import StudyConfig
 from hilum.common.config.base import NAME_PATTERN
-from hilum.common.config.load import study_from_json
-from hilum.common.errors import UpdateRefused
+from hilum.common.errors import RequestRefused, UpdateRefused
+from hilum.common.refusals import REFUSALS
+from hilum.common.signing import MAX_DOCUMENT_BYTES, SignedStudy
 from hilum.common.weights import FlatWeights
 
 HELLO, TRAIN, EVALUATE = "query", "train", "evaluate"  # Flower's names for the three kinds of message
@@ -35,36 +34,30 @@ class Request:
     """What the server asks of a site.
 
     Attributes:
-        study: The study's JSON.
-        run: Names the run, so that the site can keep its local state apart.
-        version: The server's Hilum.
+        signed: The study, under the admin's signature.
         round_number: From 1; 0 outside rounds.
         weights: By name: `weights` to train from, or one an arm to evaluate.
     """
 
-    study: str = field(repr=False)
-    run: str
-    version: str
+    signed: SignedStudy
     round_number: int
     weights: Mapping[str, FlatWeights] = field(repr=False)
 
-    def config(self) -> StudyConfig:
-        """The study, checked.
-
-        Raises:
-            ConfigError: If it is no valid study.
-        """
-        return study_from_json(self.study)
-
     @property
     def base(self) -> FlatWeights:
-        """The weights to train from."""
+        """The weights to train from.
+
+        Raises:
+            RequestRefused: `wrong_format`, if there are none.
+        """
+        if list(self.weights) != [_WEIGHTS]:
+            raise RequestRefused("wrong_format", "expected one array of weights to train from")
         return self.weights[_WEIGHTS]
 
 
 @dataclass(frozen=True)
 class Hello:
-    """A site tells who it is and how many images it can train on."""
+    """A site tells who it is and, rounded down to a band, how many images it can train on."""
 
     site: str
     examples: int
@@ -98,43 +91,50 @@ class EvaluateReply:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A site did not do what was asked. The detail is a message made to be shown; never a traceback."""
+    """A site did not do what was asked. The code is one of `hilum.common.refusals.REFUSALS`; nothing else leaves."""
 
     site: str
-    reason: str
-    detail: str
+    code: str
 
 
 def pack_request(
-    study: StudyConfig, run: str, *, round_number: int = 0, weights: Mapping[str, FlatWeights] | None = None
+    signed: SignedStudy, *, round_number: int = 0, weights: Mapping[str, FlatWeights] | None = None
 ) -> RecordDict:
     """A request as Flower carries it."""
     facts: dict[str, ConfigRecordValues] = {
-        "study": study.model_dump_json(),
-        "run": run,
-        "version": __version__,
+        "document": signed.document,
+        "signature": signed.signature,
         "round": round_number,
     }
     arrays = {name: _pack(flat) for name, flat in (weights or {}).items()}
     return RecordDict({_FACTS: ConfigRecord(facts), _ARRAYS: ArrayRecord(arrays)})
 
 
-def pack_training_request(study: StudyConfig, run: str, round_number: int, base: FlatWeights) -> RecordDict:
+def pack_training_request(signed: SignedStudy, round_number: int, base: FlatWeights) -> RecordDict:
     """A request to train one round from `base`."""
-    return pack_request(study, run, round_number=round_number, weights={_WEIGHTS: base})
+    return pack_request(signed, round_number=round_number, weights={_WEIGHTS: base})
 
 
 def unpack_request(content: RecordDict) -> Request:
-    """The inverse of `pack_request`."""
-    facts = _part(content, _FACTS, ConfigRecord)
-    arrays = _part(content, _ARRAYS, ArrayRecord)
-    return Request(
-        study=str(facts["study"]),
-        run=str(facts["run"]),
-        version=str(facts["version"]),
-        round_number=_whole(facts["round"]),
-        weights={name: _unpack(array) for name, array in arrays.items()},
-    )
+    """The inverse of `pack_request`.
+
+    Raises:
+        RequestRefused: `wrong_format`, if a part is missing, of another kind, too many or too long.
+    """
+    try:
+        with _well_formed():
+            facts = _facts_of(content, {_FACTS, _ARRAYS}, {"document", "signature", "round"})
+            arrays = _part(content, _ARRAYS, ArrayRecord)
+            return Request(
+                signed=SignedStudy(
+                    _bytes(facts["document"], MAX_DOCUMENT_BYTES),
+                    _bytes(facts["signature"], MAX_DOCUMENT_BYTES),
+                ),
+                round_number=_whole(facts["round"]),
+                weights={str(name): _unpack(array) for name, array in arrays.items()},
+            )
+    except UpdateRefused as refused:
+        raise RequestRefused("wrong_format", refused.detail) from None
 
 
 def pack_hello(hello: Hello) -> RecordDict:
@@ -221,25 +221,24 @@ def unpack_evaluation_reply(content: RecordDict) -> EvaluateReply:
 
 def pack_refusal(refusal: Refusal) -> RecordDict:
     """A refusal as Flower carries it."""
-    facts: dict[str, ConfigRecordValues] = {
-        "site": refusal.site,
-        "refused": refusal.reason,
-        "detail": refusal.detail,
-    }
-    return RecordDict({_FACTS: ConfigRecord(facts)})
+    assert refusal.code in REFUSALS, "only listed codes leave a site"
+    return RecordDict({_FACTS: ConfigRecord({"site": refusal.site, "refused": refusal.code})})
 
 
 def unpack_refusal(content: RecordDict) -> Refusal | None:
     """The refusal in a reply, or None if it is an answer.
 
     Raises:
-        UpdateRefused: If it is neither.
+        UpdateRefused: If it is neither, or its code is none that a site may send.
     """
     with _well_formed():
         facts = _part(content, _FACTS, ConfigRecord)
         if "refused" not in facts:
             return None
-        return Refusal(str(facts["site"]), str(facts["refused"]), str(facts["detail"]))
+        code, site = str(facts["refused"]), str(facts["site"])
+        if code not in REFUSALS or not re.fullmatch(NAME_PATTERN, site):
+            raise UpdateRefused("wrong_format", "a refusal with a code that is not on the list")
+        return Refusal(site, code)
 
 
 @contextmanager
@@ -247,7 +246,7 @@ def _well_formed() -> Iterator[None]:
     """Turn what a malformed message makes Python raise into a refusal with a reason."""
     try:
         yield
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise UpdateRefused(
             "wrong_format", f"a part is missing or of another kind ({type(error).__name__})"
         ) from None
@@ -268,8 +267,21 @@ def _part(content: RecordDict, name: str, kind: type[_Part]) -> _Part:
     return part
 
 
+def _facts_of(content: RecordDict, names: set[str], keys: set[str]) -> ConfigRecord:
+    """The facts of a message that has these records and these facts and no others."""
+    if set(content) != names or set(facts := _part(content, _FACTS, ConfigRecord)) != keys:
+        raise UpdateRefused("wrong_format", "expected other records")
+    return facts
+
+
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no result")
+
+
+def _bytes(value: Any, at_most: int) -> bytes:
+    if not isinstance(value, bytes) or len(value) > at_most:
+        raise UpdateRefused("wrong_format", f"expected at most {at_most} bytes")
+    return value
 
 
 def _pack(flat: FlatWeights) -> Array:
@@ -284,12 +296,12 @@ def _unpack(array: Array) -> FlatWeights:
 
 
 def _whole(value: Any) -> int:
-    if not isinstance(value, int):
+    if not isinstance(value, int) or isinstance(value, bool):
         raise UpdateRefused("wrong_format", "expected a whole number")
     return value
 
 
 def _real(value: Any) -> float:
-    if not isinstance(value, int | float):
+    if not isinstance(value, int | float) or isinstance(value, bool):
         raise UpdateRefused("wrong_format", "expected a number")
     return float(value)

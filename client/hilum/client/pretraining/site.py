@@ -80,7 +80,7 @@ def site_round(
     update = difference(get_federated(method), base)
     if study.privacy.max_update_norm is not None:
         update = limit_norm(update, study.privacy.max_update_norm)
-    if method.spec.local:
+    if method.local:
         local.save(round_number, get_local(method))
     return SiteUpdate(update, base_sha256, len(rows), outcome)
 

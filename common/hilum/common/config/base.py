@@ -13,5 +13,6 @@ class Section(BaseModel):
 
 Share = Annotated[float, Field(gt=0, le=1)]
 Positive = Annotated[int, Field(ge=1)]
+"""For a site's own file alone: what arrives from elsewhere needs an upper bound as well."""
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]

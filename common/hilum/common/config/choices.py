@@ -1,12 +1,18 @@
-"""The sections whose keys depend on a name: encoders and methods, each with its own parameters and no others."""
+"""The sections whose keys depend on a name: encoders and methods, each with its own parameters and no others.
+
+Every number has an upper bound: a study comes from elsewhere. What a machine can hold is estimated besides
+(`hilum.common.footprint`).
+"""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from hilum.common.config.base import Positive, Section
+from hilum.common.config.base import Section
 
 Size = Literal["tiny", "small", "base"]
+EncoderName = Literal["vit", "resnet"]
+MethodName = Literal["mae", "simclr"]
 MaskRatio = Annotated[float, Field(gt=0, lt=1)]
 
 
@@ -15,7 +21,7 @@ class VitConfig(Section):
 
     name: Literal["vit"]
     size: Size = "tiny"
-    patch_size: Positive = 8
+    patch_size: Annotated[int, Field(ge=1, le=64)] = 8
 
 
 class ResNetConfig(Section):
@@ -33,16 +39,17 @@ class MaeConfig(Section):
 
     name: Literal["mae"]
     mask_ratio: MaskRatio = 0.75
-    decoder_width: Annotated[int, Field(ge=32, multiple_of=32)] = 96
-    decoder_depth: Positive = 2
+    decoder_width: Annotated[int, Field(ge=32, le=1024, multiple_of=32)] = 96
+    decoder_depth: Annotated[int, Field(ge=1, le=16)] = 2
+    share_decoder: bool = True
 
 
 class SimclrConfig(Section):
     """SimCLR (arXiv 2002.05709)."""
 
     name: Literal["simclr"]
-    temperature: Annotated[float, Field(gt=0)] = 0.2
-    projection_width: Positive = 128
+    temperature: Annotated[float, Field(gt=0, le=10)] = 0.2
+    projection_width: Annotated[int, Field(ge=1, le=4096)] = 128
 
 
 MethodConfig = Annotated[MaeConfig | SimclrConfig, Field(discriminator="name")]

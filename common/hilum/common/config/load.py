@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import tomli_w
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from hilum.common.config.base import Section
 from hilum.common.config.site import SiteConfig
@@ -135,16 +135,3 @@ def _known_keys(model: type[BaseModel], where: Iterable[str]) -> list[str]:
             i for o in options if part in o.model_fields for i in _options(o.model_fields[part].annotation)
         ]
     return sorted({key for option in options for key in option.model_fields})
-
-
-def study_from_json(text: str) -> StudyConfig:
-    """Check a study that came over the wire.
-
-    Raises:
-        ConfigError: If it is no JSON or any key or value is wrong.
-    """
-    try:
-        table = TypeAdapter(dict[str, Any]).validate_json(text)
-    except ValidationError:
-        raise ConfigError("study", ["what the server sent is no study"]) from None
-    return parse_study(table)

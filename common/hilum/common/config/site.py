@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hilum.common.config.base import Name, Positive, Section
+from hilum.common.config.choices import EncoderName, MethodName, Size
+from hilum.common.config.study import MIN_PATIENTS
 
 FolderPath = Annotated[Path, Field(strict=False)]
 
@@ -36,27 +38,70 @@ class ComputeSection(Section):
 
 
 class LinkSection(Section):
-    """How this site reaches the federation: one outbound TLS connection."""
+    """How this site reaches the federation, and whose studies it takes; `hilum site join` writes it.
 
-    superlink: Annotated[str, Field(pattern=r"^[^\s:]+:\d{1,5}$")]
+    Attributes:
+        server: HOST:PORT of the one outbound TLS connection.
+        root_certificate: Of the federation: no other server is believed.
+        certificate: This site's, from the federation's admin.
+        key: This site's own, made here; nobody else needs it.
+        study_key: The public key of the admin who signs studies.
+    """
+
+    server: Annotated[str, Field(pattern=r"^[^\s:/]+:\d{1,5}$")]
     root_certificate: FolderPath
-    node_key: FolderPath
+    certificate: FolderPath
+    key: FolderPath
+    study_key: Annotated[str, Field(pattern=r"^ed25519:[A-Za-z0-9+/]{43}=$")]
 
 
 class PolicySection(Section):
-    """Ceilings that no study can raise."""
+    """Ceilings that no study can raise. A list that is left out allows all but where it says otherwise.
 
-    methods: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    Attributes:
+        sizes: Of encoders: `tiny`, `small`, `base`.
+        max_batch_size: Images in a step, `training.batch_size` times `training.accumulate`, and fine-tuning's.
+        max_patches: Patches in an image for a transformer, pixels or voxels in 1024 for a convolution.
+        max_hours: Of training and evaluating for one run, all together.
+        max_sent_mb: Sent for one run, all together.
+        max_memory_gb: Estimated before anything is allocated; the machine's free memory bounds it too.
+        max_disk_gb: Of prepared arrays and local state of a run.
+        labels: Columns of the label table that a study may name.
+        min_patients: Stand behind every number that leaves.
+        max_evaluations: Different evaluations that are answered in all; a repeated question gets the earlier answer.
+        max_repeats: From how many different weights one round may be asked for: a server that went back to a checkpoint
+            asks again.
+    """
+
+    methods: Annotated[tuple[MethodName, ...], Field(strict=False)] | None = None
+    encoders: Annotated[tuple[EncoderName, ...], Field(strict=False)] | None = None
+    sizes: Annotated[tuple[Size, ...], Field(strict=False)] | None = None
     max_rounds: Positive = 1000
     max_local_epochs: Positive = 100
+    max_batch_size: Positive = 4096
+    max_patches: Positive = 16_384
+    max_hours: Annotated[float, Field(gt=0)] = 72.0
+    max_sent_mb: Annotated[float, Field(gt=0)] = 500_000.0
+    max_memory_gb: Annotated[float, Field(gt=0)] = 64.0
+    max_disk_gb: Annotated[float, Field(gt=0)] = 200.0
+    min_test_share: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    max_test_share: Annotated[float, Field(gt=0, lt=1)] = 0.5
+    labels: Annotated[tuple[str, ...], Field(strict=False)] = ("label",)
+    min_patients: Annotated[int, Field(ge=MIN_PATIENTS)] = MIN_PATIENTS
+    max_evaluations: Positive = 20
+    max_repeats: Positive = 3
 
 
 class SiteConfig(Section):
-    """One site."""
+    """One site.
+
+    Attributes:
+        policy: None only in a simulation, where the study's author owns all the data; a site file can't say so.
+    """
 
     site: SiteSection
     data: SiteDataSection
     state: SiteStateSection
     compute: ComputeSection = ComputeSection()
     link: LinkSection | None = None
-    policy: PolicySection = PolicySection()
+    policy: PolicySection | None = PolicySection()

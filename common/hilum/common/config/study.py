@@ -1,15 +1,26 @@
-"""The study file: what every site is asked to do."""
+"""The study file: what every site is asked to do.
+
+Every number has an upper bound as well as a lower one, and every list and text a longest length: a study comes from
+elsewhere, and is checked before anything is allocated for it. A test walks over all fields.
+"""
 
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from hilum.common.config.base import Name, Positive, Section, Share
+from hilum.common.config.base import Name, Section, Share
 from hilum.common.config.choices import EncoderConfig, MethodConfig, VitConfig
 
 Modality = Literal["radiograph", "ct", "mr"]
 Arm = Literal["federated", "local", "centralised", "scratch", "random", "raw"]
 Protocol = Literal["knn", "linear", "finetune"]
+
+MAX_SITES = 1000
+MIN_PATIENTS = 11
+"""No number that leaves a site comes from fewer patients than this, unless the study's author owns all the data."""
+
+_MONTH_S = 31 * 86_400.0
+Deadline = Annotated[float, Field(gt=0, le=_MONTH_S)]
 
 
 class StudySection(Section):
@@ -35,39 +46,52 @@ class DataSection(Section):
 class TrainingSection(Section):
     """How a site trains between two exchanges."""
 
-    batch_size: Positive = 32
-    accumulate: Positive = 1
-    local_epochs: Positive = 2
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
-    weight_decay: Annotated[float, Field(ge=0)] = 0.05
+    batch_size: Annotated[int, Field(ge=1, le=8192)] = 32
+    accumulate: Annotated[int, Field(ge=1, le=1024)] = 1
+    local_epochs: Annotated[int, Field(ge=1, le=10_000)] = 2
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.05
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
-    gradient_clip: Annotated[float, Field(gt=0)] = 1.0
+    gradient_clip: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    threads: Positive = 1
-    checkpoint_steps: Positive = 50
+    threads: Annotated[int, Field(ge=1, le=256)] = 1
+    checkpoint_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 50
 
 
 class FederationSection(Section):
-    """How sites come together."""
+    """How sites come together.
 
-    rounds: Positive = 5
-    sites: Positive = 3
-    quorum: Positive | None = None
-    deadline_s: Annotated[float, Field(gt=0)] = 3600.0
+    Attributes:
+        return_s: How long a round that has its quorum waits for a site that was lost on the way.
+        norm_ratio: An update may be so many times as large as the running median of the updates' norms.
+    """
+
+    rounds: Annotated[int, Field(ge=1, le=100_000)] = 5
+    sites: Annotated[int, Field(ge=1, le=MAX_SITES)] = 3
+    quorum: Annotated[int, Field(ge=1, le=MAX_SITES)] | None = None
+    deadline_s: Deadline = 3600.0
+    return_s: Deadline = 120.0
     example_cap: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    norm_ratio: Annotated[float, Field(ge=1.5, le=1e6)] = 10.0
 
 
 class PrivacySection(Section):
-    """What bounds a site's influence. No mechanism adds noise yet, so no epsilon is claimed."""
+    """What bounds a site's influence, and what one patient can be seen of. No noise is added yet, so no epsilon is claimed.
+
+    Attributes:
+        min_patients: Counts and metrics that leave a site stand for at least so many patients. Only where the study's
+            author owns all the data may it be lower than `MIN_PATIENTS`.
+    """
 
     mechanism: Literal["none"] = "none"
-    max_update_norm: Annotated[float, Field(gt=0)] | None = None
+    max_update_norm: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    min_patients: Annotated[int, Field(ge=1, le=1000)] = MIN_PATIENTS
 
 
 class ClassificationTask(Section):
     """Predict one column of the site's label table for an image."""
 
-    label: Annotated[str, Field(min_length=1)] = "label"
+    label: Annotated[str, Field(min_length=1, max_length=64)] = "label"
 
 
 class TasksSection(Section):
@@ -79,12 +103,12 @@ class TasksSection(Section):
 class EvaluationSection(Section):
     """How the encoder is measured: by patients it never saw, beside the floors."""
 
-    protocols: Annotated[tuple[Protocol, ...], Field(strict=False, min_length=1)] = (
+    protocols: Annotated[tuple[Protocol, ...], Field(strict=False, min_length=1, max_length=3)] = (
         "knn",
         "linear",
         "finetune",
     )
-    arms: Annotated[tuple[Arm, ...], Field(strict=False, min_length=1)] = (
+    arms: Annotated[tuple[Arm, ...], Field(strict=False, min_length=1, max_length=6)] = (
         "federated",
         "local",
         "centralised",
@@ -92,14 +116,17 @@ class EvaluationSection(Section):
         "random",
         "raw",
     )
-    label_fractions: Annotated[tuple[Share, ...], Field(strict=False, min_length=1)] = (0.1, 1.0)
+    label_fractions: Annotated[tuple[Share, ...], Field(strict=False, min_length=1, max_length=10)] = (
+        0.1,
+        1.0,
+    )
     test_share: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    bootstrap_draws: Annotated[int, Field(ge=100)] = 1000
-    deadline_s: Annotated[float, Field(gt=0)] = 86_400.0
-    knn_k: Positive = 20
-    finetune_epochs: Positive = 10
-    finetune_batch_size: Positive = 16
-    finetune_learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    bootstrap_draws: Annotated[int, Field(ge=100, le=100_000)] = 1000
+    deadline_s: Deadline = 86_400.0
+    knn_k: Annotated[int, Field(ge=1, le=10_000)] = 20
+    finetune_epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
+    finetune_batch_size: Annotated[int, Field(ge=1, le=8192)] = 16
+    finetune_learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-4
 
 
 class StudyConfig(Section):
@@ -140,5 +167,6 @@ class StudyConfig(Section):
 
     @property
     def quorum(self) -> int:
-        """How many updates a round needs to count: all sites unless the study says otherwise."""
-        return self.federation.quorum or self.federation.sites
+        """How many updates a round needs to count: a majority and at least two, unless the study says otherwise."""
+        sites = self.federation.sites
+        return self.federation.quorum or min(sites, max(2, sites // 2 + 1))

@@ -20,6 +20,7 @@ patch_size = 8             # vit only; image_size must be a multiple of it
 [method]
 name = "mae"               # mae or simclr: `hilum methods`
 mask_ratio = 0.75          # mae only; 0.9 suits large radiographs
+share_decoder = true       # mae only; false keeps the decoder at each site, and the encoder alone travels
 
 [training]
 batch_size = 32            # images per step
@@ -36,13 +37,16 @@ checkpoint_steps = 50      # how many steps a killed site may lose
 [federation]
 rounds = 5
 sites = 3                  # how many sites take part
-# quorum = 2               # updates that a round needs once the deadline has passed; default: all sites
+# quorum = 2               # updates that a round needs; default: a majority, and at least two
 deadline_s = 3600          # per round
-example_cap = 10000        # a site weighs by its number of images, at most this
+return_s = 120             # how long a round that has its quorum waits for a site that was lost
+example_cap = 10000        # a site weighs by its number of images, rounded down, at most this
+norm_ratio = 10.0          # an update may be so many times as large as the median of those before it
 
 [privacy]
 mechanism = "none"         # no noise, so no epsilon is claimed
 # max_update_norm = 10.0   # bound on what one site can change in one round
+min_patients = 11          # fewest patients behind a number that leaves a site; only simulations may lower it
 
 [tasks.classification]
 label = "label"            # the column of each site's labels.csv

@@ -60,6 +60,16 @@ class SSLMethod(nn.Module, abc.ABC):
     spec: MethodSpec
     encoder: Encoder
 
+    @property
+    def federated(self) -> tuple[str, ...]:
+        """Names of the parts that travel in this study; `spec.federated` unless the study keeps more at the site."""
+        return self.spec.federated
+
+    @property
+    def local(self) -> tuple[str, ...]:
+        """Names of the parts that stay at the site in this study."""
+        return self.spec.local
+
     @abc.abstractmethod
     def draw(self, batch: int, rng: torch.Generator) -> Tensor:
         """The random numbers of one step, (B, any), from a CPU generator; (B, 0) where none are needed."""

@@ -55,11 +55,30 @@ class MAE(SSLMethod):
         paper="arXiv 2111.06377",
     )
 
-    def __init__(self, encoder: ViT, *, mask_ratio: float, decoder_width: int, decoder_depth: int) -> None:
+    def __init__(
+        self,
+        encoder: ViT,
+        *,
+        mask_ratio: float,
+        decoder_width: int,
+        decoder_depth: int,
+        share_decoder: bool = True,
+    ) -> None:
         super().__init__()
+        self.share_decoder = share_decoder
         self.encoder: ViT = encoder
         self.decoder = MaeDecoder(encoder, decoder_width, decoder_depth)
         self.kept = min(max(1, round(encoder.tokens * (1 - mask_ratio))), encoder.tokens - 1)
+
+    @property
+    def federated(self) -> tuple[str, ...]:
+        """The encoder, and the decoder where the study shares it."""
+        return ("encoder", "decoder") if self.share_decoder else ("encoder",)
+
+    @property
+    def local(self) -> tuple[str, ...]:
+        """The decoder, where the study does not share it."""
+        return () if self.share_decoder else ("decoder",)
 
     def draw(self, batch: int, rng: torch.Generator) -> Tensor:
         """Uniform (B, L): the patches with the smallest numbers stay."""

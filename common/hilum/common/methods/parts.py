@@ -38,9 +38,7 @@ def set_federated(method: SSLMethod, flat: FlatWeights) -> None:
 
 def get_local(method: SSLMethod) -> dict[str, Tensor]:
     """Copies of what stays at the site."""
-    return {
-        k: v.detach().clone().cpu() for k, v in method.state_dict().items() if _part(k) in method.spec.local
-    }
+    return {k: v.detach().clone().cpu() for k, v in method.state_dict().items() if _part(k) in method.local}
 
 
 @torch.no_grad()
@@ -50,7 +48,7 @@ def set_local(method: SSLMethod, tensors: dict[str, Tensor]) -> None:
     Raises:
         ValueError: If names differ from the method's own.
     """
-    own = {k: v for k, v in method.state_dict().items() if _part(k) in method.spec.local}
+    own = {k: v for k, v in method.state_dict().items() if _part(k) in method.local}
     if set(own) != set(tensors):
         raise ValueError("these local parts belong to another method")
     for name, tensor in own.items():
@@ -75,12 +73,12 @@ def _federated(method: SSLMethod) -> dict[str, Tensor]:
     parameters = {name for name, _ in method.named_parameters()}
     travels = {}
     for name, tensor in method.state_dict().items():
-        if _part(name) in spec.federated:
+        if _part(name) in method.federated:
             if name not in parameters:
                 raise ValueError(
                     f"{spec.name}: the buffer {name} can't be averaged; keep it out of the state"
                 )
             travels[name] = tensor
-        elif _part(name) not in spec.local:
+        elif _part(name) not in method.local:
             raise ValueError(f"{spec.name}: {name} belongs to no declared part")
     return travels

@@ -30,6 +30,7 @@ def build_method(study: StudyConfig) -> SSLMethod:
                 mask_ratio=config.mask_ratio,
                 decoder_width=config.decoder_width,
                 decoder_depth=config.decoder_depth,
+                share_decoder=config.share_decoder,
             )
         case SimclrConfig() as config:
             method = SimCLR(encoder, temperature=config.temperature, projection_width=config.projection_width)
