@@ -92,7 +92,11 @@ def general_name(host: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
         labels = host.split(".")
-        if len(host) <= _LONGEST_HOST and host.isascii() and all(label and label.replace("-", "").isalnum() for label in labels):
+        if (
+            len(host) <= _LONGEST_HOST
+            and host.isascii()
+            and all(label and label.replace("-", "").isalnum() for label in labels)
+        ):
             return x509.DNSName(host)
     problem = f"{host[:80]!r} is neither a host name nor an address; give it without scheme or port"
     raise ConfigError("--host", [problem])

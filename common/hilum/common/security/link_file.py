@@ -1,10 +1,10 @@
 """NAME.link.toml: the one file that the admin sends back to a site. It holds nothing secret.
 
-    [link]
-    server = "federation.example:9443"
-    study_key = "ed25519:..."
-    root_certificate = PEM
-    certificate = PEM
+[link]
+server = "federation.example:9443"
+study_key = "ed25519:..."
+root_certificate = PEM
+certificate = PEM
 """
 
 import re
