@@ -1,51 +1,20 @@
 """Thin Flower ServerApp: it finds out what to do and hands it to `conduct`."""
 
-import logging
-import re
 from collections.abc import Callable
 from pathlib import Path
 
-from flwr.app import Context
+from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from hilum.common.config.base import NAME_PATTERN
-from hilum.common.config.load import study_from_json
-from hilum.common.errors import RunError
-from hilum.common.home import hilum_home
 from hilum.common.quiet import close_outbound, configure_logging
+from hilum.common.signing import SignedStudy, StudyOrder
+from hilum.common.wire_ids import SERVER_NODE_ID, run_id_of
 from hilum.server.federation.conduct import Assignment, conduct
 from hilum.server.federation.rounds import Pace
 from hilum.server.federation.store import RunStore
 
 _DEPLOYED_PACE = Pace(poll_s=0.5, gather_s=600.0)
 AssignmentOf = Callable[[Context], Assignment]
-
-
-def runs_folder() -> Path:
-    """Where a deployed server keeps its runs."""
-    return hilum_home() / "runs"
-
-
-def check_run_name(name: str) -> str:
-    """A run's name is a folder's name and nothing more.
-
-    Raises:
-        RunError: If it could lead out of the runs folder.
-    """
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise RunError(
-            "a run's name has letters, digits, '.', '_' and '-', at most 64, and begins with a letter or digit"
-        )
-    return name
-
-
-def assignment_from_run_config(context: Context) -> Assignment:
-    """A deployed run: `hilum admin submit` put the study's JSON and the run's name into the bundle's config."""
-    logging.getLogger("hilum").setLevel(logging.INFO)  # one line a round in the server's log
-    study = study_from_json(str(context.run_config["study"]))
-    folder = runs_folder() / check_run_name(str(context.run_config["run"]))
-    store = RunStore.open(folder, study, resume=bool(context.run_config["resume"]))
-    return Assignment(study, store, _DEPLOYED_PACE)
 
 
 def make_app(assignment_of: AssignmentOf) -> ServerApp:
@@ -61,4 +30,16 @@ def make_app(assignment_of: AssignmentOf) -> ServerApp:
     return made
 
 
-app = make_app(assignment_from_run_config)
+def conduct_order(grid: Grid, order: StudyOrder, signed: SignedStudy, folder: Path) -> None:
+    """Run a study that an admin signed: from its beginning, or from the last round that the run directory holds.
+
+    Raises:
+        HilumError: If the run can't go on; what it has done is kept.
+    """
+    resume = (folder / "study.resolved.toml").exists()
+    if not resume:
+        for left in folder.glob(".*.partial"):  # by a server that was killed while it wrote the first file
+            left.unlink()
+    store = RunStore.open(folder, order.study, resume=resume)
+    app = make_app(lambda _: Assignment(order.study, signed, store, _DEPLOYED_PACE))
+    app(grid, Context(run_id_of(order.run), SERVER_NODE_ID, {}, RecordDict(), {}))

@@ -213,8 +213,8 @@ def covered_hosts(certificate: x509.Certificate) -> list[str]:
 
 
 def days_left(certificate: x509.Certificate) -> int:
-    """Whole days until a certificate ends; negative once it has."""
-    return (certificate.not_valid_after_utc - dt.datetime.now(dt.UTC)).days
+    """Days until a certificate ends, to the nearest whole one; negative once it has."""
+    return round((certificate.not_valid_after_utc - dt.datetime.now(dt.UTC)) / dt.timedelta(days=1))
 
 
 def _check_issuer(certificate: x509.Certificate, root: x509.Certificate, source: str) -> None:

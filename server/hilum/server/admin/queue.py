@@ -164,6 +164,11 @@ class RunQueue:
         """
         return self._move(run, [RUNNING], state, reason[:_MAX_REASON])
 
+    def cut_off(self, run: str) -> None:
+        """Note that the server ends in good order during a run: that is no start without a further round."""
+        with self._database.transaction() as connection:
+            connection.execute(update(_runs).where(_runs.c.name == run).values(starts=0))
+
     def stop(self, run: str) -> str:
         """Note that a run is to stop.
 
