@@ -1,5 +1,6 @@
 """Thin Flower ServerApp: it finds out what to do and hands it to `conduct`."""
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -30,8 +31,17 @@ def make_app(assignment_of: AssignmentOf) -> ServerApp:
     return made
 
 
-def conduct_order(grid: Grid, order: StudyOrder, signed: SignedStudy, folder: Path) -> None:
+def conduct_order(
+    grid: Grid, order: StudyOrder, signed: SignedStudy, folder: Path, stop: threading.Event
+) -> None:
     """Run a study that an admin signed: from its beginning, or from the last round that the run directory holds.
+
+    Args:
+        grid: Reaches the study's sites.
+        order: What the signed study says.
+        signed: The study as the sites get it.
+        folder: The run directory.
+        stop: Ends the run early, within a second or so, when it is set.
 
     Raises:
         HilumError: If the run can't go on; what it has done is kept.
@@ -41,5 +51,5 @@ def conduct_order(grid: Grid, order: StudyOrder, signed: SignedStudy, folder: Pa
         for left in folder.glob(".*.partial"):  # by a server that was killed while it wrote the first file
             left.unlink()
     store = RunStore.open(folder, order.study, resume=resume)
-    app = make_app(lambda _: Assignment(order.study, signed, store, _DEPLOYED_PACE))
+    app = make_app(lambda _: Assignment(signed, order, store, _DEPLOYED_PACE, stop=stop))
     app(grid, Context(run_id_of(order.run), SERVER_NODE_ID, {}, RecordDict(), {}))

@@ -64,12 +64,13 @@ def only_one(path: Path) -> Iterator[None]:
     """
     handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(
+                "a server runs on this state folder already; stop it first, or name another with --home"
+            ) from None
         yield
-    except BlockingIOError:
-        raise RunError(
-            "a server runs on this state folder already; stop it first, or name another with --home"
-        ) from None
     finally:
         os.close(handle)
 

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hilum.common.errors import HilumError, RequestRefused, RunError
 from hilum.common.files import private_folder
 from hilum.common.signing import SignedStudy, StudyOrder, verify_study
-from hilum.server.admin.queue import FAILED, FINISHED, QueuedRun, RunQueue
+from hilum.server.admin.queue import FAILED, FINISHED, RUNNING, QueuedRun, RunQueue
 from hilum.server.admin.runs import rounds_done
-from hilum.server.admin.stopping import RunStopped, StoppableGrid
 
 GridOf = Callable[[str, Collection[str]], Any]
-Conduct = Callable[[StoppableGrid, StudyOrder, SignedStudy, Path], None]
+Conduct = Callable[[Any, StudyOrder, SignedStudy, Path, threading.Event], None]
 _LOOK_EVERY_S = 5.0
 _log = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ class RunWorker:
         runs: The folder of run directories.
         study_key: The public key that every study must be signed with.
         grid_of: Gives the grid of a run and its sites; it is closed when the run ends.
-        conduct: Runs a study on a grid.
+        conduct: Runs a study on a grid; it raises a HilumError soon after the event that it is given is set.
     """
 
     def __init__(
@@ -42,7 +41,7 @@ class RunWorker:
         self._queue, self._runs, self._study_key = queue, runs, study_key
         self._grid_of, self._conduct = grid_of, conduct
         self._changed = threading.Condition()
-        self._current: tuple[str, StoppableGrid] | None = None
+        self._current: tuple[str, threading.Event] | None = None
         self._ending = False
 
     def submit(self, signed: SignedStudy, *, resume: bool) -> StudyOrder:
@@ -69,7 +68,7 @@ class RunWorker:
         before = self._queue.stop(run)
         with self._changed:
             if self._current is not None and self._current[0] == run:
-                self._current[1].stop()
+                self._current[1].set()
         _log.info("run %s is to stop; it was %s", run, before)
 
     def wait_idle(self, run: str, timeout_s: float) -> bool:
@@ -98,57 +97,56 @@ class RunWorker:
         with self._changed:
             self._ending = True
             if self._current is not None:
-                self._current[1].stop()
+                self._current[1].set()
             self._changed.notify_all()
 
     def _one(self, queued: QueuedRun) -> None:
-        run = queued.name
-        try:
-            order = verify_study(queued.signed, self._study_key, now=time.time(), site=None)
-            with locked_run(self._runs / run), self._grid(order) as grid:
-                done = rounds_done(self._runs / run)
-                _log.info("run %s starts at round %d of %d", run, done + 1, order.study.federation.rounds)
-                self._conduct(grid, order, queued.signed, self._runs / run)
-        except RunStopped:
+        """Conduct one run to its end, and note how it ended."""
+        run, stop = queued.name, threading.Event()
+        with self._changed:
+            self._current = run, stop
             if self._ending:
-                self._queue.cut_off(run)
-            _log.info(
-                "run %s %s",
-                run,
-                "is cut off; it goes on at the next start" if self._ending else "has stopped",
-            )
-        except RequestRefused as refused:
-            self._failed(run, f"the server refuses the signed study: {refused}; submit it again")
+                stop.set()
+        try:
+            if self._queue.run(run).state == RUNNING:  # else it was stopped since it was taken
+                self._conduct_run(queued, stop)
         except HilumError as error:
-            self._failed(run, str(error))
+            if not stop.is_set():
+                self._failed(run, str(error))
         except Exception as error:
             _log.exception("run %s met an internal error", run)
             self._failed(run, f"internal error ({type(error).__name__}); the server's log says where")
         else:
-            self._queue.end(run, FINISHED)
-            _log.info("run %s has finished", run)
+            if self._queue.end(run, FINISHED):
+                _log.info("run %s has finished", run)
+        finally:
+            if stop.is_set():
+                self._tell_stopped(run)
+            with self._changed:
+                self._current = None
+                self._changed.notify_all()
+
+    def _conduct_run(self, queued: QueuedRun, stop: threading.Event) -> None:
+        try:
+            order = verify_study(queued.signed, self._study_key, now=time.time(), site=None)
+        except RequestRefused as refused:
+            raise RunError(f"its signed study does not hold: {refused}; submit it again") from None
+        folder = self._runs / queued.name
+        with locked_run(folder), closing(self._grid_of(order.run, order.sites)) as grid:
+            done, rounds = rounds_done(folder), order.study.federation.rounds
+            _log.info("run %s starts: %d of %d rounds are done", queued.name, done, rounds)
+            self._conduct(grid, order, queued.signed, folder, stop)
+
+    def _tell_stopped(self, run: str) -> None:
+        if self._ending and self._queue.run(run).state == RUNNING:
+            self._queue.cut_off(run)
+            _log.info("run %s is cut off; it goes on at the server's next start", run)
+        else:
+            _log.info("run %s has let go of its sites", run)
 
     def _failed(self, run: str, reason: str) -> None:
         if self._queue.end(run, FAILED, reason):
             _log.error("run %s failed: %s", run, reason)
-
-    @contextmanager
-    def _grid(self, order: StudyOrder) -> Iterator[StoppableGrid]:
-        inner = self._grid_of(order.run, order.sites)
-        grid = StoppableGrid(inner)
-        try:
-            with self._changed:
-                self._current = order.run, grid
-                if self._ending:
-                    grid.stop()
-            if self._queue.run(order.run).state != "running":
-                grid.stop()  # stopped between being taken and now
-            yield grid
-        finally:
-            inner.close()
-            with self._changed:
-                self._current = None
-                self._changed.notify_all()
 
 
 @contextmanager
@@ -164,9 +162,10 @@ def locked_run(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise RunError(f"the run directory can't be made ({error.strerror})") from None
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError("another process is working on this run; wait until it ends") from None
         yield
-    except BlockingIOError:
-        raise RunError("another process is working on this run; wait until it ends") from None
     finally:
         os.close(handle)
