@@ -122,7 +122,8 @@ def evaluate(
 @app.command()
 def start(site: SiteFile) -> None:
     """Take part in the federation until stopped: one outbound TLS connection, restarted whenever it ends."""
-    from hilum.client.supernode import keep_running
-    from hilum.common.config import load_site
+    from hilum.client.link.start import start_link
 
-    keep_running(load_site(site), site.absolute())
+    code = start_link(site)
+    if code:
+        raise typer.Exit(code)
