@@ -8,7 +8,7 @@ import tomllib
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, ed448, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -109,7 +109,9 @@ def test_a_server_certificate_is_for_servers_under_all_its_names(root, root_key)
     assert list(extension(made, x509.ExtendedKeyUsage)) == [ExtendedKeyUsageOID.SERVER_AUTH]
     assert not extension(made, x509.BasicConstraints).ca
     check_server_certificate(made, root, key.public_key(), ["federation.example", "localhost"], "server.crt")
-    with pytest.raises(ConfigError, match=r"not for other\.example; `hilum admin renew --host other\.example`"):
+    with pytest.raises(
+        ConfigError, match=r"not for other\.example; `hilum admin renew --host other\.example`"
+    ):
         check_server_certificate(made, root, key.public_key(), ["other.example"], "server.crt")
     with pytest.raises(ConfigError, match="not a site's certificate"):
         check_site_certificate(made, root, key.public_key(), "site.crt")
@@ -166,7 +168,9 @@ def test_a_clock_that_is_20_minutes_behind_can_use_a_fresh_certificate(root):
     assert root.not_valid_before_utc < dt.datetime.now(dt.UTC) - dt.timedelta(minutes=20)
 
 
-@pytest.mark.parametrize("host", ["https://a.example", "a.example:9443", "", "a b", "x" * 254, "ü.example", "a..b"])
+@pytest.mark.parametrize(
+    "host", ["https://a.example", "a.example:9443", "", "a b", "x" * 254, "ü.example", "a..b"]
+)
 def test_what_is_no_host_gets_no_certificate(root, root_key, host):
     with pytest.raises(ConfigError, match="neither a host name nor an address"):
         make_server_certificate(new_key().public_key(), [host], root, root_key)
@@ -236,7 +240,9 @@ def test_an_openssh_key_on_the_right_curve_is_taken(tmp_path):
 
 def test_studies_are_signed_with_an_ed25519_key_alone(tmp_path):
     write_private_key(tmp_path / "study.key", ED25519)
-    assert public_text(read_study_key(tmp_path / "study.key").public_key()) == public_text(ED25519.public_key())
+    assert public_text(read_study_key(tmp_path / "study.key").public_key()) == public_text(
+        ED25519.public_key()
+    )
     write_private_key(tmp_path / "other.key", new_key())
     with pytest.raises(ConfigError, match="holds an elliptic-curve key on P-384; expected an Ed25519 key"):
         read_study_key(tmp_path / "other.key")
@@ -312,7 +318,10 @@ def forged():
         (csr(P384, "шпиталь", algorithm=hashes.SHA384()), "is not one"),
         (forged(), "is not signed by the key that it is for"),
         (stored(P384), "is a private key, which must not leave its site"),
-        (P384.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), "is a bare public key"),
+        (
+            P384.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
+            "is a bare public key",
+        ),
         (P384.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH), "is an OpenSSH key"),
         (ED25519.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH), "is an OpenSSH key"),
         (pem_of(make_root(P384, "a")), "is a certificate, not a request"),

@@ -147,7 +147,7 @@ def test_the_older_certificate_is_good_for_seven_days_at_most(registry, approve,
 def test_a_key_has_one_name_and_a_name_one_key(registry, approve):
     key = new_key()
     first = approve("one", key)
-    with pytest.raises(ConfigError, match="asks with the key of one .* a key has one name"):
+    with pytest.raises(ConfigError, match=r"asks with the key of one .* a key has one name"):
         approve("two", key)
     with pytest.raises(ConfigError, match="has another key") as caught:
         approve("one", new_key())
@@ -227,7 +227,9 @@ def test_a_locked_database_delays_no_second_request(registry, approve, path, mon
     slow = SiteRegistry(path)
     certificate = approve("one", new_key(), registry=slow)
     with registry._database.transaction():
-        assert slow.name_of(certificate) == "one"  # its first use can't be noted, which is no reason to refuse
+        assert (
+            slow.name_of(certificate) == "one"
+        )  # its first use can't be noted, which is no reason to refuse
         began = time.perf_counter()
         assert slow.name_of(certificate) == "one"
         assert time.perf_counter() - began < 0.05

@@ -6,15 +6,15 @@ from pathlib import Path
 
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
+from hilum.server.federation.assignment import Assignment, Pace
 
 from hilum.common.quiet import close_outbound, configure_logging
 from hilum.common.signing import SignedStudy, StudyOrder
 from hilum.common.wire_ids import SERVER_NODE_ID, run_id_of
-from hilum.server.federation.conduct import Assignment, conduct
-from hilum.server.federation.rounds import Pace
+from hilum.server.federation.conduct import conduct
 from hilum.server.federation.store import RunStore
 
-_DEPLOYED_PACE = Pace(poll_s=0.5, gather_s=600.0)
+DEPLOYED_PACE = Pace(poll_s=0.1, gather_s=600.0)
 AssignmentOf = Callable[[Context], Assignment]
 
 
@@ -50,6 +50,6 @@ def conduct_order(
     if not resume:
         for left in folder.glob(".*.partial"):  # by a server that was killed while it wrote the first file
             left.unlink()
-    store = RunStore.open(folder, order.study, resume=resume)
-    app = make_app(lambda _: Assignment(signed, order, store, _DEPLOYED_PACE, stop=stop))
-    app(grid, Context(run_id_of(order.run), SERVER_NODE_ID, {}, RecordDict(), {}))
+    with RunStore.open(folder, order, resume=resume) as store:
+        app = make_app(lambda _: Assignment(signed, order, store, DEPLOYED_PACE, stop=stop))
+        app(grid, Context(run_id_of(order.run), SERVER_NODE_ID, {}, RecordDict(), {}))

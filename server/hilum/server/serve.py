@@ -44,7 +44,7 @@ def serve(home: Path, host: str | None, port: int | None) -> None:
     with only_one(folder.file("serve.lock")):
         listening_socket(host, port).close()
         _tell_where(folder, host, port, days_left(certificate))
-        command = [sys.executable, "-m", "hilum.server.process", "--home", str(home)]
+        command = [sys.executable, "-P", "-m", "hilum.server.process", "--home", str(home)]
         code = supervise(
             [*command, "--host", host, "--port", str(port)],
             Stamp(folder.file(STAMP)),

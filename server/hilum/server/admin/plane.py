@@ -32,6 +32,7 @@ from hilum.server.admin.runs import check_run_name, summary
 from hilum.server.admin.worker import RunWorker
 
 MAX_BODY_BYTES = 256 * 1024
+ROOT = 0
 KINDS: Mapping[type[HilumError], str] = {
     ConfigError: "config",
     RunError: "run",
@@ -169,7 +170,7 @@ class _OwnerOnly(H11Protocol):
         """Ask the kernel who is at the other end (unix(7), SO_PEERCRED)."""
         peer: socket.socket = transport.get_extra_info("socket")
         _pid, uid, _gid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
-        if uid not in (os.geteuid(), 0):
+        if uid not in (os.geteuid(), ROOT):
             _log.warning("the admin socket: refused user %d", uid)
             transport.abort()
             return

@@ -1,19 +1,16 @@
 """Works the queue of runs off, one at a time."""
 
-import fcntl
 import logging
-import os
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Collection
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from hilum.common.errors import HilumError, RequestRefused, RunError
-from hilum.common.files import private_folder
 from hilum.common.signing import SignedStudy, StudyOrder, verify_study
 from hilum.server.admin.queue import FAILED, FINISHED, RUNNING, QueuedRun, RunQueue
 from hilum.server.admin.runs import rounds_done
@@ -132,7 +129,7 @@ class RunWorker:
         except RequestRefused as refused:
             raise RunError(f"its signed study does not hold: {refused}; submit it again") from None
         folder = self._runs / queued.name
-        with locked_run(folder), closing(self._grid_of(order.run, order.sites)) as grid:
+        with closing(self._grid_of(order.run, order.sites)) as grid:
             done, rounds = rounds_done(folder), order.study.federation.rounds
             _log.info("run %s starts: %d of %d rounds are done", queued.name, done, rounds)
             self._conduct(grid, order, queued.signed, folder, stop)
@@ -147,25 +144,3 @@ class RunWorker:
     def _failed(self, run: str, reason: str) -> None:
         if self._queue.end(run, FAILED, reason):
             _log.error("run %s failed: %s", run, reason)
-
-
-@contextmanager
-def locked_run(folder: Path) -> Iterator[None]:
-    """Hold a run directory for one process.
-
-    Raises:
-        RunError: If another process holds it, or it can't be made.
-    """
-    try:
-        private_folder(folder)
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    except OSError as error:
-        raise RunError(f"the run directory can't be made ({error.strerror})") from None
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError("another process is working on this run; wait until it ends") from None
-        yield
-    finally:
-        os.close(handle)
