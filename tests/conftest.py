@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import click
 import numpy as np
 import pydicom
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from commands_table import commands_of_hilum
 from hilum.common.config import StudyConfig, parse_study
 from hilum.common.quiet import close_outbound
+from hilum.common.signing import SignedStudy, StudyOrder, sign_study, verify_study
 
 close_outbound()
 
@@ -51,6 +54,21 @@ def study_table(**changes: dict[str, Any]) -> dict[str, Any]:
 @pytest.fixture
 def make_study() -> Callable[..., StudyConfig]:
     return lambda **changes: parse_study(study_table(**changes))
+
+
+@pytest.fixture
+def make_order() -> Callable[..., tuple[SignedStudy, StudyOrder]]:
+    """Sign a study with a key of the test's own: as it travels, and as it reads."""
+    key = Ed25519PrivateKey.generate()
+
+    def make(
+        study: StudyConfig, *, run: str = "run", sites: Sequence[str] | None = None
+    ) -> tuple[SignedStudy, StudyOrder]:
+        names = sites or [f"site-{n}" for n in range(study.federation.sites)]
+        signed = sign_study(study, run=run, sites=names, days=1, now=time.time(), key=key)
+        return signed, verify_study(signed, key.public_key(), now=time.time(), site=None)
+
+    return make
 
 
 @pytest.fixture

@@ -1,4 +1,8 @@
+import errno
 import json
+import os
+import subprocess
+import sys
 import tomllib
 
 import numpy as np
@@ -18,18 +22,29 @@ MANIFEST = Manifest((("a", (2, 2)), ("b", (3,))))
 
 def progressed(rounds):
     record = [
-        RoundRecord(n + 1, 1.0, 7, 7, {"site-0": {"loss": 1.0, "examples": 3}}, {}, 0.5)
+        RoundRecord(
+            round=n + 1,
+            wall_seconds=1.0,
+            bytes_down=7,
+            bytes_up=7,
+            expected=1,
+            contributed=1,
+            sites={"site-0": {"loss": 1.0, "examples": 3, "norm": 0.1 + 0.2}},
+            failures={},
+            suspended=[],
+            update_norm=0.5,
+        )
         for n in range(rounds)
     ]
     return Progressed(np.arange(7, dtype=np.float32) + rounds, tuple(record))
 
 
 @pytest.fixture
-def store(make_study, tmp_path):
-    made = RunStore.open(tmp_path / "run", make_study(), resume=False)
-    for rounds in (1, 2, 3):
-        made.save(progressed(rounds), MANIFEST)
-    return made
+def store(make_study, make_order, tmp_path):
+    with RunStore.open(tmp_path / "run", make_order(make_study())[1], resume=False) as made:
+        for rounds in (1, 2, 3):
+            made.save(progressed(rounds), MANIFEST)
+        yield made
 
 
 def test_a_checkpoint_comes_back_bit_for_bit_and_two_are_kept(store):
@@ -42,11 +57,12 @@ def test_a_checkpoint_comes_back_bit_for_bit_and_two_are_kept(store):
 @pytest.mark.parametrize(
     "damage", [lambda c: c[:-1], lambda c: c[:-4] + b"\0\0\0\x41", lambda c: b"", lambda c: b"x" * len(c)]
 )
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(store, damage):
+def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_it_is_told(store, damage, caplog):
     newest = store.folder / "checkpoints" / "round-000003.safetensors"
     newest.write_bytes(damage(newest.read_bytes()))
     assert len(store.load(MANIFEST).rounds) == 2
     assert len((store.folder / "rounds.jsonl").read_text().splitlines()) == 2
+    assert caplog.messages == store.notes == ["the checkpoint after round 3 was damaged and passed over"]
 
 
 def test_when_all_are_damaged_it_says_so(store):
@@ -56,35 +72,76 @@ def test_when_all_are_damaged_it_says_so(store):
         store.load(MANIFEST)
 
 
-def test_a_run_directory_is_used_once_or_resumed(make_study, tmp_path):
-    study = make_study()
-    first = RunStore.open(tmp_path / "run", study, resume=False)
+def test_a_run_directory_is_used_once_or_resumed(make_study, make_order, tmp_path):
+    order = make_order(make_study(), run="first")[1]
+    with RunStore.open(tmp_path / "run", order, resume=False) as first:
+        assert first.run_id == "first"
     with pytest.raises(RunError, match="holds another run"):
-        RunStore.open(tmp_path / "run", study, resume=False)
-    assert RunStore.open(tmp_path / "run", study, resume=True).run_id == first.run_id
+        RunStore.open(tmp_path / "run", order, resume=False)
+    other = make_order(make_study(study={"seed": 12}))[1]
     with pytest.raises(RunError, match="a run of another study"):
-        RunStore.open(tmp_path / "run", make_study(study={"seed": 12}), resume=True)
+        RunStore.open(tmp_path / "run", other, resume=True)
     with pytest.raises(RunError, match="no run to resume"):
-        RunStore.open(tmp_path / "new", study, resume=True)
+        RunStore.open(tmp_path / "new", order, resume=True)
     assert not (tmp_path / "new").exists()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("")
     with pytest.raises(RunError, match="not empty"):
-        RunStore.open(tmp_path / "full", study, resume=False)
+        RunStore.open(tmp_path / "full", order, resume=False)
     with pytest.raises(RunError, match="is a file"):
-        RunStore.open(tmp_path / "full" / "x", study, resume=False)
+        RunStore.open(tmp_path / "full" / "x", order, resume=False)
+
+
+def test_a_run_goes_on_under_a_new_signature_of_the_same_study(make_study, make_order, tmp_path):
+    (first, order), (second, again) = make_order(make_study()), make_order(make_study())
+    assert first.document != second.document
+    with RunStore.open(tmp_path / "run", order, resume=False) as store:
+        store.save(progressed(2), MANIFEST)
+    with RunStore.open(tmp_path / "run", again, resume=True) as store:
+        assert len(store.load(MANIFEST).rounds) == 2
+
+
+def test_one_process_holds_a_run_at_a_time(store, make_study, make_order):
+    order = make_order(make_study())[1]
+    with pytest.raises(RunError, match="another process is working on this run"):
+        RunStore.open(store.folder, order, resume=True)
+    open_it = (
+        "import sys, time; from pathlib import Path; from hilum.server.federation.store import _lock; "
+        "_lock(Path(sys.argv[1]))"
+    )
+    child = subprocess.run(
+        [sys.executable, "-c", open_it, store.folder], capture_output=True, text=True, check=False
+    )
+    assert "another process is working on this run" in child.stderr
+    store.close()
+    RunStore.open(store.folder, order, resume=True).close()
+
+
+def test_a_run_is_its_users_alone_whatever_the_umask(make_study, make_order, tmp_path):
+    (tmp_path / "run").mkdir(mode=0o755)
+    before = os.umask(0)
+    try:
+        with RunStore.open(tmp_path / "run", make_order(make_study())[1], resume=False) as store:
+            store.save(progressed(1), MANIFEST)
+            store.write("results.json", {})
+    finally:
+        os.umask(before)
+    for path in [store.folder, *store.folder.rglob("*")]:
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600), path.name
+
+
+def test_a_full_disk_is_a_sentence_and_the_state_before_is_whole(store, monkeypatch):
+    def full(*_words, **_options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("hilum.server.federation.store.write_bytes", full)
+    with pytest.raises(RunError, match=r"can't be written \(No space left on device\).*--resume"):
+        store.save(progressed(4), MANIFEST)
+    assert len(store.load(MANIFEST).rounds) == 3
 
 
 def test_the_resolved_study_is_stored(store, make_study):
     assert parse_study(tomllib.loads((store.folder / "study.resolved.toml").read_text())) == make_study()
-
-
-def test_two_runs_never_share_local_state(make_study, tmp_path):
-    ids = {
-        RunStore.open(tmp_path / n, s, resume=False).run_id
-        for n, s in [("a", make_study()), ("b", make_study())]
-    }
-    assert len(ids) == 2
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "x" * 65])

@@ -10,19 +10,25 @@ from typing import Any, BinaryIO
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
     """Open a temporary file that becomes `path` when the block ends well, and vanishes when it does not.
 
     Args:
         path: The final place. Its folder is made if it is missing.
+        private: Its owner alone may read it, whatever the umask, and a folder that is made for it likewise.
 
     Yields:
         A binary file to write to.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    if private:
+        private_folder(path.parent)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
     try:
-        with aside.open("wb") as file:
+        with aside.open("xb") as file:
+            if private:
+                os.fchmod(file.fileno(), 0o600)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -55,20 +61,20 @@ def sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, private: bool = False) -> None:
     """Write `content` to `path` in one step: a reader sees the old file or the new one, never a part."""
-    with replacing(path) as file:
+    with replacing(path, private=private) as file:
         file.write(content)
 
 
-def write_text(path: Path, content: str) -> None:
+def write_text(path: Path, content: str, *, private: bool = False) -> None:
     """Write UTF-8 text to `path` in one step."""
-    write_bytes(path, content.encode())
+    write_bytes(path, content.encode(), private=private)
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any, *, private: bool = False) -> None:
     """Write `value` as indented JSON to `path` in one step. NaN is refused: JSON has none."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n", private=private)
 
 
 def read_json(path: Path) -> Any:

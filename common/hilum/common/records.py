@@ -18,6 +18,7 @@ from flwr.app.typing import ConfigRecordValues, MetricRecordValues
 from hilum.common.config.base import NAME_PATTERN
 from hilum.common.errors import RequestRefused, UpdateRefused
 from hilum.common.refusals import REFUSALS
+from hilum.common.results_table import read_table
 from hilum.common.signing import MAX_DOCUMENT_BYTES, SignedStudy
 from hilum.common.weights import FlatWeights
 
@@ -83,7 +84,7 @@ class TrainReply:
 
 @dataclass(frozen=True)
 class EvaluateReply:
-    """What a site measured; see `Evaluation.to_json`."""
+    """What a site measured; see `hilum.common.results_table`."""
 
     site: str
     evaluation: Mapping[str, Any] = field(repr=False)
@@ -152,10 +153,20 @@ def unpack_hello(content: RecordDict) -> Hello:
     """
     with _well_formed():
         numbers = _part(content, _NUMBERS, MetricRecord)
-        site = str(_part(content, _FACTS, ConfigRecord)["site"])
+        return Hello(sender_of(content), _whole(numbers["examples"]))
+
+
+def sender_of(content: RecordDict) -> str:
+    """The name that a reply's sender gives itself: a claim.
+
+    Raises:
+        UpdateRefused: If there is none, or it is no name.
+    """
+    with _well_formed():
+        site = _text(_part(content, _FACTS, ConfigRecord)["site"])
         if not re.fullmatch(NAME_PATTERN, site):
             raise UpdateRefused("wrong_format", "the site's name is no name")
-        return Hello(site, _whole(numbers["examples"]))
+        return site
 
 
 def pack_training_reply(reply: TrainReply) -> RecordDict:
@@ -188,9 +199,9 @@ def unpack_training_reply(content: RecordDict) -> TrainReply:
     with _well_formed():
         facts, numbers = _part(content, _FACTS, ConfigRecord), _part(content, _NUMBERS, MetricRecord)
         return TrainReply(
-            site=str(facts["site"]),
+            site=_text(facts["site"]),
             round_number=_whole(facts["round"]),
-            base_sha256=str(facts["base_sha256"]),
+            base_sha256=_text(facts["base_sha256"]),
             examples=_whole(numbers["examples"]),
             loss=_real(numbers["loss"]),
             seconds=_real(numbers["seconds"]),
@@ -209,14 +220,12 @@ def unpack_evaluation_reply(content: RecordDict) -> EvaluateReply:
     """The inverse of `pack_evaluation_reply`.
 
     Raises:
-        UpdateRefused: If it is no table of finite numbers about the site that sent it.
+        UpdateRefused: If it is no table as `hilum.common.results_table` has it; whether the study asked for it, and
+            whose it is, is checked there too.
     """
     with _well_formed():
         facts = _part(content, _FACTS, ConfigRecord)
-        table = json.loads(str(facts["evaluation"]), parse_constant=_refuse_constant)
-        if any(row["site"] != facts["site"] for kind in ("rows", "comparisons") for row in table[kind]):
-            raise UpdateRefused("wrong_site", "the results are not the sender's")
-        return EvaluateReply(str(facts["site"]), table)
+        return EvaluateReply(_text(facts["site"]), read_table(_text(facts["evaluation"])).to_json())
 
 
 def pack_refusal(refusal: Refusal) -> RecordDict:
@@ -235,18 +244,19 @@ def unpack_refusal(content: RecordDict) -> Refusal | None:
         facts = _part(content, _FACTS, ConfigRecord)
         if "refused" not in facts:
             return None
-        code, site = str(facts["refused"]), str(facts["site"])
-        if code not in REFUSALS or not re.fullmatch(NAME_PATTERN, site):
+        if (code := _text(facts["refused"])) not in REFUSALS:
             raise UpdateRefused("wrong_format", "a refusal with a code that is not on the list")
-        return Refusal(site, code)
+        return Refusal(sender_of(content), code)
 
 
 @contextmanager
 def _well_formed() -> Iterator[None]:
-    """Turn what a malformed message makes Python raise into a refusal with a reason."""
+    """Turn whatever a malformed message makes Python raise into a refusal with a reason."""
     try:
         yield
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except UpdateRefused:
+        raise
+    except Exception as error:
         raise UpdateRefused(
             "wrong_format", f"a part is missing or of another kind ({type(error).__name__})"
         ) from None
@@ -274,8 +284,10 @@ def _facts_of(content: RecordDict, names: set[str], keys: set[str]) -> ConfigRec
     return facts
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no result")
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise UpdateRefused("wrong_format", "expected text")
+    return value
 
 
 def _bytes(value: Any, at_most: int) -> bytes:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
-from hilum.server.federation.assignment import Assignment, Pace
 
 from hilum.common.quiet import close_outbound, configure_logging
 from hilum.common.signing import SignedStudy, StudyOrder
 from hilum.common.wire_ids import SERVER_NODE_ID, run_id_of
+from hilum.server.federation.assignment import Assignment, Pace
 from hilum.server.federation.conduct import conduct
 from hilum.server.federation.store import RunStore
 

@@ -9,6 +9,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from hilum.common.files import private_folder
 from hilum.server.federation.store import RoundRecord
 
 
@@ -20,7 +21,7 @@ class RoundEvents:
 
     def __enter__(self) -> Self:
         shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        private_folder(self.folder)
         self._writer = EventFileWriter(str(self.folder))
         return self
 
@@ -36,7 +37,8 @@ class RoundEvents:
             "federation/update_norm": record.update_norm,
             "federation/wall_seconds": record.wall_seconds,
             "federation/bytes_up": float(record.bytes_up),
-            "federation/sites": float(len(record.sites)),
+            "federation/sites": float(record.contributed),
+            "federation/sites_expected": float(record.expected),
         }
         summary = Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
         self._writer.add_event(Event(step=record.round, summary=summary))

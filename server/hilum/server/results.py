@@ -1,20 +1,25 @@
 """The content of `results.json`."""
 
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 from hilum.common.config import StudyConfig
-from hilum.server.federation.rounds import Site
+from hilum.common.config.study import MIN_PATIENTS
+from hilum.common.results_table import Evaluation
+from hilum.server.federation.roster import STRIKES, Roster, code_of
 from hilum.server.federation.store import Progressed
 
-RESULTS_VERSION = 1
+RESULTS_VERSION = 2
 
 
 def build_results(
     study: StudyConfig,
     done: Progressed,
-    sites: list[Site],
-    evaluations: list[dict[str, Any]],
+    roster: Roster,
+    evaluations: list[Evaluation],
     notes: list[str],
 ) -> dict[str, Any]:
     """The content of `results.json`.
@@ -22,25 +27,74 @@ def build_results(
     Args:
         study: The study.
         done: All rounds.
-        sites: Who took part.
-        evaluations: Each site's rows and comparisons.
-        notes: What a reader must know: a site that could not be evaluated, and why.
+        roster: The study's sites.
+        evaluations: Each site's rows and comparisons, checked.
+        notes: What a reader must know: who is missing where, and why.
     """
-    unit = {
+    privacy = {
         "unit": "none",
         "mechanism": study.privacy.mechanism,
         "epsilon": None,
         "delta": None,
         "max_update_norm": study.privacy.max_update_norm,
+        "min_patients": study.privacy.min_patients,
     }
     return {
         "version": RESULTS_VERSION,
         "study": study.study.name,
         "seed": study.study.seed,
-        "sites": [{"name": site.name, "examples": site.examples} for site in sites],
+        "sites": [_site(name, done, roster) for name in roster.names],
         "rounds": [asdict(record) for record in done.rounds],
-        "privacy": {site.name: unit for site in sites},
-        "evaluation": [row for found in evaluations for row in found["rows"]],
-        "comparisons": [one for found in evaluations for one in found["comparisons"]],
+        "privacy": dict.fromkeys(roster.names, privacy),
+        "evaluation": [asdict(row) for found in evaluations for row in found.rows],
+        "comparisons": [asdict(one) for found in evaluations for one in found.comparisons],
         "notes": notes,
+    }
+
+
+def run_notes(study: StudyConfig, done: Progressed, roster: Roster) -> list[str]:
+    """What a reader must know of a run: who is missing in which rounds, and whether the threshold was lifted."""
+    notes = list(roster.strangers)
+    for name in roster.names:
+        missing: dict[str, list[int]] = defaultdict(list)
+        for record in done.rounds:
+            if name in record.failures:
+                missing[code_of(record.failures[name])].append(record.round)
+        if missing:
+            why = "; ".join(f"{code} in {in_words(rounds)}" for code, rounds in missing.items())
+            rounds = len(list(chain(*missing.values())))
+            notes.append(f"{name} is missing in {rounds} of {len(done.rounds)} rounds: {why}")
+        if name in roster.suspended:
+            notes.append(
+                f"{name} was suspended after round {roster.suspended[name]}: its part was refused {STRIKES} times"
+            )
+    if study.privacy.min_patients < MIN_PATIENTS:
+        notes.append(
+            f"the threshold of patients was lifted from {MIN_PATIENTS} to {study.privacy.min_patients} "
+            "(privacy.min_patients): results of so few may tell of single patients"
+        )
+    return notes
+
+
+def in_words(rounds: Iterable[int]) -> str:
+    """Rounds as people write them: `round 4`, `rounds 1 to 3, 5`."""
+    spans: list[list[int]] = []
+    for number in rounds:
+        if spans and number == spans[-1][1] + 1:
+            spans[-1][1] = number
+        else:
+            spans.append([number, number])
+    words = ", ".join(f"{first} to {last}" if first < last else f"{first}" for first, last in spans)
+    return f"round{'s' if len(spans) > 1 or spans[0][0] < spans[0][1] else ''} {words}"
+
+
+def _site(name: str, done: Progressed, roster: Roster) -> dict[str, Any]:
+    """A site's line; `examples` is the band that it gave, None if it never did."""
+    greeted = [site.examples for site in roster.present if site.name == name]
+    trained = [int(record.sites[name]["examples"]) for record in done.rounds if name in record.sites]
+    return {
+        "name": name,
+        "examples": next(iter([*greeted, *reversed(trained)]), None),
+        "rounds": len(trained),
+        "suspended": roster.suspended.get(name),
     }

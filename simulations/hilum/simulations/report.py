@@ -67,7 +67,7 @@ def write_report(folder: Path) -> Path:
 def _totals(results: dict[str, Any]) -> dict[str, Any]:
     rounds = results["rounds"]
     return {
-        "examples": sum(site["examples"] for site in results["sites"]),
+        "examples": sum(site["examples"] or 0 for site in results["sites"]),
         "up_mb": sum(record["bytes_up"] for record in rounds) / 1e6,
         "down_mb": sum(record["bytes_down"] for record in rounds) / 1e6,
         "seconds": sum(record["wall_seconds"] for record in rounds),
@@ -103,7 +103,7 @@ def _protocols(results: dict[str, Any]) -> list[dict[str, Any]]:
                 "name": protocol,
                 "words": words,
                 "share": shares[-1],
-                "chart": arms_chart(charted, list(ARM_COLOURS)),
+                "chart": arms_chart(charted, list(ARM_COLOURS)) if charted else "",
                 "sites": sites,
                 "table": table,
             }

@@ -1,5 +1,6 @@
 """A whole federation on one machine: the same two apps as a deployment, on one of two engines."""
 
+import hashlib
 import os
 import shutil
 import time
@@ -7,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, RecordDict
 
 from hilum.client.app import make_app as make_client_app
@@ -14,13 +16,13 @@ from hilum.client.pretraining.device import make_fabric
 from hilum.client.pretraining.site import pretrain_alone
 from hilum.client.site_data import SiteData, pooled
 from hilum.client.workspace import Workspace
-from hilum.common.config import SiteConfig, StudyConfig
+from hilum.common.config import SiteConfig, StudyConfig, study_to_toml
 from hilum.common.progress import progress_bar
 from hilum.common.quiet import close_outbound
+from hilum.common.signing import MAX_DAYS, SignedStudy, StudyOrder, sign_study, verify_study
 from hilum.common.weights import FlatWeights
 from hilum.server.app import make_app as make_server_app
-from hilum.server.federation.conduct import Assignment
-from hilum.server.federation.rounds import Pace
+from hilum.server.federation.assignment import Assignment, Pace
 from hilum.server.federation.store import RunStore, check_output
 from hilum.simulations.archives import find_sites, index_sites, open_sites
 from hilum.simulations.grid import InProcessGrid
@@ -68,21 +70,36 @@ def simulate(
     make_fabric(
         "auto", study.training.precision, study.training.threads
     )  # threads are set before any worker starts
-    store = RunStore.open(out, study, resume=resume)
-    central = Workspace(home / "simulations" / "centralised").run(store.run_id)
-    folders = [Workspace(site.state.folder).run(store.run_id) for site in sites]
-    try:
-        assignment = Assignment(
-            study, store, _PACES[backend], more_arms=_central_arm(study, data, central), stage=progress_bar
-        )
-        engine = _run_in_process if backend == "process" else _run_on_ray
-        engine(assignment, sites)
-    finally:
-        if (out / "results.json").exists():
-            for folder in (central, *folders):
-                shutil.rmtree(folder, ignore_errors=True)
-    write_previews(study, store, data)
-    return _finish(store, backend, time.monotonic() - started)
+    signed, order = _signed(study, [site.site.name for site in sites], out)
+    with RunStore.open(out, order, resume=resume) as store:
+        central = Workspace(home / "simulations" / "centralised").run(store.run_id)
+        folders = [Workspace(site.state.folder).run(store.run_id) for site in sites]
+        try:
+            assignment = Assignment(
+                signed,
+                order,
+                store,
+                _PACES[backend],
+                more_arms=_central_arm(study, data, central),
+                stage=progress_bar,
+            )
+            engine = _run_in_process if backend == "process" else _run_on_ray
+            engine(assignment, sites)
+        finally:
+            if (out / "results.json").exists():
+                for folder in (central, *folders):
+                    shutil.rmtree(folder, ignore_errors=True)
+        write_previews(study, store, data)
+        return _finish(store, backend, time.monotonic() - started)
+
+
+def _signed(study: StudyConfig, sites: list[str], out: Path) -> tuple[SignedStudy, StudyOrder]:
+    """The study under a key of this process alone; the run's name is the same after a resume."""
+    digest = hashlib.sha256(f"{out.absolute()}\0{study_to_toml(study)}".encode()).hexdigest()
+    key, now = Ed25519PrivateKey.generate(), time.time()
+    run = f"{study.study.name[:51]}-{digest[:12]}"
+    signed = sign_study(study, run=run, sites=sites, days=MAX_DAYS, now=now, key=key)
+    return signed, verify_study(signed, key.public_key(), now=now, site=None)
 
 
 def _central_arm(

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from hilum.simulations.verdict import participation
+
 METRIC = "auroc"
 
 
@@ -26,6 +28,7 @@ def print_table(results: dict[str, Any]) -> None:
         for protocol, arm in dict.fromkeys((row["protocol"], row["arm"]) for row in rows):
             table.add_row(protocol, arm, *[_cell(cells.get((protocol, arm, name))) for name in names])
         console.print(table)
+    console.print(participation(results["rounds"]), markup=False)
     for note in results["notes"]:
         console.print(note, markup=False)
 

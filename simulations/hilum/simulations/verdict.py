@@ -14,6 +14,7 @@ _ARM_WORDS = {
     "random": "a random encoder",
     "raw": "regression on raw pixels",
 }
+_MAX_SPANS = 12
 _FLOORS = ("raw", "random", "scratch", "local")
 
 
@@ -31,18 +32,20 @@ class Against:
 
 @dataclass(frozen=True)
 class Verdict:
-    """A headline, what it rests on, and the comparisons behind it."""
+    """A headline, what it rests on, the comparisons behind it, and how many sites were in each round."""
 
     headline: str
     detail: str
     against: tuple[Against, ...]
+    participation: str
 
 
 def judge(results: dict[str, Any]) -> Verdict:
     """Say what the run's comparisons bear out, at the largest share of the labels."""
+    who = participation(results["rounds"])
     chosen = _choose(results["comparisons"])
     if not chosen:
-        return Verdict("No encoder was evaluated.", "The run holds no comparison with another arm.", ())
+        return Verdict("No encoder was evaluated.", "The run holds no comparison with another arm.", (), who)
     protocol, share = chosen[0]["protocol"], chosen[0]["label_fraction"]
     against = tuple(_against(arm, [c for c in chosen if c["arm"] == arm]) for arm in _in_order(chosen))
     floors = [one for one in against if one.arm in _FLOORS]
@@ -56,14 +59,39 @@ def judge(results: dict[str, Any]) -> Verdict:
     how = {"linear": "With a linear probe", "knn": "By nearest neighbours", "finetune": "Fine-tuned"}[
         protocol
     ]
-    few, many = min(patients), max(patients)
+    few, many = min(patients, default=0), max(patients, default=0)
     crowd = f"{few}" if few == many else f"{few} to {many}"
     detail = (
         f"{how} on {share:.0%} of the labels, over {against[0].sites} sites with {crowd} test patients each. "
         "“Significant” means that the 95 % interval of the paired difference, over patients, excludes zero. "
         f"{_looks(floors)} With so few patients and one seed, a difference that is not significant may be chance."
     )
-    return Verdict(_headline(floors, clear, lost), detail, against)
+    return Verdict(_headline(floors, clear, lost), detail, against, who)
+
+
+def participation(rounds: Sequence[dict[str, Any]]) -> str:
+    """Say how many of the sites contributed to each round: `Rounds 1 to 3: 3 of 3 sites; round 4: 2 of 3 (b: lost).`"""
+    spans: list[tuple[int, int, str]] = []
+    for record in rounds:
+        missing = ", ".join(f"{name}: {why.split(':', 1)[0]}" for name, why in record["failures"].items())
+        words = f"{record['contributed']} of {record['expected']} sites{f' ({missing})' if missing else ''}"
+        number = record["round"]
+        if spans and spans[-1][2] == words:
+            spans[-1] = (spans[-1][0], number, words)
+        else:
+            spans.append((number, number, words))
+    if len(spans) > _MAX_SPANS:
+        counts, expected = [record["contributed"] for record in rounds], rounds[-1]["expected"]
+        return (
+            f"Rounds 1 to {len(rounds)}: {min(counts)} to {max(counts)} of {expected} sites, "
+            f"all of them in {sum(count == expected for count in counts)} rounds."
+        )
+    shown = [
+        f"{f'rounds {first} to {last}' if first < last else f'round {first}'}: {words}"
+        for first, last, words in spans
+    ]
+    text = "; ".join(shown)
+    return f"{text[:1].upper()}{text[1:]}." if text else "There was no round."
 
 
 def _headline(floors: Sequence[Against], clear: Sequence[Against], lost: Sequence[Against]) -> str:

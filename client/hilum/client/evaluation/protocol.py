@@ -4,10 +4,7 @@ Arms with an encoder are measured by neighbours, probe and fine-tuning; `random`
 it is `scratch`); `raw` pixels by neighbours and probe.
 """
 
-import itertools
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -25,69 +22,11 @@ from hilum.common.encoders import Encoder, build_encoder
 from hilum.common.encoders.base import initialise
 from hilum.common.errors import DataError
 from hilum.common.progress import Progress
+from hilum.common.results_table import TASK, Comparison, Evaluation, Row, combinations
 from hilum.common.seeding import derive
 from hilum.common.weights import NamedWeights
 
-TASK = "classification"
-_PROTOCOLS_OF = {
-    "scratch": {"finetune"},
-    "random": {"knn", "linear"},
-    "raw": {"knn", "linear"},
-}
-_ALL_PROTOCOLS = {"knn", "linear", "finetune"}
 _MIN_TEST_CLASSES = 2
-
-
-@dataclass(frozen=True)
-class Row:
-    """One number with its interval, as `results.json` lists it."""
-
-    site: str
-    task: str
-    protocol: str
-    label_fraction: float
-    arm: str
-    metric: str
-    value: float
-    ci_low: float
-    ci_high: float
-    n_patients: int
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """How much better the federated encoder is than another arm, over the same bootstrap draws."""
-
-    site: str
-    task: str
-    protocol: str
-    label_fraction: float
-    arm: str
-    metric: str
-    difference: float
-    ci_low: float
-    ci_high: float
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """All that one site found."""
-
-    rows: tuple[Row, ...]
-    comparisons: tuple[Comparison, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        return {
-            "rows": [asdict(row) for row in self.rows],
-            "comparisons": [asdict(c) for c in self.comparisons],
-        }
-
-    @classmethod
-    def from_json(cls, table: Mapping[str, Any]) -> "Evaluation":
-        """The inverse of `to_json`."""
-        rows = tuple(Row(**row) for row in table["rows"])
-        return cls(rows, tuple(Comparison(**one) for one in table["comparisons"]))
 
 
 def encoder_from(study: StudyConfig, weights: NamedWeights | None) -> Encoder:
@@ -131,8 +70,7 @@ def evaluate_site(
     patients = len(np.unique(data.split.group[test]))
     runner = _Runner(data, study, encoders, fabric)
     found: dict[tuple[str, float, str, str], npt.NDArray[np.float64]] = {}
-    combinations = list(_combinations(study, encoders))
-    for done, (protocol, share, arm) in enumerate(combinations, 1):
+    for done, (protocol, share, arm) in enumerate(combinations(study, encoders), 1):
         rows = labelled_share(data.split, data.labels, share, seed=study.study.seed)
         train = LabelledRows(
             rows, np.array([number[str(data.labels[row])] for row in rows], np.int64), len(names)
@@ -146,19 +84,7 @@ def evaluate_site(
 
 def combinations_count(study: StudyConfig, encoders: Mapping[str, NamedWeights]) -> int:
     """How many times `evaluate_site` advances its progress."""
-    return len(list(_combinations(study, encoders)))
-
-
-def _combinations(
-    study: StudyConfig, encoders: Mapping[str, NamedWeights]
-) -> Iterator[tuple[str, float, str]]:
-    evaluation = study.evaluation
-    for protocol, share, arm in itertools.product(
-        evaluation.protocols, evaluation.label_fractions, evaluation.arms
-    ):
-        has_weights = arm in encoders or arm in _PROTOCOLS_OF
-        if has_weights and protocol in _PROTOCOLS_OF.get(arm, _ALL_PROTOCOLS):
-            yield protocol, share, arm
+    return len(list(combinations(study, encoders)))
 
 
 class _Runner:

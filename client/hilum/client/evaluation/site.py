@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from hilum.client.evaluation.protocol import Evaluation, evaluate_site
+from hilum.client.evaluation.protocol import evaluate_site
 from hilum.client.pretraining.device import Device, make_fabric
 from hilum.client.pretraining.site import pretrain_alone
 from hilum.client.site_data import SiteData
@@ -11,6 +11,7 @@ from hilum.common.config import StudyConfig
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import encoder_part, federated_manifest
 from hilum.common.progress import Progress, Quiet
+from hilum.common.results_table import Evaluation
 from hilum.common.weights import FlatWeights
 
 

@@ -1,51 +1,26 @@
-"""A whole study, from the first greeting to the results: what the ServerApp does, whichever grid it runs on."""
+"""A whole study, from the first greeting to the results, on whichever grid it runs."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+import logging
 from typing import Any
 
+from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from hilum.common import records
-from hilum.common.config import StudyConfig
 from hilum.common.environment import describe_environment
 from hilum.common.errors import UpdateRefused
 from hilum.common.export import Made, write_encoder
-from hilum.common.methods import build_method
-from hilum.common.methods.parts import federated_manifest
-from hilum.common.progress import Progress, Quiet
+from hilum.common.results_table import MAX_TABLE_BYTES, Evaluation, check_table
 from hilum.common.weights import FlatWeights
 from hilum.server.events import RoundEvents
-from hilum.server.federation.exchange import Answer, exchange
-from hilum.server.federation.rounds import Pace, Site, content_of, gather, run_rounds
-from hilum.server.federation.store import RunStore
-from hilum.server.results import build_results
+from hilum.server.federation.assignment import Assignment, Pace
+from hilum.server.federation.exchange import Answer, Closing, content_of, exchange
+from hilum.server.federation.rounds import Federation
+from hilum.server.results import build_results, run_notes
 
-Stage = Callable[[str, int], AbstractContextManager[Progress]]
+__all__ = ["Assignment", "Pace", "conduct"]
 
-
-def _no_stage(_title: str, _total: int) -> AbstractContextManager[Progress]:
-    return nullcontext(Quiet())
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """What a ServerApp is to do.
-
-    Attributes:
-        study: The study.
-        store: The run directory.
-        pace: How to wait.
-        more_arms: Gives weights of arms that only a simulation has; called once, after the rounds.
-        stage: Opens a progress display for a stage of so many units.
-    """
-
-    study: StudyConfig
-    store: RunStore
-    pace: Pace
-    more_arms: Callable[[], Mapping[str, FlatWeights]] = field(default=dict)
-    stage: Stage = _no_stage
+_log = logging.getLogger(__name__)
 
 
 def conduct(grid: Grid, work: Assignment) -> dict[str, Any]:
@@ -55,64 +30,74 @@ def conduct(grid: Grid, work: Assignment) -> dict[str, Any]:
         What `results.json` holds.
 
     Raises:
-        FederationError: If the sites do not come, or a round misses its quorum.
+        FederationError: If the sites do not come, a round misses its quorum, or the run is to stop.
+        RunError: If the run directory can't be written.
     """
     study, store = work.study, work.store
     store.write("environment.json", describe_environment())
-    sites = gather(grid, study, store.run_id, work.pace)
+    federation = Federation(grid, work)
+    federation.gather()
     with (
         work.stage("federated pre-training", study.federation.rounds) as progress,
         RoundEvents(store.folder / "tensorboard") as events,
     ):
-        done = run_rounds(grid, study, sites, store, work.pace, progress, events.write)
-    manifest = federated_manifest(build_method(study))
-    made = Made(rounds=len(done.rounds), sites=len(sites))
-    write_encoder(store.folder / "encoder", study, manifest, done.weights, made)
-    evaluations, notes = _evaluate(grid, work, sites, done.weights)
-    results = build_results(study, done, sites, evaluations, notes)
+        done = federation.run_rounds(progress, events.write)
+    contributed = {name for record in done.rounds for name in record.sites}
+    made = Made(rounds=len(done.rounds), sites=len(contributed))
+    with store.writing():
+        digest = write_encoder(store.folder / "encoder", study, federation.manifest, done.weights, made)
+    evaluations, problems = _evaluate(federation)
+    notes = [*run_notes(study, done, federation.roster), *store.notes, *problems]
+    results = build_results(study, done, federation.roster, evaluations, notes)
     store.write("results.json", results)
+    _log.info("run %s is finished: %d rounds, encoder %s", work.order.run, len(done.rounds), digest)
     return results
 
 
-def _evaluate(
-    grid: Grid, work: Assignment, sites: list[Site], weights: FlatWeights
-) -> tuple[list[dict[str, Any]], list[str]]:
+def _evaluate(federation: Federation) -> tuple[list[Evaluation], list[str]]:
     """Ask every site to measure the encoder. A site that can't is noted; the run is not lost for it."""
-    study = work.study
+    work, study = federation.work, federation.work.study
     if study.tasks.classification is None:
         return [], ["the study names no task, so nothing was evaluated"]
-    arms = {"federated": weights, **work.more_arms()}
+    arms = {"federated": federation.done.weights, **work.more_arms()}
     wanted: dict[str, FlatWeights] = {arm: flat for arm, flat in arms.items() if arm in study.evaluation.arms}
-    request = records.pack_request(study, work.store.run_id, round_number=0, weights=wanted)
-    by_node = {site.node_id: site.name for site in sites}
-    found: dict[str, dict[str, Any]] = {}
-    notes: list[str] = []
-    requests = {node: lambda: request for node in by_node}
+    request = records.pack_request(work.signed, weights=wanted)
+    sites = {site.node_id: site.name for site in federation.roster.present}
+    found: dict[str, Evaluation] = {}
+    missing = federation.roster.absences(sites.values())
+    federation.limit_replies(records.EVALUATE, MAX_TABLE_BYTES)
     with work.stage("evaluation at each site", len(sites)) as progress:
-        answers = exchange(
-            grid,
-            requests,
+        for answer in exchange(
+            federation.grid,
+            {node_id: lambda: request for node_id in sites},
             records.EVALUATE,
             deadline_s=study.evaluation.deadline_s,
             poll_s=work.pace.poll_s,
-        )
-        for answer in answers:
-            name = by_node[answer.node_id]
+            presence=federation.presence,
+            closing=Closing(lambda: len(found) >= study.quorum, study.federation.return_s),
+            on_poll=federation.check_stop,
+        ):
+            name = sites[answer.node_id]
             try:
-                found[name] = _evaluation_of(answer, name)
+                found[name] = _table_of(answer, federation, name, wanted)
             except UpdateRefused as refused:
-                notes.append(f"{name} was not evaluated: {refused.detail}")
-            progress.advance(len(found) + len(notes), name)
-    return [found[name] for name in sorted(found)], sorted(notes)
+                missing[name] = refused
+                _log.warning("no results of %s: %s", name, refused)
+            progress.advance(len(found), name)
+    notes = [f"{name} was not evaluated: {refused}" for name, refused in sorted(missing.items())]
+    return [found[name] for name in sorted(found)], notes
 
 
-def _evaluation_of(answer: Answer, name: str) -> dict[str, Any]:
-    """What a site measured.
+def _table_of(answer: Answer, federation: Federation, name: str, sent: dict[str, FlatWeights]) -> Evaluation:
+    """What a site measured, believed only where the study asked for it.
 
     Raises:
-        UpdateRefused: If it did not answer, or its results are malformed or another site's.
+        UpdateRefused: If it did not answer, or its table is malformed, another site's, or not what was asked for.
     """
-    reply = records.unpack_evaluation_reply(content_of(answer))
+    content: RecordDict = content_of(answer)
+    reply = records.unpack_evaluation_reply(content)
     if reply.site != name:
         raise UpdateRefused("wrong_site", "the results are another site's")
-    return dict(reply.evaluation)
+    table = Evaluation.from_json(reply.evaluation)
+    check_table(table, federation.work.study, site=name, sent=sent)
+    return table

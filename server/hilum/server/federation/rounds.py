@@ -3,200 +3,203 @@
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
 import numpy as np
-from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from hilum.common import records
-from hilum.common.config import StudyConfig
-from hilum.common.errors import FederationError, UpdateRefused
+from hilum.common.errors import FederationError
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import federated_manifest, get_federated
 from hilum.common.progress import Progress
 from hilum.common.weights import FlatWeights, Manifest, apply_update, sha256_of
-from hilum.server.federation.accumulator import FixedPointMean
-from hilum.server.federation.admission import admit
-from hilum.server.federation.exchange import Answer, exchange
-from hilum.server.federation.store import Progressed, RoundRecord, RunStore
+from hilum.server.federation.admission import Terms, running_bound
+from hilum.server.federation.assignment import Assignment, Pace
+from hilum.server.federation.exchange import BoundedGrid, Closing, Presence, exchange
+from hilum.server.federation.greeting import Greeter
+from hilum.server.federation.roster import STRIKES, Roster, Site, code_of
+from hilum.server.federation.round_updates import HeldUpdates, RoundUpdates
+from hilum.server.federation.store import Progressed, RoundRecord
+
+__all__ = ["Federation", "OnRound", "Pace", "Site"]
 
 _log = logging.getLogger(__name__)
+_ENVELOPE_BYTES = 64 * 1024  # what is around the numbers of a reply
 OnRound = Callable[[RoundRecord], None]
 
 
-@dataclass(frozen=True)
-class Site:
-    """A site of this run."""
-
-    name: str
-    node_id: int
-    examples: int
-
-
-@dataclass(frozen=True)
-class Pace:
-    """How often to look for answers, and how long to wait for all sites to come online."""
-
-    poll_s: float
-    gather_s: float
-
-
-def gather(grid: Grid, study: StudyConfig, run_id: str, pace: Pace) -> list[Site]:
-    """Wait until the study's sites are online, and ask each who it is.
-
-    Returns:
-        The sites, by name.
-
-    Raises:
-        FederationError: If too few come in time, one refuses, or two have one name.
-    """
-    wanted, until = study.federation.sites, time.monotonic() + pace.gather_s
-    nodes: list[int] = []
-    while len(nodes) < wanted:
-        nodes = sorted(grid.get_node_ids())
-        if len(nodes) < wanted:
-            if time.monotonic() > until:
-                raise FederationError(
-                    f"{len(nodes)} of {wanted} sites came online within {pace.gather_s:g} s; "
-                    "start the others, or lower federation.sites"
-                )
-            time.sleep(pace.poll_s)
-    request = records.pack_request(study, run_id)
-    sites: list[Site] = []
-    problems: list[str] = []
-    requests = {node: lambda: request for node in nodes}
-    for answer in exchange(grid, requests, records.HELLO, deadline_s=pace.gather_s, poll_s=pace.poll_s):
-        try:
-            hello = records.unpack_hello(content_of(answer))
-            sites.append(Site(hello.site, answer.node_id, hello.examples))
-        except UpdateRefused as refused:
-            problems.append(str(refused))
-    if len(sites) < wanted:
-        raise FederationError("; ".join(problems))
-    names = [site.name for site in sites]
-    if len(set(names)) < len(names):
-        raise FederationError(f"two sites have one name among {', '.join(sorted(names))}; names must differ")
-    return sorted(sites, key=lambda site: site.name)
-
-
-def run_rounds(
-    grid: Grid,
-    study: StudyConfig,
-    sites: list[Site],
-    store: RunStore,
-    pace: Pace,
-    progress: Progress,
-    on_round: OnRound,
-) -> Progressed:
-    """Run the rounds that are not done yet.
+class Federation:
+    """One run on one grid: its rounds, and who takes part in them.
 
     Args:
         grid: Flower's grid.
-        study: The study.
-        sites: From `gather`.
-        store: Keeps a checkpoint after each round.
-        pace: How to wait.
-        progress: Told after each round.
-        on_round: Told each round's record, earlier rounds of a resumed run included.
+        work: What to do.
 
-    Raises:
-        FederationError: If a round does not reach its quorum; the rounds before it are kept.
+    Attributes:
+        manifest: Of the federated parts.
+        done: The rounds so far, those of a run that is resumed included.
+        roster: The sites.
+        presence: Who is lost.
     """
-    method = build_method(study)
-    manifest = federated_manifest(method)
-    done = store.load(manifest) or Progressed(get_federated(method), ())
-    for record in done.rounds:
-        on_round(record)
-    progress.advance(len(done.rounds))
-    for number in range(len(done.rounds) + 1, study.federation.rounds + 1):
-        weights, record = _one_round(grid, study, sites, store.run_id, number, done.weights, manifest, pace)
-        done = Progressed(weights, (*done.rounds, record))
-        store.save(done, manifest)
-        on_round(record)
-        losses = ", ".join(f"{name} {facts['loss']:.4f}" for name, facts in record.sites.items())
-        _log.info("round %d of %d: %s", number, study.federation.rounds, losses)
-        progress.advance(number, f"loss {losses}")
-    return done
 
+    def __init__(self, grid: Grid, work: Assignment) -> None:
+        self.grid, self.work = grid, work
+        method = build_method(work.study)
+        self.manifest: Manifest = federated_manifest(method)
+        self.done = work.store.load(self.manifest) or Progressed(get_federated(method), ())
+        self.roster = Roster(work.order.sites, self.done.rounds)
+        self.presence = Presence(grid, self._name_of)
+        self._greeter = Greeter(grid, work.signed, self.roster)
+        self.limit_replies(records.TRAIN, 4 * self.manifest.size)
 
-def _one_round(
-    grid: Grid,
-    study: StudyConfig,
-    sites: list[Site],
-    run_id: str,
-    number: int,
-    base: FlatWeights,
-    manifest: Manifest,
-    pace: Pace,
-) -> tuple[FlatWeights, RoundRecord]:
-    started = time.monotonic()
-    base_sha256 = sha256_of(manifest.unflatten(base))
-    request = records.pack_training_request(study, run_id, number, base)
-    by_node = {site.node_id: site for site in sites}
-    cap = study.federation.example_cap
-    accumulator = FixedPointMean(manifest.size, cap * len(sites))
-    trained: dict[str, dict[str, float]] = {}
-    failures: dict[str, str] = {}
-    bytes_up = bytes_down = 0
-    requests: dict[int, Callable[[], RecordDict]] = {node: lambda: request for node in by_node}
-    answers = exchange(
-        grid, requests, records.TRAIN, deadline_s=study.federation.deadline_s, poll_s=pace.poll_s
-    )
-    for answer in answers:
-        name = by_node[answer.node_id].name
-        bytes_down += base.nbytes * answer.attempts
-        try:
-            reply = records.unpack_training_reply(content_of(answer))
-            bytes_up += reply.size_bytes
-            weight = admit(
-                reply,
-                site=name,
-                round_number=number,
-                base_sha256=base_sha256,
-                size=manifest.size,
-                max_norm=study.privacy.max_update_norm,
-                example_cap=cap,
+    def gather(self) -> None:
+        """Wait until the study's sites have greeted, or for a while and then for a quorum of them.
+
+        Raises:
+            FederationError: If too few came, or the run is to stop.
+        """
+        self._wait_for_greetings(for_all=True)
+        names = ", ".join(site.name for site in self.roster.present)
+        rounds, so_far = self.work.study.federation.rounds, len(self.done.rounds)
+        _log.info("run %s goes on after round %d of %d with %s", self.work.order.run, so_far, rounds, names)
+
+    def run_rounds(self, progress: Progress, on_round: OnRound) -> Progressed:
+        """Run the rounds that are not done yet.
+
+        Args:
+            progress: Told after each round.
+            on_round: Told each round's record, earlier rounds of a resumed run included.
+
+        Raises:
+            FederationError: If a round does not reach its quorum, or the run is to stop; the rounds before are kept.
+        """
+        for record in self.done.rounds:
+            on_round(record)
+        progress.advance(len(self.done.rounds))
+        for number in range(len(self.done.rounds) + 1, self.work.study.federation.rounds + 1):
+            weights, record = self._one_round(number)
+            fallen = self.roster.close_round(number, record.failures)
+            record = replace(record, suspended=fallen)
+            self.done = Progressed(weights, (*self.done.rounds, record))
+            self.work.store.save(self.done, self.manifest)
+            on_round(record)
+            _tell(record, self.work.study.federation.rounds)
+            progress.advance(number, f"loss {_losses(record)}")
+            self._greeter.begin_turn()
+        return self.done
+
+    def check_stop(self) -> None:
+        """End here if the run is to stop.
+
+        Raises:
+            FederationError: If it is.
+        """
+        if self.work.stop.is_set():
+            raise FederationError(
+                f"the run was asked to stop, after {len(self.done.rounds)} rounds; go on with it by --resume"
             )
-        except UpdateRefused as refused:
-            _log.warning("round %d: no update of %s: %s", number, name, refused)
-            failures[name] = str(refused)
-            continue
-        accumulator.add(reply.update, weight)
-        trained[name] = {
-            "examples": reply.examples,
-            "loss": reply.loss,
-            "seconds": round(reply.seconds, 3),
-            "attempts": answer.attempts,
-        }
-    if len(trained) < study.quorum:
-        why = "; ".join(f"{name}: {reason}" for name, reason in sorted(failures.items()))
-        raise FederationError(
-            f"round {number} has {len(trained)} of the {study.quorum} updates that it needs ({why}); "
-            "mend the cause and go on with --resume"
+
+    def limit_replies(self, message_type: str, size_bytes: int) -> None:
+        """Tell a grid that can refuse replies before it holds them how large one may be."""
+        if isinstance(self.grid, BoundedGrid):
+            self.grid.reply_limit(message_type, size_bytes + _ENVELOPE_BYTES)
+
+    def _one_round(self, number: int) -> tuple[FlatWeights, RoundRecord]:
+        self._wait_for_greetings(for_all=False)
+        started = time.monotonic()
+        study, base = self.work.study, self.done.weights
+        sites = {site.node_id: site for site in self.roster.present}
+        terms = Terms(
+            round_number=number,
+            base_sha256=sha256_of(self.manifest.unflatten(base)),
+            size=self.manifest.size,
+            max_norm=study.privacy.max_update_norm,
+            norm_bound=running_bound(self.done.rounds, study.federation.norm_ratio),
+            example_cap=study.federation.example_cap,
         )
-    change = accumulator.mean()
-    record = RoundRecord(
-        round=number,
-        wall_seconds=round(time.monotonic() - started, 3),
-        bytes_down=bytes_down,
-        bytes_up=bytes_up,
-        sites=dict(sorted(trained.items())),
-        failures=dict(sorted(failures.items())),
-        update_norm=float(np.linalg.norm(change)),
+        most_weight = terms.example_cap * len(self.roster.names)
+        with HeldUpdates(self.work.store) as held:
+            updates = RoundUpdates(terms, held, most_weight, study.federation.norm_ratio)
+            bytes_down = base.nbytes * self._train(updates, sites)
+            updates.settle()
+        updates.failures |= self.roster.absences(site.name for site in sites.values())
+        failures = {name: str(refused) for name, refused in sorted(updates.failures.items())}
+        if len(updates.trained) < study.quorum:
+            why = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+            raise FederationError(
+                f"round {number} has {len(updates.trained)} of the {study.quorum} updates that it needs ({why}); "
+                "mend the cause and go on with --resume"
+            )
+        change = updates.mean()
+        record = RoundRecord(
+            round=number,
+            wall_seconds=round(time.monotonic() - started, 3),
+            bytes_down=bytes_down,
+            bytes_up=updates.bytes_up,
+            expected=len(self.roster.names),
+            contributed=len(updates.trained),
+            sites=dict(sorted(updates.trained.items())),
+            failures=failures,
+            suspended=[],
+            update_norm=float(np.linalg.norm(change)),
+        )
+        return apply_update(base, change), record
+
+    def _train(self, updates: RoundUpdates, sites: dict[int, Site]) -> int:
+        """Have a round's sites train; return how many times the weights were sent."""
+        study, sent = self.work.study, 0
+        number = len(self.done.rounds) + 1
+        request = records.pack_training_request(self.work.signed, number, self.done.weights)
+        for answer in exchange(
+            self.grid,
+            {node_id: lambda: request for node_id in sites},
+            records.TRAIN,
+            deadline_s=study.federation.deadline_s,
+            poll_s=self.work.pace.poll_s,
+            presence=self.presence,
+            closing=Closing(lambda: len(updates.trained) >= study.quorum, study.federation.return_s),
+            on_poll=self._on_poll,
+        ):
+            sent += answer.attempts
+            updates.take(sites[answer.node_id], answer)
+        return sent
+
+    def _on_poll(self) -> None:
+        self.check_stop()
+        self._greeter.step()
+
+    def _wait_for_greetings(self, *, for_all: bool) -> None:
+        self._greeter.wait(
+            self.work.study.quorum,
+            seconds=self.work.pace.gather_s,
+            poll_s=self.work.pace.poll_s,
+            on_poll=self.check_stop,
+            for_all=for_all,
+        )
+
+    def _name_of(self, node_id: int) -> str:
+        names = {site.node_id: site.name for site in self.roster.present}
+        return names.get(node_id, "a site")
+
+
+def _tell(record: RoundRecord, rounds: int) -> None:
+    """The canonical line of a round, and one for each site that lost its place in it."""
+    missing = ", ".join(f"{name}: {code_of(why)}" for name, why in record.failures.items())
+    _log.info(
+        "round %d of %d: %d of %d sites, %.1f s, norm %.4g, loss %s%s",
+        record.round,
+        rounds,
+        record.contributed,
+        record.expected,
+        record.wall_seconds,
+        record.update_norm,
+        _losses(record),
+        f"; without {missing}" if missing else "",
     )
-    return apply_update(base, change), record
+    for name in record.suspended:
+        _log.warning("%s is suspended for the rest of the study: it was refused %d times", name, STRIKES)
 
 
-def content_of(answer: Answer) -> RecordDict:
-    """The content of an answer.
-
-    Raises:
-        UpdateRefused: If there is none: the site was lost, or refused and said why.
-    """
-    if answer.content is None:
-        raise UpdateRefused("lost", answer.problem)
-    refusal = records.unpack_refusal(answer.content)
-    if refusal is not None:
-        raise UpdateRefused(refusal.reason, refusal.detail)
-    return answer.content
+def _losses(record: RoundRecord) -> str:
+    return ", ".join(f"{name} {facts['loss']:.4f}" for name, facts in record.sites.items())

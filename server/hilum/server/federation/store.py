@@ -1,15 +1,20 @@
 """A run directory: what a killed server goes on from, and what a finished run leaves.
 
 Every checkpoint is written whole and carries the hash of its weights. The last two are kept; one that is damaged is
-passed over for the one before it.
+passed over for the one before it, and said so. One process holds a run directory at a time, and its user alone reads it.
 """
 
-import hashlib
+import fcntl
 import json
+import logging
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from safetensors.numpy import load as load_tensors
@@ -17,11 +22,14 @@ from safetensors.numpy import save as save_tensors
 
 from hilum.common.config import StudyConfig, study_to_toml
 from hilum.common.errors import DamagedError, RunError
-from hilum.common.files import write_bytes, write_json, write_text
+from hilum.common.files import private_folder, write_bytes, write_json, write_text
+from hilum.common.signing import StudyOrder
 from hilum.common.weights import FlatWeights, Manifest, sha256_of
 
 _GENERATIONS = 2
 _STUDY = "study.resolved.toml"
+_LOCK = "run.lock"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -31,16 +39,23 @@ class RoundRecord:
     Attributes:
         bytes_down: Sent to all sites.
         bytes_up: Received from all sites.
-        sites: By name: `examples`, `loss`, `seconds`, `attempts`.
-        failures: By name: why a site's update is not in the round.
+        expected: How many sites the study has.
+        contributed: How many of them are in this round.
+        sites: By name: `examples` (a band), `loss`, `seconds`, `attempts`, `norm` of what was added.
+        failures: By name, `code: words`: why each other site is not in the round.
+        suspended: The sites that lost their place in the study with this round.
+        update_norm: Of the mean of all updates.
     """
 
     round: int
     wall_seconds: float
     bytes_down: int
     bytes_up: int
+    expected: int
+    contributed: int
     sites: dict[str, dict[str, float]]
     failures: dict[str, str]
+    suspended: list[str]
     update_norm: float
 
 
@@ -53,28 +68,49 @@ class Progressed:
 
 
 class RunStore:
-    """One run directory.
+    """One run directory, held until `close`.
 
     Attributes:
-        run_id: Names the run at the sites: the study's name and the start of a hash over the study and the run's
-            place, so that it is the same after a resume and another run's state is never taken up.
+        run_id: Names the run at the sites: the name that the admin signed.
+        notes: What a reader of the results must know of the directory: a damaged checkpoint.
     """
 
-    def __init__(self, folder: Path, run_id: str) -> None:
+    def __init__(self, folder: Path, run_id: str, lock: BinaryIO) -> None:
         self.folder, self.run_id = folder, run_id
+        self.notes: list[str] = []
+        self._lock = lock
 
     @classmethod
-    def open(cls, folder: Path, study: StudyConfig, *, resume: bool) -> "RunStore":
-        """Begin a run in an empty place, or go on with the same study's run.
+    def open(cls, folder: Path, order: StudyOrder, *, resume: bool) -> "RunStore":
+        """Begin a run in an empty place, or go on with the same study's run, under whichever signature.
 
         Raises:
-            RunError: If the folder holds another run, or none to resume.
+            RunError: If the folder holds another run, or none to resume; or a process holds it; or it can't be written.
         """
-        check_output(folder, study, resume=resume)
-        text = study_to_toml(study)
-        write_text(folder / _STUDY, text)
-        digest = hashlib.sha256(f"{folder.absolute()}\0{text}".encode()).hexdigest()
-        return cls(folder, f"{study.study.name}-{digest[:12]}")
+        check_output(folder, order.study, resume=resume)
+        with _writing():
+            private_folder(folder)
+            lock = _lock(folder)
+        try:
+            check_output(folder, order.study, resume=resume)  # nobody changes it any more
+            with _writing():
+                write_text(folder / _STUDY, study_to_toml(order.study), private=True)
+        except BaseException:
+            lock.close()
+            raise
+        return cls(folder, order.run, lock)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others take the directory."""
+        self._lock.close()
 
     @property
     def _checkpoints(self) -> Path:
@@ -88,8 +124,10 @@ class RunStore:
             "rounds": json.dumps([asdict(record) for record in progressed.rounds]),
         }
         path = self._checkpoints / f"round-{len(progressed.rounds):06d}.safetensors"
-        write_bytes(path, save_tensors({name: np.ascontiguousarray(a) for name, a in named.items()}, facts))
-        self._write_rounds(progressed)
+        content = save_tensors({name: np.ascontiguousarray(a) for name, a in named.items()}, facts)
+        with self.writing():
+            write_bytes(path, content, private=True)
+            self._write_rounds(progressed)
         for old in sorted(self._checkpoints.glob("round-*.safetensors"))[:-_GENERATIONS]:
             old.unlink()
 
@@ -103,8 +141,12 @@ class RunStore:
         for path in paths:
             progressed = _read_checkpoint(path, manifest)
             if progressed is not None:
-                self._write_rounds(progressed)
+                with self.writing():
+                    self._write_rounds(progressed)
                 return progressed
+            note = f"the checkpoint after round {_round_of(path)} was damaged and passed over"
+            _log.warning("%s", note)
+            self.notes.append(note)
         if paths:
             raise DamagedError(
                 "every checkpoint of this run is damaged; start the study in a new output folder"
@@ -113,11 +155,26 @@ class RunStore:
 
     def _write_rounds(self, progressed: Progressed) -> None:
         lines = [json.dumps(asdict(record)) for record in progressed.rounds]
-        write_text(self.folder / "rounds.jsonl", "".join(line + "\n" for line in lines))
+        write_text(self.folder / "rounds.jsonl", "".join(line + "\n" for line in lines), private=True)
 
     def write(self, name: str, value: Any) -> None:
-        """Write one JSON file of the run."""
-        write_json(self.folder / name, value)
+        """Write one JSON file of the run.
+
+        Raises:
+            RunError: If the folder can't be written.
+        """
+        with self.writing():
+            write_json(self.folder / name, value, private=True)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Say what is wrong where something can't be written to the folder.
+
+        Raises:
+            RunError: Then; what was there before is whole.
+        """
+        with _writing():
+            yield
 
 
 def check_output(folder: Path, study: StudyConfig, *, resume: bool) -> None:
@@ -140,8 +197,36 @@ def check_output(folder: Path, study: StudyConfig, *, resume: bool) -> None:
             )
     elif resume:
         raise RunError("there is no run to resume in the output folder; leave out --resume to begin one")
-    elif folder.exists() and any(folder.iterdir()):
+    elif folder.exists() and any(path.name != _LOCK for path in folder.iterdir()):
         raise RunError("the output folder is not empty; name a folder that is new or empty")
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"the run folder can't be written ({error.strerror}); mend that and go on with --resume"
+        ) from None
+
+
+def _lock(folder: Path) -> BinaryIO:
+    """The run's lock file, locked for as long as it is open.
+
+    Raises:
+        RunError: If a process has it.
+    """
+    handle = os.fdopen(os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        handle.close()
+        raise RunError("another process is working on this run; wait until it ends, or stop it") from None
+    except BaseException:
+        handle.close()
+        raise
+    return handle
 
 
 def _read_checkpoint(path: Path, manifest: Manifest) -> Progressed | None:

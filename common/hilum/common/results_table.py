@@ -1,0 +1,190 @@
+"""What a site measured, as a table: its schema, and what a table must satisfy before anyone believes it.
+
+Both sides share it. The site fills it in; the server takes it for what a stranger sent: bounded text, known words,
+finite numbers in their range, about the sender alone, of what the study asked for, each once.
+"""
+
+import itertools
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+
+from hilum.common.config.study import StudyConfig
+from hilum.common.errors import UpdateRefused
+
+TASK = "classification"
+METRIC_RANGES = {"auroc": (0.0, 1.0), "balanced_accuracy": (0.0, 1.0)}
+MAX_TABLE_BYTES = 1024 * 1024
+MAX_PATIENTS = 10_000_000
+
+_MAX_ROWS = 1000  # a study has at most 10 shares, 6 arms, 3 protocols and 2 metrics
+_PROTOCOLS_OF = {"scratch": {"finetune"}, "random": {"knn", "linear"}, "raw": {"knn", "linear"}}
+_SENT_ARMS = {"federated", "centralised"}  # nobody but the server has their weights
+_INTERVAL_SLACK = 0.1
+"""How far a value may lie outside of its interval: a percentile interval is about the draws, not about the value."""
+_DIFFERENCE_SLACK = 0.01  # of a comparison, from the two rows that it compares: sites may round
+_STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+_Key = tuple[str, float, str, str]
+_Line = TypeVar("_Line", "Row", "Comparison")
+
+Word = Annotated[str, Field(max_length=64)]
+Number = Annotated[float, Field(ge=-1, le=1)]
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True)
+class Row:
+    """One number with its interval, as `results.json` lists it."""
+
+    site: Word
+    task: Word
+    protocol: Word
+    label_fraction: Number
+    arm: Word
+    metric: Word
+    value: Number
+    ci_low: Number
+    ci_high: Number
+    n_patients: Annotated[int, Field(ge=1, le=MAX_PATIENTS)]
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True)
+class Comparison:
+    """How much better the federated encoder is than another arm, over the same bootstrap draws."""
+
+    site: Word
+    task: Word
+    protocol: Word
+    label_fraction: Number
+    arm: Word
+    metric: Word
+    difference: Number
+    ci_low: Number
+    ci_high: Number
+
+
+@with_config(_STRICT)
+@dataclass(frozen=True)
+class Evaluation:
+    """All that one site found."""
+
+    rows: Annotated[tuple[Row, ...], Field(max_length=_MAX_ROWS)]
+    comparisons: Annotated[tuple[Comparison, ...], Field(max_length=_MAX_ROWS)]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return {
+            "rows": [asdict(row) for row in self.rows],
+            "comparisons": [asdict(c) for c in self.comparisons],
+        }
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> "Evaluation":
+        """The inverse of `to_json`."""
+        rows = tuple(Row(**row) for row in table["rows"])
+        return cls(rows, tuple(Comparison(**one) for one in table["comparisons"]))
+
+
+_TABLE = TypeAdapter(Evaluation)
+
+
+def combinations(study: StudyConfig, with_weights: Collection[str]) -> Iterator[tuple[str, float, str]]:
+    """The protocol, share of the labels and arm of everything that a study measures at a site.
+
+    Args:
+        study: The study.
+        with_weights: Arms whose weights are at hand; `scratch`, `random` and `raw` need none.
+    """
+    evaluation = study.evaluation
+    for protocol, share, arm in itertools.product(
+        evaluation.protocols, evaluation.label_fractions, evaluation.arms
+    ):
+        known = arm in with_weights or arm in _PROTOCOLS_OF
+        if known and protocol in _PROTOCOLS_OF.get(arm, {protocol}):
+            yield protocol, share, arm
+
+
+def read_table(text: str) -> Evaluation:
+    """Parse what a site sent.
+
+    Raises:
+        UpdateRefused: `wrong_format`, if it is too long or too deep, no JSON, has another key or type, or a number that
+            is not finite or out of every range.
+    """
+    content = text[: MAX_TABLE_BYTES + 1].encode(errors="replace")
+    if len(content) > MAX_TABLE_BYTES:
+        raise UpdateRefused("wrong_format", f"the results are longer than {MAX_TABLE_BYTES} bytes")
+    try:
+        return _TABLE.validate_json(content)
+    except ValidationError as error:
+        kinds = sorted({problem["type"] for problem in error.errors(include_input=False, include_url=False)})
+        raise UpdateRefused("wrong_format", f"the results are not a table: {', '.join(kinds)}") from None
+
+
+def check_table(table: Evaluation, study: StudyConfig, *, site: str, sent: Collection[str]) -> None:
+    """Hold a table against the study.
+
+    Args:
+        table: From `read_table`.
+        study: The study.
+        site: Who sent it.
+        sent: The arms whose weights the server sent.
+
+    Raises:
+        UpdateRefused: `wrong_site`, `not_asked`, `twice`, `out_of_range`, `too_few_patients` or `contradiction`.
+    """
+    asked = set(combinations(study, {*sent, *study.evaluation.arms} - (_SENT_ARMS - set(sent))))
+    if study.tasks.classification is None:
+        asked = set()
+    rows: dict[_Key, Row] = dict(_checked(table.rows, asked, site))
+    comparisons: dict[_Key, Comparison] = dict(_checked(table.comparisons, asked, site))
+    for (*_, metric), row in rows.items():
+        low, high = METRIC_RANGES[metric]
+        if not low <= row.ci_low <= row.ci_high <= high or not low <= row.value <= high:
+            raise UpdateRefused("out_of_range", f"{metric} or its interval is not in its range")
+        _near(row.value, row.ci_low, row.ci_high)
+        if row.n_patients < study.privacy.min_patients:
+            needed = study.privacy.min_patients
+            raise UpdateRefused("too_few_patients", f"fewer than {needed} patients stand behind a number")
+    for (protocol, share, arm, metric), one in comparisons.items():
+        ours, theirs = (
+            rows.get((protocol, share, "federated", metric)),
+            rows.get((protocol, share, arm, metric)),
+        )
+        if arm == "federated" or ours is None or theirs is None:
+            raise UpdateRefused(
+                "not_asked", "a comparison is not of the federated arm with another one's row"
+            )
+        if one.ci_low > one.ci_high:
+            raise UpdateRefused("out_of_range", "an interval's ends are the wrong way round")
+        _near(one.difference, one.ci_low, one.ci_high)
+        if abs(ours.value - theirs.value - one.difference) > _DIFFERENCE_SLACK:
+            raise UpdateRefused("contradiction", "a difference is not that of its two rows")
+
+
+def _checked(
+    lines: Collection[_Line], asked: Collection[tuple[str, float, str]], site: str
+) -> Iterator[tuple[_Key, _Line]]:
+    """Each line with its key, once it is known to be the sender's, asked for, and the first of its key."""
+    seen: set[_Key] = set()
+    for line in lines:
+        if line.site != site:
+            raise UpdateRefused("wrong_site", "the results are not the sender's")
+        key = (line.protocol, line.label_fraction, line.arm, line.metric)
+        if line.task != TASK or key[:3] not in asked or line.metric not in METRIC_RANGES:
+            raise UpdateRefused("not_asked", "the study did not ask for one of the lines")
+        if key in seen:
+            raise UpdateRefused("twice", "a line is there twice")
+        seen.add(key)
+        yield key, line
+
+
+def _near(value: float, low: float, high: float) -> None:
+    if not low - _INTERVAL_SLACK <= value <= high + _INTERVAL_SLACK:
+        raise UpdateRefused(
+            "out_of_range", f"a value lies more than {_INTERVAL_SLACK} outside of its interval"
+        )
