@@ -25,6 +25,7 @@ HELLO, TRAIN, EVALUATE = "query", "train", "evaluate"  # Flower's names for the 
 _ARRAYS, _FACTS, _NUMBERS = "arrays", "facts", "numbers"
 _UPDATE = "update"
 _WEIGHTS = "weights"
+_MAX_ARRAYS = 8  # of a request: one, or one an arm
 _STYPE = "hilum.flat"
 _BYTES_EACH = 4
 
@@ -125,6 +126,8 @@ def unpack_request(content: RecordDict) -> Request:
         with _well_formed():
             facts = _facts_of(content, {_FACTS, _ARRAYS}, {"document", "signature", "round"})
             arrays = _part(content, _ARRAYS, ArrayRecord)
+            if len(arrays) > _MAX_ARRAYS:
+                raise UpdateRefused("wrong_format", f"expected at most {_MAX_ARRAYS} arrays")
             return Request(
                 signed=SignedStudy(
                     _bytes(facts["document"], MAX_DOCUMENT_BYTES),

@@ -74,7 +74,7 @@ class RunStore:
         text = study_to_toml(study)
         write_text(folder / _STUDY, text)
         digest = hashlib.sha256(f"{folder.absolute()}\0{text}".encode()).hexdigest()
-        return cls(folder, f"{study.study.name}-{digest[:12]}")
+        return cls(folder, f"{study.study.name[:51]}-{digest[:12]}")
 
     @property
     def _checkpoints(self) -> Path:
