@@ -163,7 +163,8 @@ class AnswerLedger:
                 return Answer(json.loads(row.text), new=False, left=max(0, budget - len(given)))
         if len(given) >= budget:
             raise PolicyRefused(
-                "policy_evaluations", f"max_evaluations is {budget}, and {len(given)} were answered; this one differs"
+                "policy_evaluations",
+                f"max_evaluations is {budget}, and {len(given)} were answered; this one differs",
             )
         content = compute()
         self._record(_EVALUATION, asked, content, patients)

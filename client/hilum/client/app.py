@@ -94,7 +94,7 @@ def _answer(
         _log.warning("%s refused: %s", name, _plain(str(error)))
         return outgoing.refusal(name, "data" if isinstance(error, DataError) else "failed")
     except Exception as error:
-        _log.error("%s failed: %s at %s", name, type(error).__name__, _where(error))  # noqa: TRY400 - no foreign text
+        _log.error("%s failed: %s at %s", name, type(error).__name__, _where(error))
         return outgoing.refusal(name, "failed")
 
 

@@ -101,7 +101,7 @@ def _bring_up(
         )
     if found < version:
         tables.drop_all(connection, tables=list(refilled))
-        for before in range(found, version):  # a new file is of version 0, and of no table
+        for before in range(found, version) if found else ():  # a new file is of version 0 and has no tables
             if before in upgrades:
                 connection.exec_driver_sql(upgrades[before])
     tables.create_all(connection)

@@ -26,7 +26,9 @@ def check_policy(policy: PolicySection, study: StudyConfig) -> None:
     training, evaluation = study.training, study.evaluation
     _at_most("policy_rounds", "max_rounds", study.federation.rounds, policy.max_rounds)
     _at_most("policy_epochs", "max_local_epochs", training.local_epochs, policy.max_local_epochs)
-    _at_most("policy_batch", "max_batch_size", training.batch_size * training.accumulate, policy.max_batch_size)
+    _at_most(
+        "policy_batch", "max_batch_size", training.batch_size * training.accumulate, policy.max_batch_size
+    )
     if task is not None:
         _at_most("policy_epochs", "max_local_epochs", evaluation.finetune_epochs, policy.max_local_epochs)
         _at_most("policy_batch", "max_batch_size", evaluation.finetune_batch_size, policy.max_batch_size)

@@ -158,11 +158,10 @@ class RunLedger:
                 )
             if len(asked) >= budget.repeats:
                 raise RequestRefused(
-                    "repeated", f"max_repeats is {budget.repeats}; round {round_number} was asked from as many"
+                    "repeated",
+                    f"max_repeats is {budget.repeats}; round {round_number} was asked from as many",
                 )
-            connection.execute(
-                _rounds.insert().values(run=run, round=round_number, base_sha256=base_sha256)
-            )
+            connection.execute(_rounds.insert().values(run=run, round=round_number, base_sha256=base_sha256))
 
     def finish(self, run: str) -> None:
         """Train no more for a run."""

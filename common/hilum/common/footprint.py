@@ -20,7 +20,9 @@ from hilum.common.encoders.resnet import POOL_FROM_SIZE
 
 _FLOAT = 4  # bytes
 _PACKED = 2  # bytes of a prepared value
-_BLOCK_TOKEN = 18  # widths kept of one token by one block: 2 norms and their outputs, q, k, v, mixed, the MLP's 4 + 4
+_BLOCK_TOKEN = (
+    18  # widths kept of one token by one block: 2 norms and their outputs, q, k, v, mixed, the MLP's 4 + 4
+)
 _VIEW_COPIES = 6  # of the stored batch and its views, while they are made: float, int32, grid, cut, filtered
 _NORMED = 3  # kept of each convolution: its output, the norm's, the activation's
 _INFERENCE_BATCH = 64
@@ -103,11 +105,12 @@ def _encoder_parameters(study: StudyConfig) -> int:
         width, depth, _ = VIT_SIZES[study.encoder.size]
         return (_patch_values(study) + 1) * width + depth * _block_parameters(width) + 2 * width
     stem = RESNET_SIZES[study.encoder.size][2]
-    convolutions = sum(
+    convolutions: int = sum(
         one.kernel**study.data.dims * one.inside * one.outside + 2 * one.outside
         for one in _convolutions(study.encoder)
     )
-    return 3**study.data.dims * stem + 2 * stem + convolutions
+    first: int = 3**study.data.dims * stem + 2 * stem
+    return first + convolutions
 
 
 def _head_parameters(study: StudyConfig) -> int:
@@ -116,9 +119,7 @@ def _head_parameters(study: StudyConfig) -> int:
     match study.method:
         case MaeConfig(decoder_width=inner, decoder_depth=depth):
             embed = (width + 1) * inner + inner  # and the mask token
-            return (
-                embed + depth * _block_parameters(inner) + 2 * inner + (inner + 1) * _patch_values(study)
-            )
+            return embed + depth * _block_parameters(inner) + 2 * inner + (inner + 1) * _patch_values(study)
         case SimclrConfig(projection_width=outer):
             return (width + 1) * width + 2 * width + (width + 1) * outer
 
@@ -188,7 +189,9 @@ def _training_floats(study: StudyConfig) -> int:
     seen = tokens(study)
     kept = min(max(1, round(seen * (1 - study.method.mask_ratio))), seen - 1)
     depth, inner = study.method.decoder_depth, study.method.decoder_width
-    predicted = 4 * seen * _patch_values(study)  # patches, their normalised form, the prediction and the error
+    predicted = (
+        4 * seen * _patch_values(study)
+    )  # patches, their normalised form, the prediction and the error
     return _encoder_floats(study, kept) + seen * inner * (_BLOCK_TOKEN * depth + 6) + predicted
 
 
@@ -204,7 +207,7 @@ def _encoder_floats(study: StudyConfig, seen: int | None = None) -> int:
     kept = edge**dims + _NORMED * stem * math.ceil(edge / 2) ** dims
     for one in _convolutions(study.encoder):
         kept += _NORMED * one.outside * math.ceil(edge / (one.reduction * pooled)) ** dims
-    return kept
+    return int(kept)
 
 
 def _view_floats(study: StudyConfig, count: int) -> int:

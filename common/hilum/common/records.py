@@ -126,15 +126,13 @@ def unpack_request(content: RecordDict) -> Request:
         with _well_formed():
             facts = _facts_of(content, {_FACTS, _ARRAYS}, {"document", "signature", "round"})
             arrays = _part(content, _ARRAYS, ArrayRecord)
-            if len(arrays) > _MAX_ARRAYS:
-                raise UpdateRefused("wrong_format", f"expected at most {_MAX_ARRAYS} arrays")
             return Request(
                 signed=SignedStudy(
                     _bytes(facts["document"], MAX_DOCUMENT_BYTES),
                     _bytes(facts["signature"], MAX_DOCUMENT_BYTES),
                 ),
                 round_number=_whole(facts["round"]),
-                weights={str(name): _unpack(array) for name, array in arrays.items()},
+                weights={str(name): _unpack(array) for name, array in _few(arrays).items()},
             )
     except UpdateRefused as refused:
         raise RequestRefused("wrong_format", refused.detail) from None
@@ -279,6 +277,12 @@ def _facts_of(content: RecordDict, names: set[str], keys: set[str]) -> ConfigRec
 
 def _refuse_constant(name: str) -> float:
     raise ValueError(f"{name} is no result")
+
+
+def _few(arrays: ArrayRecord) -> ArrayRecord:
+    if len(arrays) > _MAX_ARRAYS:
+        raise UpdateRefused("wrong_format", f"expected at most {_MAX_ARRAYS} arrays")
+    return arrays
 
 
 def _bytes(value: Any, at_most: int) -> bytes:

@@ -1,6 +1,5 @@
 """Thin Flower ServerApp: it finds out what to do and hands it to `conduct`."""
 
-import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -9,15 +8,11 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from hilum.common.config.base import NAME_PATTERN
-from hilum.common.config.load import study_from_json
 from hilum.common.errors import RunError
 from hilum.common.home import hilum_home
 from hilum.common.quiet import close_outbound, configure_logging
 from hilum.server.federation.conduct import Assignment, conduct
-from hilum.server.federation.rounds import Pace
-from hilum.server.federation.store import RunStore
 
-_DEPLOYED_PACE = Pace(poll_s=0.5, gather_s=600.0)
 AssignmentOf = Callable[[Context], Assignment]
 
 
@@ -39,15 +34,6 @@ def check_run_name(name: str) -> str:
     return name
 
 
-def assignment_from_run_config(context: Context) -> Assignment:
-    """A deployed run: `hilum admin submit` put the study's JSON and the run's name into the bundle's config."""
-    logging.getLogger("hilum").setLevel(logging.INFO)  # one line a round in the server's log
-    study = study_from_json(str(context.run_config["study"]))
-    folder = runs_folder() / check_run_name(str(context.run_config["run"]))
-    store = RunStore.open(folder, study, resume=bool(context.run_config["resume"]))
-    return Assignment(study, store, _DEPLOYED_PACE)
-
-
 def make_app(assignment_of: AssignmentOf) -> ServerApp:
     """The server app; `assignment_of` tells what a run is to do."""
     made = ServerApp()
@@ -59,6 +45,3 @@ def make_app(assignment_of: AssignmentOf) -> ServerApp:
         conduct(grid, assignment_of(context))
 
     return made
-
-
-app = make_app(assignment_from_run_config)

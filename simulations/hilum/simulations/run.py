@@ -4,19 +4,31 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, RecordDict
 
 from hilum.client.app import make_app as make_client_app
 from hilum.client.pretraining.device import make_fabric
 from hilum.client.pretraining.site import pretrain_alone
+from hilum.client.run_ledger import RunLedger
 from hilum.client.site_data import SiteData, pooled
 from hilum.client.workspace import Workspace
 from hilum.common.config import SiteConfig, StudyConfig
 from hilum.common.progress import progress_bar
 from hilum.common.quiet import close_outbound
+from hilum.common.signing import (
+    MAX_DAYS,
+    SignedStudy,
+    StudyOrder,
+    public_key_of,
+    public_text,
+    sign_study,
+    verify_study,
+)
 from hilum.common.weights import FlatWeights
 from hilum.server.app import make_app as make_server_app
 from hilum.server.federation.conduct import Assignment
@@ -70,19 +82,46 @@ def simulate(
     )  # threads are set before any worker starts
     store = RunStore.open(out, study, resume=resume)
     central = Workspace(home / "simulations" / "centralised").run(store.run_id)
-    folders = [Workspace(site.state.folder).run(store.run_id) for site in sites]
+    if not resume:
+        _forget(store.run_id, central, sites)
     try:
+        key = Ed25519PrivateKey.generate()  # the simulation is its own admin
+        signed, order = _sign(study, store.run_id, sites, key)
         assignment = Assignment(
-            study, store, _PACES[backend], more_arms=_central_arm(study, data, central), stage=progress_bar
+            signed=signed,
+            order=order,
+            store=store,
+            pace=_PACES[backend],
+            more_arms=_central_arm(study, data, central),
+            stage=progress_bar,
         )
         engine = _run_in_process if backend == "process" else _run_on_ray
-        engine(assignment, sites)
+        engine(assignment, sites, public_text(key.public_key()))
     finally:
         if (out / "results.json").exists():
-            for folder in (central, *folders):
-                shutil.rmtree(folder, ignore_errors=True)
+            _forget(store.run_id, central, sites)
     write_previews(study, store, data)
     return _finish(store, backend, time.monotonic() - started)
+
+
+def _sign(
+    study: StudyConfig, run: str, sites: list[SiteConfig], key: Ed25519PrivateKey
+) -> tuple[SignedStudy, StudyOrder]:
+    """Sign as an admin would, so that a simulated site checks all that a deployed one does."""
+    now = time.time()
+    names = [site.site.name for site in sites]
+    signed = sign_study(study, run=run, sites=names, days=MAX_DAYS, now=now, key=key)
+    return signed, verify_study(signed, key.public_key(), now=now, site=None)
+
+
+def _forget(run: str, central: Path, sites: list[SiteConfig]) -> None:
+    """Drop what the sites keep of a run, their ledger's entry too: the same place may be simulated into again."""
+    shutil.rmtree(central, ignore_errors=True)
+    for site in sites:
+        workspace = Workspace(site.state.folder)
+        shutil.rmtree(workspace.run(run), ignore_errors=True)
+        with closing(RunLedger(workspace.runs)) as ledger:
+            ledger.forget(run)
 
 
 def _central_arm(
@@ -99,20 +138,24 @@ def _central_arm(
     return train
 
 
-def _run_in_process(assignment: Assignment, sites: list[SiteConfig]) -> None:
+def _run_in_process(assignment: Assignment, sites: list[SiteConfig], study_key: str) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = max(1, min(len(sites), cores // assignment.study.training.threads))
-    client_app = make_client_app(lambda context: sites[_partition(context)])
+    client_app = make_client_app(
+        lambda context: sites[_partition(context)], lambda _site: public_key_of(study_key)
+    )
     server_app = make_server_app(lambda _context: assignment)
     context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
     with InProcessGrid(client_app, nodes=len(sites), workers=workers) as grid:
         server_app(grid=grid, context=context)
 
 
-def _run_on_ray(assignment: Assignment, sites: list[SiteConfig]) -> None:
+def _run_on_ray(assignment: Assignment, sites: list[SiteConfig], study_key: str) -> None:
     from hilum.simulations.ray_engine import run_on_ray
 
-    client_app = make_client_app(lambda context: sites[_partition(context)])
+    client_app = make_client_app(
+        lambda context: sites[_partition(context)], lambda _site: public_key_of(study_key)
+    )
     server_app = make_server_app(lambda _context: assignment)
     run_on_ray(server_app, client_app, nodes=len(sites), threads=assignment.study.training.threads)
 

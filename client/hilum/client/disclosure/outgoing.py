@@ -348,7 +348,12 @@ def check(message: str, content: RecordDict, limits: Limits) -> list[str]:
 
 def as_markdown() -> str:
     """The list as a table, for docs/reference/what-leaves.md."""
-    names = {records.HELLO: "greeting", records.TRAIN: "update", records.EVALUATE: "results", REFUSAL: "refusal"}
+    names = {
+        records.HELLO: "greeting",
+        records.TRAIN: "update",
+        records.EVALUATE: "results",
+        REFUSAL: "refusal",
+    }
     kinds = {str: "text", int: "whole number", float: "number", np.ndarray: "array"}
     lines = [
         f"| {names[one.message]} | `{one.record}` | `{one.key}` | {kinds[one.kind]} | {one.rule} | {one.bound} |"

@@ -39,7 +39,8 @@ def answer_evaluation(site: SiteConfig, asked: Asked, progress: Progress) -> dic
     data = open_site(site, study)
     if data.test_patients < threshold:
         raise RequestRefused(
-            "too_few_patients", f"{data.test_patients} patients would be tested, privacy.min_patients is {threshold}"
+            "too_few_patients",
+            f"{data.test_patients} patients would be tested, privacy.min_patients is {threshold}",
         )
 
     def measure() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from hilum.common.export import Made, write_encoder
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import federated_manifest
 from hilum.common.progress import Progress, Quiet
+from hilum.common.signing import SignedStudy, StudyOrder
 from hilum.common.weights import FlatWeights
 from hilum.server.events import RoundEvents
 from hilum.server.federation.exchange import Answer, exchange
@@ -34,18 +35,25 @@ class Assignment:
     """What a ServerApp is to do.
 
     Attributes:
-        study: The study.
+        signed: The study as every site gets it.
+        order: What it says.
         store: The run directory.
         pace: How to wait.
         more_arms: Gives weights of arms that only a simulation has; called once, after the rounds.
         stage: Opens a progress display for a stage of so many units.
     """
 
-    study: StudyConfig
+    signed: SignedStudy
+    order: StudyOrder
     store: RunStore
     pace: Pace
     more_arms: Callable[[], Mapping[str, FlatWeights]] = field(default=dict)
     stage: Stage = _no_stage
+
+    @property
+    def study(self) -> StudyConfig:
+        """The study."""
+        return self.order.study
 
 
 def conduct(grid: Grid, work: Assignment) -> dict[str, Any]:
@@ -59,12 +67,12 @@ def conduct(grid: Grid, work: Assignment) -> dict[str, Any]:
     """
     study, store = work.study, work.store
     store.write("environment.json", describe_environment())
-    sites = gather(grid, study, store.run_id, work.pace)
+    sites = gather(grid, study, work.signed, work.pace)
     with (
         work.stage("federated pre-training", study.federation.rounds) as progress,
         RoundEvents(store.folder / "tensorboard") as events,
     ):
-        done = run_rounds(grid, study, sites, store, work.pace, progress, events.write)
+        done = run_rounds(grid, work.signed, study, sites, store, work.pace, progress, events.write)
     manifest = federated_manifest(build_method(study))
     made = Made(rounds=len(done.rounds), sites=len(sites))
     write_encoder(store.folder / "encoder", study, manifest, done.weights, made)
@@ -83,7 +91,7 @@ def _evaluate(
         return [], ["the study names no task, so nothing was evaluated"]
     arms = {"federated": weights, **work.more_arms()}
     wanted: dict[str, FlatWeights] = {arm: flat for arm, flat in arms.items() if arm in study.evaluation.arms}
-    request = records.pack_request(study, work.store.run_id, round_number=0, weights=wanted)
+    request = records.pack_request(work.signed, weights=wanted)
     by_node = {site.node_id: site.name for site in sites}
     found: dict[str, dict[str, Any]] = {}
     notes: list[str] = []

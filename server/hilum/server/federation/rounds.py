@@ -15,6 +15,8 @@ from hilum.common.errors import FederationError, UpdateRefused
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import federated_manifest, get_federated
 from hilum.common.progress import Progress
+from hilum.common.refusals import REFUSALS
+from hilum.common.signing import SignedStudy
 from hilum.common.weights import FlatWeights, Manifest, apply_update, sha256_of
 from hilum.server.federation.accumulator import FixedPointMean
 from hilum.server.federation.admission import admit
@@ -42,7 +44,7 @@ class Pace:
     gather_s: float
 
 
-def gather(grid: Grid, study: StudyConfig, run_id: str, pace: Pace) -> list[Site]:
+def gather(grid: Grid, study: StudyConfig, signed: SignedStudy, pace: Pace) -> list[Site]:
     """Wait until the study's sites are online, and ask each who it is.
 
     Returns:
@@ -62,7 +64,7 @@ def gather(grid: Grid, study: StudyConfig, run_id: str, pace: Pace) -> list[Site
                     "start the others, or lower federation.sites"
                 )
             time.sleep(pace.poll_s)
-    request = records.pack_request(study, run_id)
+    request = records.pack_request(signed)
     sites: list[Site] = []
     problems: list[str] = []
     requests = {node: lambda: request for node in nodes}
@@ -82,6 +84,7 @@ def gather(grid: Grid, study: StudyConfig, run_id: str, pace: Pace) -> list[Site
 
 def run_rounds(
     grid: Grid,
+    signed: SignedStudy,
     study: StudyConfig,
     sites: list[Site],
     store: RunStore,
@@ -93,6 +96,7 @@ def run_rounds(
 
     Args:
         grid: Flower's grid.
+        signed: The study as every site gets it.
         study: The study.
         sites: From `gather`.
         store: Keeps a checkpoint after each round.
@@ -110,7 +114,7 @@ def run_rounds(
         on_round(record)
     progress.advance(len(done.rounds))
     for number in range(len(done.rounds) + 1, study.federation.rounds + 1):
-        weights, record = _one_round(grid, study, sites, store.run_id, number, done.weights, manifest, pace)
+        weights, record = _one_round(grid, study, sites, signed, number, done.weights, manifest, pace)
         done = Progressed(weights, (*done.rounds, record))
         store.save(done, manifest)
         on_round(record)
@@ -124,7 +128,7 @@ def _one_round(
     grid: Grid,
     study: StudyConfig,
     sites: list[Site],
-    run_id: str,
+    signed: SignedStudy,
     number: int,
     base: FlatWeights,
     manifest: Manifest,
@@ -132,7 +136,7 @@ def _one_round(
 ) -> tuple[FlatWeights, RoundRecord]:
     started = time.monotonic()
     base_sha256 = sha256_of(manifest.unflatten(base))
-    request = records.pack_training_request(study, run_id, number, base)
+    request = records.pack_training_request(signed, number, base)
     by_node = {site.node_id: site for site in sites}
     cap = study.federation.example_cap
     accumulator = FixedPointMean(manifest.size, cap * len(sites))
@@ -198,5 +202,5 @@ def content_of(answer: Answer) -> RecordDict:
         raise UpdateRefused("lost", answer.problem)
     refusal = records.unpack_refusal(answer.content)
     if refusal is not None:
-        raise UpdateRefused(refusal.reason, refusal.detail)
+        raise UpdateRefused(refusal.code, REFUSALS[refusal.code])
     return answer.content
