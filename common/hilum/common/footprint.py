@@ -213,4 +213,5 @@ def _encoder_floats(study: StudyConfig, seen: int | None = None) -> int:
 def _view_floats(study: StudyConfig, count: int) -> int:
     """Values held of one image while its views are made."""
     stored, seen = study.data.store_size**study.data.dims, study.data.image_size**study.data.dims
-    return _VIEW_COPIES * (stored + seen) + (count - 1) * seen
+    floats: int = _VIEW_COPIES * (stored + seen) + (count - 1) * seen
+    return floats

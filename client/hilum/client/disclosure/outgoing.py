@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, RecordDict
@@ -21,10 +21,8 @@ from hilum.common.config.base import NAME_PATTERN
 from hilum.common.config.study import Arm, Protocol
 from hilum.common.errors import RequestRefused
 from hilum.common.refusals import REFUSALS
+from hilum.common.results_table import Evaluation
 from hilum.common.weights import MAX_ABS_CHANGE, FlatWeights
-
-if TYPE_CHECKING:
-    from hilum.common.results_table import Evaluation
 
 REFUSAL = "refusal"
 METRIC_NAMES = ("auroc", "balanced_accuracy")
@@ -285,7 +283,7 @@ def training_reply(
     return _checked(records.TRAIN, records.pack_training_reply(reply), limits)
 
 
-def evaluation_table(evaluation: "Evaluation", limits: Limits) -> dict[str, Any]:
+def evaluation_table(evaluation: Evaluation, limits: Limits) -> dict[str, Any]:
     """What may be told of an evaluation: rounded numbers, banded patients; rows without a finite number are left out.
 
     Raises:
