@@ -8,6 +8,7 @@ import typer
 
 from hilum.client.browse_cli import browse
 from hilum.client.describe_cli import describe
+from hilum.client.enroll_cli import enroll, join
 from hilum.client.inbox_cli import empty_inbox
 from hilum.client.index_cli import annotate, index
 from hilum.client.network_cli import pull, receive
@@ -31,7 +32,7 @@ SiteFile = Annotated[Path, typer.Argument(help="The site file.", readable=False)
 
 def register(root: typer.Typer) -> None:
     """Add this portion's commands to `hilum`."""
-    for command in (index, pull, receive, empty_inbox, annotate, quarantine, browse, describe):
+    for command in (index, pull, receive, empty_inbox, annotate, quarantine, browse, describe, enroll, join):
         app.command()(command)
     root.add_typer(app, name="site")
 
@@ -75,7 +76,7 @@ def pretrain(
         raise RunError("the output folder is not empty; name a folder that is new or empty")
     data = open_site(where, what)
     digest = hashlib.sha256(study_to_toml(what).encode()).hexdigest()
-    folder = Workspace(where.state.folder).run(f"{what.study.name}-alone-{digest[:12]}")
+    folder = Workspace(where.state.folder).run(f"{what.study.name[:45]}-alone-{digest[:12]}")
     with progress_bar("pre-training", what.federation.rounds) as progress:
         weights = pretrain_alone(data, what, folder, device=where.compute.device, progress=progress)
     manifest = federated_manifest(build_method(what))
@@ -121,7 +122,8 @@ def evaluate(
 @app.command()
 def start(site: SiteFile) -> None:
     """Take part in the federation until stopped: one outbound TLS connection, restarted whenever it ends."""
-    from hilum.client.supernode import keep_running
-    from hilum.common.config import load_site
+    from hilum.client.link.start import start_link
 
-    keep_running(load_site(site), site.absolute())
+    code = start_link(site)
+    if code:
+        raise typer.Exit(code)

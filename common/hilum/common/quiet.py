@@ -17,6 +17,9 @@ OUTBOUND_OFF = {
 }
 
 
+_TIME = "%Y-%m-%d %H:%M:%S"
+
+
 def close_outbound() -> None:
     """Set the switches for this process and for what it starts. Call it before Flower or Ray is imported."""
     os.environ.update(OUTBOUND_OFF)
@@ -26,3 +29,13 @@ def configure_logging() -> None:
     """Log warnings and worse to stderr."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("flwr").propagate = False  # it has a handler of its own
+
+
+def log_plainly() -> None:
+    """Log what people watch for days: the time and one line, to stderr, without colours. Flower's warnings too."""
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt=_TIME, force=True)
+    logging.getLogger("hilum").setLevel(logging.INFO)
+    flower = logging.getLogger("flwr")  # its own handler colours lines even in a pipe
+    flower.handlers.clear()
+    flower.setLevel(logging.WARNING)
+    flower.propagate = True

@@ -1,39 +1,21 @@
-"""Where a server's runs are, and the thin Flower ServerApp with which an engine of Flower runs `conduct`."""
+"""Thin Flower ServerApp: it finds out what to do and hands it to `conduct`."""
 
-import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from flwr.app import Context
+from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from hilum.common.config.base import NAME_PATTERN
-from hilum.common.errors import RunError
-from hilum.common.home import hilum_home
 from hilum.common.quiet import close_outbound, configure_logging
+from hilum.common.signing import SignedStudy, StudyOrder
+from hilum.common.wire_ids import SERVER_NODE_ID, run_id_of
 from hilum.server.federation.assignment import Assignment, Pace
 from hilum.server.federation.conduct import conduct
+from hilum.server.federation.store import RunStore
 
 DEPLOYED_PACE = Pace(poll_s=0.1, gather_s=600.0)
 AssignmentOf = Callable[[Context], Assignment]
-
-
-def runs_folder() -> Path:
-    """Where a deployed server keeps its runs."""
-    return hilum_home() / "runs"
-
-
-def check_run_name(name: str) -> str:
-    """A run's name is a folder's name and nothing more.
-
-    Raises:
-        RunError: If it could lead out of the runs folder.
-    """
-    if not re.fullmatch(NAME_PATTERN, name):
-        raise RunError(
-            "a run's name has letters, digits, '.', '_' and '-', at most 64, and begins with a letter or digit"
-        )
-    return name
 
 
 def make_app(assignment_of: AssignmentOf) -> ServerApp:
@@ -47,3 +29,27 @@ def make_app(assignment_of: AssignmentOf) -> ServerApp:
         conduct(grid, assignment_of(context))
 
     return made
+
+
+def conduct_order(
+    grid: Grid, order: StudyOrder, signed: SignedStudy, folder: Path, stop: threading.Event
+) -> None:
+    """Run a study that an admin signed: from its beginning, or from the last round that the run directory holds.
+
+    Args:
+        grid: Reaches the study's sites.
+        order: What the signed study says.
+        signed: The study as the sites get it.
+        folder: The run directory.
+        stop: Ends the run early, within a second or so, when it is set.
+
+    Raises:
+        HilumError: If the run can't go on; what it has done is kept.
+    """
+    resume = (folder / "study.resolved.toml").exists()
+    if not resume:
+        for left in folder.glob(".*.partial"):  # by a server that was killed while it wrote the first file
+            left.unlink()
+    with RunStore.open(folder, order, resume=resume) as store:
+        app = make_app(lambda _: Assignment(signed, order, store, DEPLOYED_PACE, stop=stop))
+        app(grid, Context(run_id_of(order.run), SERVER_NODE_ID, {}, RecordDict(), {}))

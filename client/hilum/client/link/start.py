@@ -1,0 +1,99 @@
+"""`hilum site start`: what must be right before the first connection, and then the supervisor."""
+
+import fcntl
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hilum.client.catalogue import Catalogue
+from hilum.client.link.identity import read_identity
+from hilum.client.workspace import Workspace
+from hilum.common.config import SiteConfig, load_site
+from hilum.common.config.site import LinkSection
+from hilum.common.errors import ConfigError, DataError, RunError
+from hilum.common.files import private_folder
+from hilum.common.quiet import log_plainly
+from hilum.common.supervise import Stamp, supervise
+
+STAMP, ACKNOWLEDGED, _LOCK = "stamp", "acknowledged.json", "lock"
+
+
+def start_link(site_file: Path) -> int:
+    """Take part until asked to stop; give the exit code.
+
+    Raises:
+        ConfigError: If the site file or the papers are not right.
+        DataError: If nothing is indexed.
+        RunError: If this site takes part already.
+    """
+    site = load_site(site_file)
+    read_identity(link_of(site, site_file), site.site.name)
+    check_indexed(site)
+    log_plainly()
+    with only_one(link_folder(site)) as lock:
+        command = [sys.executable, "-P", "-m", "hilum.client.link", str(site_file.absolute())]
+        # The loop holds the lock too, so that one that outlives its supervisor keeps a second from starting.
+        return supervise(command, Stamp(link_folder(site) / STAMP), name="the link", pass_fds=(lock,))
+
+
+def link_of(site: SiteConfig, site_file: Path) -> LinkSection:
+    """The table `[link]`.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    if site.link is None:
+        problem = (
+            "the table `link` is missing; `hilum site enroll` and `hilum site join NAME.link.toml --site "
+            f"{site_file.name}` put it there"
+        )
+        raise ConfigError(site_file.name, [problem])
+    return site.link
+
+
+def link_folder(site: SiteConfig) -> Path:
+    """Where the link keeps its own files, within the site's state."""
+    return site.state.folder / "link"
+
+
+def check_indexed(site: SiteConfig) -> None:
+    """See that there is something to train on, before the federation counts on it.
+
+    Raises:
+        DataError: If there is not; it names the command and the folder.
+    """
+    workspace = Workspace(site.state.folder)
+    if workspace.catalogue.exists():
+        catalogue = Catalogue(workspace.catalogue)
+        try:
+            if catalogue.items():
+                return
+        finally:
+            catalogue.close()
+    folder = workspace.folder
+    if folder.name == "site":
+        remedy = f"run `hilum site index {site.data.dicom} --home {folder.parent}` first"
+    else:
+        remedy = "`hilum site index --home HOME` writes to HOME/site: set `state.folder` to that folder"
+    raise DataError(f"nothing is indexed in {folder}; {remedy}")
+
+
+@contextmanager
+def only_one(folder: Path) -> Iterator[int]:
+    """Hold a state folder for one link.
+
+    Raises:
+        RunError: If another link holds it.
+    """
+    private_folder(folder)
+    handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield handle
+    except BlockingIOError:
+        problem = "this site takes part already: another `hilum site start` uses the state folder; stop that one first"
+        raise RunError(problem) from None
+    finally:
+        os.close(handle)

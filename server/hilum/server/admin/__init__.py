@@ -1,0 +1,1 @@
+"""What the federation's admin does: the federation's keys, its sites, and the queue of runs."""
