@@ -46,7 +46,12 @@ class Raw:
 
 
 def http(status: int, body: bytes = b"", kind: str = "application/protobuf", **headers: str) -> Raw:
-    lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}", f"Content-Type: {kind}", "Connection: close"]
+    lines = [
+        f"HTTP/1.1 {status} X",
+        f"Content-Length: {len(body)}",
+        f"Content-Type: {kind}",
+        "Connection: close",
+    ]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return Raw("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
 
@@ -266,7 +271,9 @@ class FleetServer:
         self.pulled.append(asked)
         content = self.objects.get(asked)
         return message_pb2.PullObjectResponse(
-            object_found=content is not None, object_available=content is not None, object_content=content or b""
+            object_found=content is not None,
+            object_available=content is not None,
+            object_content=content or b"",
         ).SerializeToString()
 
     def confirm_message_received(self, body):
