@@ -75,7 +75,11 @@ def footprint_of(study: StudyConfig, images: int = 0) -> Footprint:
     return Footprint(
         parameters=encoder + head,
         travelling=travelling,
-        memory_bytes=_FLOAT * (weights_floats(encoder + head, travelling) + max(training, evaluating)),
+        memory_bytes=_FLOAT
+        * max(
+            training_floats(encoder + head, travelling) + max(training, evaluating),
+            update_floats(encoder + head, travelling),
+        ),
         image_bytes=_PACKED * study.data.store_size**study.data.dims,
         # Federated and local pre-training each keep a step checkpoint (weights and moments) and two rounds of local
         # parts; one more set of weights is written before the old one goes.
@@ -83,9 +87,14 @@ def footprint_of(study: StudyConfig, images: int = 0) -> Footprint:
     )
 
 
-def weights_floats(parameters: int, travelling: int) -> int:
-    """Values held for weights alone: with gradients and both moments; what was received; the update's float64 steps."""
-    return 4 * parameters + travelling + max(0, 6 * travelling - 3 * parameters)
+def training_floats(parameters: int, travelling: int) -> int:
+    """Values held for weights while a step is taken: with gradients and both moments, and what was received."""
+    return 4 * parameters + travelling
+
+
+def update_floats(parameters: int, travelling: int) -> int:
+    """Values held for weights after the last step: with gradients, before and after, and the difference in float64."""
+    return 2 * parameters + 8 * travelling
 
 
 def tokens(study: StudyConfig) -> int:
