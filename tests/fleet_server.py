@@ -12,6 +12,7 @@ import ssl
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
@@ -32,8 +33,26 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
+from hilum.client.link.identity import Identity, read_identity
+from hilum.common.config.site import LinkSection
 from hilum.common.security.certificates import make_root, make_server_certificate, make_site_certificate
 from hilum.common.wire_ids import node_id_of
+
+
+def link_of(papers: "Papers", server: str, pair=None, name="site-a") -> LinkSection:
+    """What a site file says of the link."""
+    cert, key = pair or papers.site(name)
+    return LinkSection(
+        server=server,
+        root_certificate=papers.root_path,
+        certificate=cert,
+        key=key,
+        study_key=f"ed25519:{'A' * 43}=",
+    )
+
+
+def identity_of(papers: "Papers", server="localhost:1", pair=None, name="site-a") -> Identity:
+    return read_identity(link_of(papers, server, pair, name), name)
 
 
 @dataclass
@@ -42,7 +61,7 @@ class Raw:
 
     content: bytes
     wait_s: float = 0.0  # before the connection is closed
-    reset: bool = False
+    more: Iterable[bytes] = ()  # sent as long as someone reads
 
 
 def http(status: int, body: bytes = b"", kind: str = "application/protobuf", **headers: str) -> Raw:
@@ -227,9 +246,9 @@ class FleetServer:
             answer = getattr(self, path.replace("-", "_"))(body)
         if isinstance(answer, Raw):
             connection.sendall(answer.content)
+            for piece in answer.more:
+                connection.sendall(piece)
             time.sleep(answer.wait_s)
-            if answer.reset:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             return False
         when = f"Date: {formatdate(time.time() + self.clock_s, usegmt=True)}\r\n" if self.date else ""
         connection.sendall(
