@@ -65,7 +65,12 @@ class Raw:
 
 
 def http(status: int, body: bytes = b"", kind: str = "application/protobuf", **headers: str) -> Raw:
-    lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}", f"Content-Type: {kind}", "Connection: close"]
+    lines = [
+        f"HTTP/1.1 {status} X",
+        f"Content-Length: {len(body)}",
+        f"Content-Type: {kind}",
+        "Connection: close",
+    ]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return Raw("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
 
@@ -131,9 +136,10 @@ class FleetServer:
         self.papers, self.site, self.node_id = papers, site, node_id_of(site)
         self.clock_s, self.date = clock_s, date
         self.script, self.calls, self.received = {}, [], defaultdict(bytes)
+        self.said = {}
         self.box, self.objects, self.replies, self.answers = [], {}, {}, {}
         self.confirmed, self.stored, self.pulled = [], {}, []
-        self.cut_after = None  # objects stored until the connection is cut, once
+        self.cut_at = None  # so many objects are stored when the connection is cut inside the next one, once
         self.lock = threading.RLock()
         self.tls = tls or server_context(papers)
         self.listener = socket.create_server(("127.0.0.1", port))
@@ -176,13 +182,14 @@ class FleetServer:
         announced = message_to_proto(remove_content_from_message(message))
         with self.lock:
             self.objects.update(objects)
-            self.box.append((announced, get_object_tree(message)))
+            self.said[message.object_id] = (announced, get_object_tree(message))
+            self.box.append(self.said[message.object_id])
         return message.object_id
 
-    def say_raw(self, announced, tree, objects=()) -> None:
+    def say_again(self, message_id: str) -> None:
+        """Put an earlier request into the box once more."""
         with self.lock:
-            self.objects.update(objects)
-            self.box.append((announced, tree))
+            self.box.append(self.said[message_id])
 
     def wait(self, condition, patience_s=20.0):
         until = time.monotonic() + patience_s
@@ -236,8 +243,8 @@ class FleetServer:
             if not piece:
                 return False
             body += piece
-            if path == "push-object" and self.cut_after == 0 and len(body) > 1000:
-                self.cut_after = None
+            if path == "push-object" and len(self.stored) == self.cut_at and len(body) > 1000:
+                self.cut_at = None
                 return False
         self.received[path] += body
         scripted = self.script.get(path)
@@ -285,7 +292,9 @@ class FleetServer:
         self.pulled.append(asked)
         content = self.objects.get(asked)
         return message_pb2.PullObjectResponse(
-            object_found=content is not None, object_available=content is not None, object_content=content or b""
+            object_found=content is not None,
+            object_available=content is not None,
+            object_content=content or b"",
         ).SerializeToString()
 
     def confirm_message_received(self, body):
@@ -304,8 +313,6 @@ class FleetServer:
 
     def push_object(self, body):
         request = message_pb2.PushObjectRequest.FromString(body)
-        if self.cut_after is not None and self.cut_after > 0:
-            self.cut_after -= 1
         assert hashlib.sha256(request.object_content).hexdigest() == request.object_id
         with self.lock:
             self.stored[request.object_id] = request.object_content
@@ -317,7 +324,7 @@ class FleetServer:
             if all(key in self.stored for key in ids):
                 inflated = inflate_object_from_contents(root, {key: self.stored[key] for key in ids})
                 self.answers[message.metadata.reply_to_message_id] = inflated.content
-                self.replies[root] = (message, ids)
+                del self.replies[root]
 
 
 def server_context(papers: Papers, pair=None, **kind) -> ssl.SSLContext:

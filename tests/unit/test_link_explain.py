@@ -200,7 +200,9 @@ def test_a_sites_certificate_is_no_servers(papers):
 def test_a_servers_certificate_that_has_expired(papers):
     pair = papers.server(ends=-20 * MINUTE)
     with FleetServer(papers, tls=server_context(papers, pair)) as server:
-        says(cause_of(papers, server), "server_expired", "has expired", "20 minutes apart", "hilum admin renew")
+        says(
+            cause_of(papers, server), "server_expired", "has expired", "20 minutes apart", "hilum admin renew"
+        )
 
 
 def test_a_servers_certificate_that_is_not_valid_yet(papers):
@@ -274,7 +276,13 @@ def test_an_expired_certificate_of_this_site_is_final_and_named_first(papers):
 def test_a_certificate_that_is_not_approved_or_revoked(papers):
     with FleetServer(papers) as server:
         server.script["activate-node"] = lambda *_: http(401, b"unknown", "text/plain")
-        says(cause_of(papers, server), "not_admitted", "401", "not approved yet, is revoked", "ask the federation")
+        says(
+            cause_of(papers, server),
+            "not_admitted",
+            "401",
+            "not approved yet, is revoked",
+            "ask the federation",
+        )
 
 
 def test_a_server_that_hangs_up_without_a_word(papers):
