@@ -141,7 +141,9 @@ def test_content_that_comes_beside_the_objects_is_dropped():
 
 
 def test_a_clock_that_is_wrong_here_changes_no_deadline():
-    announced, tree, objects = request(created_at=time.time() - 1200 - 20, ttl=60.0)  # this clock is 20 minutes ahead
+    announced, tree, objects = request(
+        created_at=time.time() - 1200 - 20, ttl=60.0
+    )  # this clock is 20 minutes ahead
     letter = opened(announced, tree, clock_ahead_s=1200.0)
     assert 39 < letter.ends_s - time.monotonic() < 41
     message = read_request(letter, arrived(letter, objects).objects)

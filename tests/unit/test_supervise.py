@@ -131,7 +131,9 @@ def test_a_command_that_ran_steadily_begins_with_the_first_pause_again(supervise
     )
     work = supervised(steady, waits_s=(0.05, 60.0))
     times = [when for _, when in work.wait_for_runs(7)]
-    assert times[5] - times[4] > 0.4  # the fifth pause: half of 0.8 s at least; the sixth would be 0.8 s at least
+    assert (
+        times[5] - times[4] > 0.4
+    )  # the fifth pause: half of 0.8 s at least; the sixth would be 0.8 s at least
     assert times[6] - times[5] - 1.0 < 0.7
 
 
@@ -204,7 +206,9 @@ def test_a_stop_ends_everything_politely(supervised, number):
 
 
 def test_a_stop_ends_a_command_that_does_not_listen(supervised):
-    work = supervised("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n(folder / 'ready').write_text('x')" + STEADY)
+    work = supervised(
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n(folder / 'ready').write_text('x')" + STEADY
+    )
     wait_until((work.folder / "ready").exists)
     began = time.monotonic()
     assert work.stop() == 0
