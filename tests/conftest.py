@@ -36,6 +36,7 @@ def study_table(**changes: dict[str, Any]) -> dict[str, Any]:
         "method": {"name": "mae", "decoder_width": 32, "decoder_depth": 1},
         "training": {"batch_size": 8, "local_epochs": 1},
         "federation": {"rounds": 2, "sites": 3, "deadline_s": 60.0},
+        "privacy": {"min_patients": 1},  # the phantoms here are few
         "tasks": {"classification": {"label": "label"}},
         "evaluation": {
             "protocols": ["linear"],

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hilum.client.answers import AnswerLedger, Facts
 from hilum.client.catalogue import Catalogue, Item
 from hilum.client.describe import EDGES, FAMILIES, describe_site, description
-from hilum.client.disclosure import protect
+from hilum.client.disclosure.counts import protect
 from hilum.client.labels import Labels
 from hilum.client.workspace import Workspace
 from hilum.common.errors import ConfigError, PolicyRefused

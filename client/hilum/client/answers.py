@@ -1,8 +1,25 @@
 """The answers that a site has given about itself, so that two of them can't be played against each other (SQLite).
 
-A new answer must differ in at least `k` patients from each earlier one; closer than that, the earlier answer is given
-again. Whoever asks, adds a patient and asks again therefore learns nothing of that patient. New answers are counted
-against a budget. The ledger stays at the site and holds pseudonyms only.
+**Descriptions.** A new answer must differ in at least `k` patients from each earlier one; closer than that, the earlier
+answer is given again. Whoever asks, adds a patient and asks again therefore learns nothing of that patient. New answers
+are counted against a budget.
+
+**Evaluations.** The same question (one study, the same weights) about the same patients, or about all but fewer than
+`k` of them, gets the earlier answer. A description can refuse a second question, since all of them can be asked at
+once; an evaluation can't, for each new encoder is a new question about the same patients. So two evaluations can be
+played against each other, and what they tell is bounded by their number. What two of them tell:
+
+- With another seed or another share of test patients, the sets of test patients overlap, and the difference of two
+  metrics is that of the patients whom only one set holds. Between shares of 0.30 and 0.31 that may be one patient: the
+  difference says whether the encoder ranked that patient right. It does not say who it is, nor what the label was.
+- The numbers of test patients under many shares narrow down the number of labelled patients.
+- With weights that differ in one direction only, the difference says on which side of it the test patients lie, in the
+  mean over at least `k` of them.
+
+None of that is an image or a name, and each costs one of `policy.max_evaluations`, a study under the admin's signature,
+and an entry here. What would bound it by proof is noise on the metrics; none is added yet.
+
+The ledger stays at the site and holds pseudonyms only.
 """
 
 import json
@@ -18,7 +35,9 @@ from hilum.common.errors import PolicyRefused
 
 DEFAULT_BUDGET = 20
 
-_VERSION = 1  # of the tables below
+_VERSION = 2  # of the tables below
+_UPGRADES = {1: "ALTER TABLE answers ADD COLUMN kind VARCHAR NOT NULL DEFAULT 'description'"}
+_DESCRIPTION, _EVALUATION = "description", "evaluation"
 
 _metadata = MetaData()
 _answers = Table(
@@ -27,6 +46,7 @@ _answers = Table(
     Column("answer", Integer, primary_key=True),
     Column("question", String, nullable=False),
     Column("text", String, nullable=False),
+    Column("kind", String, nullable=False),
 )
 _patients = Table(
     "patients",
@@ -61,10 +81,10 @@ class Answer:
 
 
 class AnswerLedger:
-    """Reads and writes the answers of one site. One process at a time: hold `Workspace.locked`."""
+    """Reads and writes the answers of one site. For `ask`, one process at a time: hold `Workspace.locked`."""
 
     def __init__(self, path: Path) -> None:
-        self._database = Database(path, _metadata, version=_VERSION)
+        self._database = Database(path, _metadata, version=_VERSION, upgrades=_UPGRADES)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -92,25 +112,69 @@ class AnswerLedger:
             PolicyRefused: If the budget is spent, or if another question about the same patients was answered.
         """
         asked = json.dumps(question, sort_keys=True)
-        with self._database.transaction() as connection:
-            given = connection.execute(select(_answers).order_by(_answers.c.answer.desc())).all()
+        given = self._given(_DESCRIPTION)
         close = [row for row in given if self._changed(row, asked, patients) < threshold]
         for row in close:
             if row.question == asked:
                 return Answer(json.loads(row.text), new=False, left=max(0, budget - len(given)))
         if close:
             raise PolicyRefused(
+                "policy_evaluations",
                 "another question about the same patients was answered already, and both answers together could tell "
-                f"more than either; ask as before, or again when at least {threshold} patients have changed"
+                f"more than either; ask as before, or again when at least {threshold} patients have changed",
             )
         if len(given) >= budget:
             raise PolicyRefused(
+                "policy_evaluations",
                 f"the budget of {budget} different answers is spent, and the images have changed since the last one; "
-                "show the last answer's file, or let the site's data protection officer agree to a higher --budget"
+                "show the last answer's file, or let the site's data protection officer agree to a higher --budget",
             )
         content = compute()
-        self._record(asked, content, patients)
+        self._record(_DESCRIPTION, asked, content, patients)
         return Answer(content, new=True, left=budget - len(given) - 1)
+
+    def evaluate(
+        self,
+        question: Mapping[str, Any],
+        patients: Mapping[str, Facts],
+        compute: Callable[[], dict[str, Any]],
+        *,
+        threshold: int,
+        budget: int,
+    ) -> Answer:
+        """Give the earlier answer to the same question, unless enough patients have changed since; else a new one.
+
+        The answer is written down before it is given, so that no crash makes one that was given uncounted.
+
+        Args:
+            question: The study's terms and the weights' hashes.
+            patients: What the measurement would take from each patient, by pseudonym.
+            compute: Measures.
+            threshold: In how many patients the data must differ for the same question to be a new one.
+            budget: Different evaluations all in all.
+
+        Raises:
+            PolicyRefused: `policy_evaluations`, if the budget is spent.
+        """
+        asked = json.dumps(question, sort_keys=True)
+        given = self._given(_EVALUATION)
+        for row in given:
+            if row.question == asked and self._changed(row, asked, patients) < threshold:
+                return Answer(json.loads(row.text), new=False, left=max(0, budget - len(given)))
+        if len(given) >= budget:
+            raise PolicyRefused(
+                "policy_evaluations",
+                f"max_evaluations is {budget}, and {len(given)} were answered; this one differs",
+            )
+        content = compute()
+        self._record(_EVALUATION, asked, content, patients)
+        return Answer(content, new=True, left=budget - len(given) - 1)
+
+    def _given(self, kind: str) -> list[Any]:
+        """The answers of one kind, the newest first."""
+        with self._database.transaction() as connection:
+            rows = select(_answers).where(_answers.c.kind == kind)
+            return list(connection.execute(rows.order_by(_answers.c.answer.desc())))
 
     def _changed(self, row: Any, asked: str, patients: Mapping[str, Facts]) -> int:
         """In how many patients the data differ from those of an earlier answer."""
@@ -122,11 +186,12 @@ class AnswerLedger:
             patients = {key: Facts(facts.images) for key, facts in patients.items()}
         return sum(before.get(key) != patients.get(key) for key in before.keys() | patients.keys())
 
-    def _record(self, asked: str, content: dict[str, Any], patients: Mapping[str, Facts]) -> None:
+    def _record(self, kind: str, asked: str, content: dict[str, Any], patients: Mapping[str, Facts]) -> None:
         with self._database.transaction() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # a description and an evaluation may come at once
             number = (connection.scalar(select(func.max(_answers.c.answer))) or 0) + 1
             connection.execute(
-                _answers.insert().values(answer=number, question=asked, text=json.dumps(content))
+                _answers.insert().values(answer=number, question=asked, text=json.dumps(content), kind=kind)
             )
             rows = [
                 {

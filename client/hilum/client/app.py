@@ -1,125 +1,194 @@
-"""Thin Flower ClientApp: message -> policy -> loop -> message.
+"""Thin Flower ClientApp: message -> checks -> policy -> ledger -> work -> message.
 
-The learning is in plain functions that know nothing of Flower. A handler keeps nothing in memory: a deployment gives
-each message a process of its own, so all state lies in the site's folder. Whatever goes wrong at a site leaves it as a
-reason code and a message that was made to be shown, never as a traceback.
+The learning is in plain functions that know nothing of Flower. A handler keeps nothing in memory: all state lies in the
+site's folder. Whatever goes wrong at a site leaves it as a code of `hilum.common.refusals`; what exactly it was stands
+in the site's own log, without text of foreign exceptions, which may quote an identifier.
 """
 
 import logging
-from collections.abc import Callable
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from hilum.client.policy import check_policy, check_version
+from hilum.client.disclosure import outgoing
+from hilum.client.incoming import Asked, check_request
+from hilum.client.policy import check_policy, check_size
+from hilum.client.run_ledger import Budget, Charge, RunLedger
+from hilum.client.workspace import Workspace
 from hilum.common import records
-from hilum.common.config import SiteConfig, StudyConfig, load_site
-from hilum.common.errors import ConfigError, DataError, HilumError, PolicyRefused
+from hilum.common.config import SiteConfig
+from hilum.common.errors import DataError, HilumError, RequestRefused
 from hilum.common.quiet import close_outbound, configure_logging
+from hilum.common.signing import public_key_of
 
 SiteOf = Callable[[Context], SiteConfig]
-Work = Callable[[SiteConfig, StudyConfig, records.Request], RecordDict]
+StudyKeyOf = Callable[[SiteConfig], Ed25519PublicKey]
+Work = Callable[[SiteConfig, Asked], RecordDict]
+_MAX_LOGGED = 500
 _log = logging.getLogger(__name__)
 
 
-def site_from_node_config(context: Context) -> SiteConfig:
-    """A deployed SuperNode names its site file in its own node config; the server can't."""
-    return load_site(Path(str(context.node_config["site"])))
+def study_key_of_link(site: SiteConfig) -> Ed25519PublicKey:
+    """The key of the admin whose studies this site takes: from its own file, never from a message.
+
+    Raises:
+        RequestRefused: `unsigned`, if the file names none.
+    """
+    if site.link is None:
+        raise RequestRefused("unsigned", "the site file has no [link] table, so no study key is pinned")
+    return public_key_of(site.link.study_key)
 
 
-def make_app(site_of: SiteOf) -> ClientApp:
-    """The client app; `site_of` tells which site a message has reached."""
+def make_app(site_of: SiteOf, study_key_of: StudyKeyOf = study_key_of_link) -> ClientApp:
+    """Make the client app.
+
+    Args:
+        site_of: Tells which site a message has reached.
+        study_key_of: Gives the public key that the site has pinned.
+    """
     made = ClientApp()
+
+    def answer(message: Message, context: Context, kind: str, work: Work) -> Message:
+        return Message(_answer(message.content, context, site_of, study_key_of, kind, work), reply_to=message)
 
     @made.query()
     def hello(message: Message, context: Context) -> Message:
-        return _answer(message, context, site_of, _hello)
+        return answer(message, context, records.HELLO, _hello)
 
     @made.train()
     def train(message: Message, context: Context) -> Message:
-        return _answer(message, context, site_of, _train)
+        return answer(message, context, records.TRAIN, _train)
 
     @made.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
-        return _answer(message, context, site_of, _evaluate)
+        return answer(message, context, records.EVALUATE, _evaluate)
 
     return made
 
 
-def _answer(message: Message, context: Context, site_of: SiteOf, work: Work) -> Message:
-    """Check the request against version and policy, do the work, and turn any failure into a refusal."""
+def _answer(
+    content: RecordDict, context: Context, site_of: SiteOf, study_key_of: StudyKeyOf, kind: str, work: Work
+) -> RecordDict:
+    """Check the request, do the work, and turn any failure into a refusal."""
     close_outbound()
     configure_logging()
-    name = "unknown site"
+    name = "unknown"
     try:
         site = site_of(context)
         name = site.site.name
-        request = records.unpack_request(message.content)
-        check_version(request.version)
-        study = request.config()
-        check_policy(site, study)
-        content = work(site, study, request)
+        asked = check_request(kind, content, site=name, key=study_key_of(site), now=time.time())
+        if site.policy is not None:
+            check_policy(site.policy, asked.study)
+        _check_size(site, asked)
+        return work(site, asked)
+    except RequestRefused as error:
+        _log.warning("%s refused (%s): %s", name, error.code, _plain(str(error)))
+        return outgoing.refusal(name, error.code)
     except HilumError as error:
-        _log.warning("%s refused: %s", name, error)
-        content = records.pack_refusal(records.Refusal(name, _reason(error), str(error)))
+        _log.warning("%s refused: %s", name, _plain(str(error)))
+        return outgoing.refusal(name, "data" if isinstance(error, DataError) else "failed")
     except Exception as error:
-        # The text of a foreign exception may quote a path or an identifier: the type alone goes out.
-        _log.exception("%s failed", name)
-        refusal = records.Refusal(
-            name, "failed", f"{name} failed with {type(error).__name__}; see the site's log"
-        )
-        content = records.pack_refusal(refusal)
-    return Message(content, reply_to=message)
+        _log.error("%s failed: %s at %s", name, type(error).__name__, _where(error))
+        return outgoing.refusal(name, "failed")
 
 
-def _reason(error: HilumError) -> str:
-    if isinstance(error, PolicyRefused):
-        return "policy"
-    if isinstance(error, DataError):
-        return "data"
-    return "config" if isinstance(error, ConfigError) else "failed"
+def _check_size(site: SiteConfig, asked: Asked) -> None:
+    """Bound memory and disk before the images are even counted, and again with their number."""
+    from hilum.client.prepared import count_images
+
+    check_size(site, asked.study)
+    images, packed = count_images(Workspace(site.state.folder), asked.study.data)
+    check_size(site, asked.study, images, packed=packed)
 
 
-def _hello(site: SiteConfig, study: StudyConfig, request: records.Request) -> RecordDict:
+def _hello(site: SiteConfig, asked: Asked) -> RecordDict:
     from hilum.client.site_data import open_site
 
-    del request
-    data = open_site(site, study)
-    return records.pack_hello(records.Hello(site.site.name, len(data.split.pretrain)))
+    with _charged(site, asked, sent_bytes=0) as (ledger, _):
+        examples = ledger.examples(asked.order.run, open_site(site, asked.study).examples(_threshold(asked)))
+        return outgoing.hello(site.site.name, examples, outgoing.Limits.of(asked.study))
 
 
-def _train(site: SiteConfig, study: StudyConfig, request: records.Request) -> RecordDict:
+def _train(site: SiteConfig, asked: Asked) -> RecordDict:
     from hilum.client.pretraining.site import site_round
     from hilum.client.site_data import open_site
-    from hilum.client.workspace import Workspace
+    from hilum.common.weights import sha256_of
 
-    data = open_site(site, study)
-    folder = Workspace(site.state.folder).run(request.run)
-    base = request.base
-    sent = site_round(data, study, base, request.round_number, folder, device=site.compute.device)
-    return records.pack_training_reply(
-        records.TrainReply(
-            site=site.site.name,
-            round_number=request.round_number,
+    study, run = asked.study, asked.order.run
+    with _charged(site, asked, sent_bytes=asked.base.nbytes) as (ledger, charge):
+        ledger.ask_round(run, asked.round_number, sha256_of({"base": asked.base}), _budget(site))
+        data = open_site(site, study)
+        examples = ledger.examples(run, data.examples(_threshold(asked)))
+        sent = site_round(
+            data,
+            study,
+            asked.base,
+            asked.round_number,
+            Workspace(site.state.folder).run(run),
+            device=site.compute.device,
+            progress=charge,
+        )
+        reply = outgoing.training_reply(
+            site.site.name,
+            round_number=asked.round_number,
             base_sha256=sent.base_sha256,
-            examples=sent.examples,
+            examples=examples,
             loss=sent.outcome.loss,
             seconds=sent.outcome.seconds,
             update=sent.update,
+            limits=outgoing.Limits.of(study, asked.base.size),
         )
-    )
+        charge.sent_bytes = outgoing.size_bytes(reply)
+        if study.tasks.classification is None and asked.round_number == study.federation.rounds:
+            ledger.finish(run)  # before the answer leaves
+        return reply
 
 
-def _evaluate(site: SiteConfig, study: StudyConfig, request: records.Request) -> RecordDict:
-    from hilum.client.evaluation.site import evaluate_arms
-    from hilum.client.site_data import open_site
-    from hilum.client.workspace import Workspace
+def _evaluate(site: SiteConfig, asked: Asked) -> RecordDict:
+    from hilum.client.evaluation.answered import answer_evaluation
 
-    data = open_site(site, study)
-    folder = Workspace(site.state.folder).run(request.run) / "alone"
-    found = evaluate_arms(data, study, request.weights, folder, device=site.compute.device)
-    return records.pack_evaluation_reply(records.EvaluateReply(site.site.name, found.to_json()))
+    if asked.study.tasks.classification is None:
+        raise RequestRefused("wrong_format", "the study names no task, so there is nothing to evaluate")
+    if site.data.labels is None:
+        raise RequestRefused("no_labels", "the site file names no label table (`data.labels`)")
+    with _charged(site, asked, sent_bytes=0) as (ledger, charge):
+        table = answer_evaluation(site, asked, charge)
+        reply = outgoing.evaluation_reply(site.site.name, table, outgoing.Limits.of(asked.study))
+        charge.sent_bytes = outgoing.size_bytes(reply)
+        ledger.finish(asked.order.run)  # before the answer leaves
+        return reply
 
 
-app = make_app(site_from_node_config)
+@contextmanager
+def _charged(site: SiteConfig, asked: Asked, *, sent_bytes: int) -> Iterator[tuple[RunLedger, Charge]]:
+    """Enter the run in the ledger, and count what the work inside the block uses of its budget."""
+    with closing(RunLedger(Workspace(site.state.folder).runs)) as ledger:
+        ledger.enter(asked.order.run, asked.order.terms)
+        with ledger.charging(asked.order.run, sent_bytes, _budget(site)) as charge:
+            yield ledger, charge
+
+
+def _budget(site: SiteConfig) -> Budget:
+    policy = site.policy
+    return Budget() if policy is None else Budget(policy.max_hours, policy.max_sent_mb, policy.max_repeats)
+
+
+def _threshold(asked: Asked) -> int:
+    return asked.study.privacy.min_patients
+
+
+def _plain(text: str) -> str:
+    """One bounded line of printable characters: what was asked may be quoted in it."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:_MAX_LOGGED])
+
+
+def _where(error: Exception) -> str:
+    """Where an exception was raised, the innermost places first, without its text."""
+    frames = traceback.extract_tb(error.__traceback__)[-4:]
+    return " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))

@@ -76,7 +76,7 @@ def pretrain(
         raise RunError("the output folder is not empty; name a folder that is new or empty")
     data = open_site(where, what)
     digest = hashlib.sha256(study_to_toml(what).encode()).hexdigest()
-    folder = Workspace(where.state.folder).run(f"{what.study.name}-alone-{digest[:12]}")
+    folder = Workspace(where.state.folder).run(f"{what.study.name[:45]}-alone-{digest[:12]}")
     with progress_bar("pre-training", what.federation.rounds) as progress:
         weights = pretrain_alone(data, what, folder, device=where.compute.device, progress=progress)
     manifest = federated_manifest(build_method(what))

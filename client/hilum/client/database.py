@@ -1,7 +1,7 @@
 """A site's SQLite files, all opened one way: for their owner alone, and so that a committed row survives a power cut."""
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ class Database:
         tables: All tables of the file; those that are missing are made.
         version: Of the tables, kept in `PRAGMA user_version`. Raise it when columns change.
         refilled: Tables that are emptied where the file is of an earlier version, for the next index fills them again.
+        upgrades: What brings the tables of a version up to the next one, in SQL, by that version.
 
     Raises:
         DamagedError: If the file is no database.
@@ -28,7 +29,13 @@ class Database:
     """
 
     def __init__(
-        self, path: Path, tables: MetaData, *, version: int, refilled: Collection[Table] = ()
+        self,
+        path: Path,
+        tables: MetaData,
+        *,
+        version: int,
+        refilled: Collection[Table] = (),
+        upgrades: Mapping[int, str] | None = None,
     ) -> None:
         self._engine = create_engine(f"sqlite:///{path}")
         event.listen(self._engine, "connect", _durable)
@@ -39,7 +46,7 @@ class Database:
             with self.transaction() as connection:
                 if not _is_current(connection, tables, version):
                     connection.exec_driver_sql("BEGIN IMMEDIATE")  # of two processes, one makes the tables
-                    _bring_up(connection, path.name, tables, version, refilled)
+                    _bring_up(connection, path.name, tables, version, refilled, upgrades or {})
         except (OSError, OperationalError):
             raise RunError(
                 f"{path.name} in the state folder can't be opened; make sure that this user may write there and that "
@@ -79,7 +86,12 @@ def _is_current(connection: Connection, tables: MetaData, version: int) -> bool:
 
 
 def _bring_up(
-    connection: Connection, name: str, tables: MetaData, version: int, refilled: Collection[Table]
+    connection: Connection,
+    name: str,
+    tables: MetaData,
+    version: int,
+    refilled: Collection[Table],
+    upgrades: Mapping[int, str],
 ) -> None:
     found = _version(connection)
     if found > version:
@@ -89,5 +101,8 @@ def _bring_up(
         )
     if found < version:
         tables.drop_all(connection, tables=list(refilled))
+        for before in range(found, version) if found else ():  # a new file is of version 0 and has no tables
+            if before in upgrades:
+                connection.exec_driver_sql(upgrades[before])
     tables.create_all(connection)
     connection.exec_driver_sql(f"PRAGMA user_version = {version}")

@@ -1,7 +1,7 @@
 """What a site may tell of its images to others: counts and fixed-edge histograms, each over enough patients.
 
 Everything is counted in patients, each once in every table, in the cell where most of the patient's items lie. No
-minimum, maximum or mean is given: each would be one patient's. `disclosure.py` decides which counts may be shown,
+minimum, maximum or mean is given: each would be one patient's. `disclosure/counts.py` decides which counts may be shown,
 `answers.py` that two answers can't be played against each other.
 """
 
@@ -15,10 +15,11 @@ from typing import Any, get_args
 
 from hilum.client.answers import DEFAULT_BUDGET, Answer, AnswerLedger, Facts
 from hilum.client.catalogue import Catalogue, Item
-from hilum.client.disclosure import MIN_PATIENTS, Shown, protect, rounded_down
+from hilum.client.disclosure.counts import Shown, banded_total, protect
 from hilum.client.intake.instance import STACKED_FAMILIES, Family
 from hilum.client.labels import Labels
 from hilum.client.workspace import Workspace
+from hilum.common.config.study import MIN_PATIENTS
 from hilum.common.errors import ConfigError, DataError
 
 FAMILIES: tuple[str, ...] = get_args(Family)
@@ -83,7 +84,7 @@ def describe_site(
         catalogue.close()
     asked = dict(sorted((labels or {}).items()))
     patients = _by_patient(items, asked)
-    ledger = AnswerLedger(workspace.folder / "answers.sqlite")
+    ledger = AnswerLedger(workspace.answers)
     try:
         with workspace.locked():
             return ledger.ask(
@@ -171,9 +172,9 @@ def _family(family: str, patients: list[_Patient], columns: list[str], threshold
     tables = {name: _histogram(name, patients) for name in names}
     tables |= {f"label: {column}": _label_table(column, patients, threshold) for column in columns}
     counts = {
-        "studies": _total([len({item.study_key for item in one.items}) for one in patients], threshold),
-        "images": _total([_items_of(one, "image") for one in patients], threshold),
-        "volumes": _total([_items_of(one, "volume") for one in patients], threshold),
+        "studies": banded_total([len({item.study_key for item in one.items}) for one in patients], threshold),
+        "images": banded_total([_items_of(one, "image") for one in patients], threshold),
+        "volumes": banded_total([_items_of(one, "volume") for one in patients], threshold),
     }
     release = protect(len(patients), tables, threshold, at_most=_at_most(counts, threshold))
     return {"patients": release.patients, **counts, "tables": _as_json(release.tables)}
@@ -181,18 +182,6 @@ def _family(family: str, patients: list[_Patient], columns: list[str], threshold
 
 def _items_of(patient: _Patient, kind: str) -> int:
     return sum((item.kind == "volume") == (kind == "volume") for item in patient.items)
-
-
-def _total(of_patient: list[int], threshold: int) -> int | None:
-    """A sum in which no patient counts for more than the `threshold`-th largest does, rounded down.
-
-    Without that limit the sum could be nearly one patient's.
-    """
-    contributing = sorted((count for count in of_patient if count), reverse=True)
-    if len(contributing) < threshold:
-        return None
-    limit = contributing[threshold - 1]
-    return rounded_down(sum(min(count, limit) for count in contributing), threshold)
 
 
 def _at_most(counts: Mapping[str, int | None], threshold: int) -> int:

@@ -1,38 +1,83 @@
-"""What this site agrees to run: a hard ceiling that no study can raise."""
+"""What this site agrees to run: ceilings that no study can raise.
 
-from hilum.common import __version__
+What a run uses up as it goes, hours and bytes, is counted in `run_ledger`; how many evaluations, in `answers`.
+"""
+
+from hilum.client.capacity import free_disk_bytes, free_memory_bytes
 from hilum.common.config import SiteConfig, StudyConfig
+from hilum.common.config.site import PolicySection
 from hilum.common.errors import PolicyRefused
 
+MB, GB = 10**6, 10**9
 
-def check_policy(site: SiteConfig, study: StudyConfig) -> None:
+
+def check_policy(policy: PolicySection, study: StudyConfig) -> None:
     """Compare a study with the site's ceilings.
 
     Raises:
-        PolicyRefused: If the study asks for more; the message names the key that would allow it.
+        PolicyRefused: If the study asks for more; the code says of what, the detail how much.
     """
-    policy = site.policy
-    if policy.methods is not None and study.method.name not in policy.methods:
-        raise PolicyRefused(
-            f"{site.site.name} runs {', '.join(policy.methods)}, the study asks for {study.method.name}; "
-            "see `policy.methods` of the site"
-        )
-    _at_most(site, "max_rounds", study.federation.rounds, policy.max_rounds)
-    _at_most(site, "max_local_epochs", study.training.local_epochs, policy.max_local_epochs)
+    _listed("policy_methods", "methods", study.method.name, policy.methods)
+    _listed("policy_encoders", "encoders", study.encoder.name, policy.encoders)
+    _listed("policy_encoders", "sizes", study.encoder.size, policy.sizes)
+    task = study.tasks.classification
+    if task is not None:
+        _listed("policy_labels", "labels", task.label, policy.labels)
+    training, evaluation = study.training, study.evaluation
+    _at_most("policy_rounds", "max_rounds", study.federation.rounds, policy.max_rounds)
+    _at_most("policy_epochs", "max_local_epochs", training.local_epochs, policy.max_local_epochs)
+    _at_most(
+        "policy_batch", "max_batch_size", training.batch_size * training.accumulate, policy.max_batch_size
+    )
+    if task is not None:
+        _at_most("policy_epochs", "max_local_epochs", evaluation.finetune_epochs, policy.max_local_epochs)
+        _at_most("policy_batch", "max_batch_size", evaluation.finetune_batch_size, policy.max_batch_size)
+    _at_most("policy_test_share", "max_test_share", evaluation.test_share, policy.max_test_share)
+    _at_least("policy_test_share", "min_test_share", evaluation.test_share, policy.min_test_share)
+    _at_least("policy_min_patients", "min_patients", study.privacy.min_patients, policy.min_patients)
 
 
-def check_version(server_version: str) -> None:
-    """Both sides must run the same version: the study is data, the code is what each installed.
+def check_size(site: SiteConfig, study: StudyConfig, images: int = 0, *, packed: bool = False) -> None:
+    """Estimate what a study takes, before anything of it is allocated, and compare with policy and machine.
+
+    Args:
+        site: The site. Without a policy, as in a simulation, the machine alone bounds the study.
+        study: The study.
+        images: How many images the site would prepare for it.
+        packed: They are prepared already, so that they take no more of the free disk.
 
     Raises:
-        PolicyRefused: If they differ.
+        PolicyRefused: `policy_patches`, `policy_bytes`, `policy_memory` or `policy_disk`.
     """
-    if server_version != __version__:
-        raise PolicyRefused(
-            f"the server runs Hilum {server_version}, this site {__version__}; install the same version on both"
-        )
+    from hilum.common.footprint import footprint_of, tokens
+
+    policy, needed = site.policy, footprint_of(study, images)
+    prepared = images * needed.image_bytes
+    disk = prepared + needed.state_bytes
+    if policy is not None:
+        _at_most("policy_patches", "max_patches", tokens(study), policy.max_patches)
+        sent = study.federation.rounds * needed.update_bytes
+        _at_most("policy_bytes", "max_sent_mb", sent / MB, policy.max_sent_mb)
+        _at_most("policy_memory", "max_memory_gb", needed.memory_bytes / GB, policy.max_memory_gb)
+        _at_most("policy_disk", "max_disk_gb", disk / GB, policy.max_disk_gb)
+    free = free_memory_bytes(site.compute)
+    _at_most("policy_memory", "the machine's free memory, GB", needed.memory_bytes / GB, free / GB)
+    free = free_disk_bytes(site.state.folder)
+    more = needed.state_bytes if packed else disk
+    _at_most("policy_disk", "the state folder's free disk, GB", more / GB, free / GB)
 
 
-def _at_most(site: SiteConfig, key: str, asked: int, allowed: int) -> None:
+def _listed(code: str, key: str, asked: str, allowed: tuple[str, ...] | None) -> None:
+    if allowed is not None and asked not in allowed:
+        listed = ", ".join(allowed) or "nothing"
+        raise PolicyRefused(code, f"policy.{key} lists {listed}; the study asks for {asked}")
+
+
+def _at_most(code: str, key: str, asked: float, allowed: float) -> None:
     if asked > allowed:
-        raise PolicyRefused(f"{site.site.name} allows {key} = {allowed}, the study asks for {asked}")
+        raise PolicyRefused(code, f"{key} is {allowed:.6g}, the study needs {asked:.6g}")
+
+
+def _at_least(code: str, key: str, asked: float, allowed: float) -> None:
+    if asked < allowed:
+        raise PolicyRefused(code, f"{key} is {allowed:.6g}, the study asks for {asked:.6g}")

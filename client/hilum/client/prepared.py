@@ -50,6 +50,26 @@ def prepare(workspace: Workspace, data: DataSection) -> PreparedImages:
     Raises:
         DataError: If the catalogue has no image of the study's kind.
     """
+    items = _items(workspace, data)
+    folder = workspace.prepared / _name(items, data)
+    if not (folder / "images.npy").exists():
+        with workspace.locked():
+            _pack(ArrayCache(workspace.cache), items, data, workspace, folder.name)
+    images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+    return PreparedImages(images, tuple(items))
+
+
+def count_images(workspace: Workspace, data: DataSection) -> tuple[int, bool]:
+    """How many images `prepare` would pack, and whether they are packed already.
+
+    Raises:
+        DataError: If the catalogue has no image of the study's kind.
+    """
+    items = _items(workspace, data)
+    return len(items), (workspace.prepared / _name(items, data) / "images.npy").exists()
+
+
+def _items(workspace: Workspace, data: DataSection) -> list[Item]:
     if not workspace.catalogue.exists():
         raise DataError("nothing is indexed yet; run `hilum site index FOLDER` first")
     catalogue = Catalogue(workspace.catalogue)
@@ -58,14 +78,9 @@ def prepare(workspace: Workspace, data: DataSection) -> PreparedImages:
         items = catalogue.items(family=data.modality, kind=kind)
         if not items:
             raise DataError(_nothing_fits(catalogue, data))
+        return items
     finally:
         catalogue.close()
-    folder = workspace.prepared / _name(items, data)
-    if not (folder / "images.npy").exists():
-        with workspace.locked():
-            _pack(ArrayCache(workspace.cache), items, data, workspace, folder.name)
-    images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-    return PreparedImages(images, tuple(items))
 
 
 def _nothing_fits(catalogue: Catalogue, data: DataSection) -> str:

@@ -12,17 +12,21 @@ but its owner, whoever makes it; `hilum site` also sets a umask under which each
     masks/              one array a mask, likewise
     prepared/           packed arrays at a study's size
     runs/<run>/         local parts and step checkpoints of one run
+    runs.sqlite         what was asked in each run, and what it used up (`hilum.client.run_ledger`)
+    answers.sqlite      the answers given about the site (`hilum.client.answers`)
 """
 
 import fcntl
 import hmac
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hilum.common.config.base import NAME_PATTERN
 from hilum.common.errors import RunError
 from hilum.common.files import private_folder, write_bytes
 
@@ -60,8 +64,24 @@ class Workspace:
         """The packed arrays."""
         return self.folder / "prepared"
 
+    @property
+    def runs(self) -> Path:
+        """The ledger of what was asked in each run."""
+        return self.folder / "runs.sqlite"
+
+    @property
+    def answers(self) -> Path:
+        """The ledger of the answers given about the site."""
+        return self.folder / "answers.sqlite"
+
     def run(self, run_id: str) -> Path:
-        """The local state of one run."""
+        """The local state of one run.
+
+        Raises:
+            ValueError: If the run's name is none. Requests are checked before; this holds if that ever fails.
+        """
+        if not re.fullmatch(NAME_PATTERN, run_id):
+            raise ValueError("a run's name is a folder's name and nothing more")
         return self.folder / "runs" / run_id
 
     def pseudonyms(self) -> "Pseudonyms":

@@ -26,6 +26,7 @@ HELLO, TRAIN, EVALUATE = "query", "train", "evaluate"  # Flower's names for the 
 _ARRAYS, _FACTS, _NUMBERS = "arrays", "facts", "numbers"
 _UPDATE = "update"
 _WEIGHTS = "weights"
+_MAX_ARRAYS = 8  # of a request: one, or one an arm
 _STYPE = "hilum.flat"
 _BYTES_EACH = 4
 
@@ -132,7 +133,7 @@ def unpack_request(content: RecordDict) -> Request:
                     _bytes(facts["signature"], MAX_DOCUMENT_BYTES),
                 ),
                 round_number=_whole(facts["round"]),
-                weights={str(name): _unpack(array) for name, array in arrays.items()},
+                weights={str(name): _unpack(array) for name, array in _few(arrays).items()},
             )
     except UpdateRefused as refused:
         raise RequestRefused("wrong_format", refused.detail) from None
@@ -288,6 +289,12 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise UpdateRefused("wrong_format", "expected text")
     return value
+
+
+def _few(arrays: ArrayRecord) -> ArrayRecord:
+    if len(arrays) > _MAX_ARRAYS:
+        raise UpdateRefused("wrong_format", f"expected at most {_MAX_ARRAYS} arrays")
+    return arrays
 
 
 def _bytes(value: Any, at_most: int) -> bytes:

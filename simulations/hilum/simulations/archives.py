@@ -10,7 +10,7 @@ from hilum.client.workspace import Workspace
 from hilum.common.config import SiteConfig, StudyConfig
 from hilum.common.config.base import NAME_PATTERN
 from hilum.common.config.site import SiteDataSection, SiteSection, SiteStateSection
-from hilum.common.errors import DataError
+from hilum.common.errors import DataError, RequestRefused
 from hilum.common.progress import Onward, Progress
 
 
@@ -48,6 +48,7 @@ def find_sites(archives: Path, home: Path) -> list[SiteConfig]:
                 labels=folder / "labels.csv" if (folder / "labels.csv").exists() else None,
             ),
             state=SiteStateSection(folder=home / "simulations" / own / folder.name),
+            policy=None,  # all the data are one researcher's
         )
         for folder in folders
     ]
@@ -80,14 +81,35 @@ def open_sites(sites: list[SiteConfig], study: StudyConfig) -> list[SiteData]:
     """Open every site for a study, so that what is wrong is known before anything is trained.
 
     Raises:
-        DataError: If the study does not fit the archives.
+        DataError: If the study does not fit the archives, or a site has fewer patients than the study's threshold.
     """
     if len(sites) != study.federation.sites:
         raise DataError(
             f"the archives hold {len(sites)} sites, the study asks for {study.federation.sites}; "
             f"set federation.sites = {len(sites)}"
         )
-    return [open_site(site, study) for site in sites]
+    data = [open_site(site, study) for site in sites]
+    for one in data:
+        _check_patients(one, study)
+    return data
+
+
+def _check_patients(data: SiteData, study: StudyConfig) -> None:
+    """Refuse now what the site would refuse in an hour.
+
+    Raises:
+        DataError: If fewer patients than the study's threshold are trained on, or tested.
+    """
+    threshold = study.privacy.min_patients
+    advice = "add patients, or lower privacy.min_patients: all the data of a simulation are yours"
+    try:
+        data.examples(threshold)
+    except RequestRefused as refused:
+        raise DataError(f"{refused.detail}; {advice}") from None
+    if study.tasks.classification is not None and data.test_patients < threshold:
+        raise DataError(
+            f"{data.name}: {data.test_patients} patients would be tested, privacy.min_patients is {threshold}; {advice}"
+        )
 
 
 def _natural(folder: Path) -> tuple[list[tuple[int, str]], str]:

@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,12 +15,21 @@ from flwr.app import Context, RecordDict
 from hilum.client.app import make_app as make_client_app
 from hilum.client.pretraining.device import make_fabric
 from hilum.client.pretraining.site import pretrain_alone
+from hilum.client.run_ledger import RunLedger
 from hilum.client.site_data import SiteData, pooled
 from hilum.client.workspace import Workspace
 from hilum.common.config import SiteConfig, StudyConfig, study_to_toml
 from hilum.common.progress import progress_bar
 from hilum.common.quiet import close_outbound
-from hilum.common.signing import MAX_DAYS, SignedStudy, StudyOrder, sign_study, verify_study
+from hilum.common.signing import (
+    MAX_DAYS,
+    SignedStudy,
+    StudyOrder,
+    public_key_of,
+    public_text,
+    sign_study,
+    verify_study,
+)
 from hilum.common.weights import FlatWeights
 from hilum.server.app import make_app as make_server_app
 from hilum.server.federation.assignment import Assignment, Pace
@@ -70,10 +80,12 @@ def simulate(
     make_fabric(
         "auto", study.training.precision, study.training.threads
     )  # threads are set before any worker starts
-    signed, order = _signed(study, [site.site.name for site in sites], out)
+    key = Ed25519PrivateKey.generate()  # the simulation is its own admin
+    signed, order = _sign(study, out, sites, key)
     with RunStore.open(out, order, resume=resume) as store:
         central = Workspace(home / "simulations" / "centralised").run(store.run_id)
-        folders = [Workspace(site.state.folder).run(store.run_id) for site in sites]
+        if not resume:
+            _forget(store.run_id, central, sites)
         try:
             assignment = Assignment(
                 signed,
@@ -84,22 +96,40 @@ def simulate(
                 stage=progress_bar,
             )
             engine = _run_in_process if backend == "process" else _run_on_ray
-            engine(assignment, sites)
+            engine(assignment, sites, public_text(key.public_key()))
         finally:
             if (out / "results.json").exists():
-                for folder in (central, *folders):
-                    shutil.rmtree(folder, ignore_errors=True)
+                _forget(store.run_id, central, sites)
         write_previews(study, store, data)
         return _finish(store, backend, time.monotonic() - started)
 
 
-def _signed(study: StudyConfig, sites: list[str], out: Path) -> tuple[SignedStudy, StudyOrder]:
-    """The study under a key of this process alone; the run's name is the same after a resume."""
+def _sign(
+    study: StudyConfig, out: Path, sites: list[SiteConfig], key: Ed25519PrivateKey
+) -> tuple[SignedStudy, StudyOrder]:
+    """Sign as an admin would, so that a simulated site checks all that a deployed one does.
+
+    The run's name comes from the study and its place: a resumed simulation goes on with the same, and another place's
+    local state is never taken up.
+    """
     digest = hashlib.sha256(f"{out.absolute()}\0{study_to_toml(study)}".encode()).hexdigest()
-    key, now = Ed25519PrivateKey.generate(), time.time()
-    run = f"{study.study.name[:51]}-{digest[:12]}"
-    signed = sign_study(study, run=run, sites=sites, days=MAX_DAYS, now=now, key=key)
+    run, names, now = (
+        f"{study.study.name[:51]}-{digest[:12]}",
+        [site.site.name for site in sites],
+        time.time(),
+    )
+    signed = sign_study(study, run=run, sites=names, days=MAX_DAYS, now=now, key=key)
     return signed, verify_study(signed, key.public_key(), now=now, site=None)
+
+
+def _forget(run: str, central: Path, sites: list[SiteConfig]) -> None:
+    """Drop what the sites keep of a run, their ledger's entry too: the same place may be simulated into again."""
+    shutil.rmtree(central, ignore_errors=True)
+    for site in sites:
+        workspace = Workspace(site.state.folder)
+        shutil.rmtree(workspace.run(run), ignore_errors=True)
+        with closing(RunLedger(workspace.runs)) as ledger:
+            ledger.forget(run)
 
 
 def _central_arm(
@@ -116,20 +146,24 @@ def _central_arm(
     return train
 
 
-def _run_in_process(assignment: Assignment, sites: list[SiteConfig]) -> None:
+def _run_in_process(assignment: Assignment, sites: list[SiteConfig], study_key: str) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     workers = max(1, min(len(sites), cores // assignment.study.training.threads))
-    client_app = make_client_app(lambda context: sites[_partition(context)])
+    client_app = make_client_app(
+        lambda context: sites[_partition(context)], lambda _site: public_key_of(study_key)
+    )
     server_app = make_server_app(lambda _context: assignment)
     context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
     with InProcessGrid(client_app, nodes=len(sites), workers=workers) as grid:
         server_app(grid=grid, context=context)
 
 
-def _run_on_ray(assignment: Assignment, sites: list[SiteConfig]) -> None:
+def _run_on_ray(assignment: Assignment, sites: list[SiteConfig], study_key: str) -> None:
     from hilum.simulations.ray_engine import run_on_ray
 
-    client_app = make_client_app(lambda context: sites[_partition(context)])
+    client_app = make_client_app(
+        lambda context: sites[_partition(context)], lambda _site: public_key_of(study_key)
+    )
     server_app = make_server_app(lambda _context: assignment)
     run_on_ray(server_app, client_app, nodes=len(sites), threads=assignment.study.training.threads)
 

@@ -23,6 +23,7 @@ def evaluate_arms(
     *,
     device: Device = "auto",
     progress: Progress | None = None,
+    training: Progress | None = None,
 ) -> Evaluation:
     """Evaluate the arms that were sent, and those that need no one else.
 
@@ -36,11 +37,12 @@ def evaluate_arms(
         folder: Where the local arm is kept.
         device: Where to train.
         progress: Told after each combination.
+        training: Told after each round of the arm `local`.
     """
     manifest = federated_manifest(build_method(study))
     weights = dict(sent)
     if "local" in study.evaluation.arms and "local" not in weights:
-        weights["local"] = pretrain_alone(data, study, folder, device=device)
+        weights["local"] = pretrain_alone(data, study, folder, device=device, progress=training)
     encoders = {arm: encoder_part(manifest, flat) for arm, flat in weights.items()}
     fabric = make_fabric(device, study.training.precision, study.training.threads)
     return evaluate_site(data, study, encoders, fabric, progress or Quiet())

@@ -245,7 +245,9 @@ def read_request(letter: Letter, objects: dict[str, bytes]) -> Message:
 
 def _message_of(letter: Letter) -> Message:
     """The message without its content, as it was announced, not as its objects say."""
-    request = message_from_proto(MessageProto(metadata=letter.metadata.metadata))
+    sent = MessageProto(metadata=letter.metadata.metadata)
+    sent.content.SetInParent()  # empty: Flower makes no message without content
+    request = message_from_proto(sent)
     request.metadata.created_at = time.time() - (time.monotonic() - letter.made_s)
     return request
 

@@ -348,7 +348,7 @@ class Loop:
         while not self._persist(_of_message(lambda: self._send(letter, reply)), letter.ends_s):
             continue
         took_s = time.monotonic() - began_s
-        self._teller.tell(f"{self._round}sent {reply.size_bytes / 1e6:.1f} MB in {took_s:.1f} s")
+        self._teller.tell(f"{self._round}sent {_size(reply.size_bytes)} in {took_s:.1f} s")
         self._round = ""
 
 
@@ -366,6 +366,10 @@ def _of_message(step: Callable[[], _T]) -> Callable[[], _T]:
             raise
 
     return judged
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e5 else f"{size_bytes / 1e3:.1f} kB"
 
 
 class Heartbeat:

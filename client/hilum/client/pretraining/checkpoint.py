@@ -6,6 +6,7 @@ Every file starts with the SHA-256 of the rest; one that does not match is taken
 import hashlib
 import io
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from torch import Tensor
 from hilum.common.files import write_bytes
 
 _DIGEST_BYTES = 32
+_LOCAL = re.compile(r"local-(\d{6})\.pt")
 _log = logging.getLogger(__name__)
 
 
@@ -50,18 +52,23 @@ class LocalParts:
 
     def before(self, round_number: int) -> dict[str, Tensor] | None:
         """The newest parts from a round before this one; None if there are none."""
-        for path in sorted(self.folder.glob("local-*.pt"), reverse=True):
-            if int(path.stem.split("-")[1]) < round_number and (state := load_state(path)) is not None:
+        for number, path in sorted(self._stored().items(), reverse=True):
+            if number < round_number and (state := load_state(path)) is not None:
                 return state
         return None
 
     def save(self, round_number: int, parts: dict[str, Tensor]) -> None:
-        """Keep the parts after a round and those it started from; drop all others, an earlier run's among them."""
-        save_state(self._path(round_number), parts)
-        stored = sorted(self.folder.glob("local-*.pt"))
-        place = stored.index(self._path(round_number))
-        for path in (*stored[: max(0, place - 1)], *stored[place + 1 :]):
-            path.unlink()
+        """Keep the parts after a round and those it started from; drop all others, an earlier run's among them.
 
-    def _path(self, round_number: int) -> Path:
-        return self.folder / f"local-{round_number:06d}.pt"
+        A file of any other name is not one of them, and is left alone.
+        """
+        save_state(self.folder / f"local-{round_number:06d}.pt", parts)
+        stored = self._stored()
+        kept = {round_number, max((n for n in stored if n < round_number), default=round_number)}
+        for number in stored.keys() - kept:
+            stored[number].unlink()
+
+    def _stored(self) -> dict[int, Path]:
+        """The files that `save` wrote, by round."""
+        named = {path: _LOCAL.fullmatch(path.name) for path in self.folder.glob("local-*.pt")}
+        return {int(match[1]): path for path, match in named.items() if match}

@@ -22,18 +22,16 @@ from hilum.common.weights import FlatWeights, apply_update, difference, limit_no
 
 @dataclass(frozen=True)
 class SiteUpdate:
-    """What a site sends after a round.
+    """What a round gives.
 
     Attributes:
         update: (P,), the difference from what was received.
         base_sha256: Of what was received.
-        examples: How many images it was trained on.
         outcome: How the training went.
     """
 
     update: FlatWeights = field(repr=False)
     base_sha256: str
-    examples: int
     outcome: RoundOutcome
 
 
@@ -68,9 +66,8 @@ def site_round(
     base_sha256 = sha256_of(manifest.unflatten(base))
     start = f"{base_sha256} {data.content_sha256}"
     place = RoundPlace(data.name, round_number, start, folder / "step.pt")
-    rows = data.split.pretrain
     sampler = ShuffledEpochs(
-        rows,
+        data.split.pretrain,
         batch_size=study.training.batch_size,
         accumulate=study.training.accumulate,
         epochs=study.training.local_epochs,
@@ -82,7 +79,7 @@ def site_round(
         update = limit_norm(update, study.privacy.max_update_norm)
     if method.local:
         local.save(round_number, get_local(method))
-    return SiteUpdate(update, base_sha256, len(rows), outcome)
+    return SiteUpdate(update, base_sha256, outcome)
 
 
 def pretrain_alone(

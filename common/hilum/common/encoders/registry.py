@@ -9,8 +9,8 @@ from hilum.common.encoders.base import Encoder
 from hilum.common.encoders.resnet import BasicBlock, Bottleneck, ResNet
 from hilum.common.encoders.vit import ViT
 
-_VIT_SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}  # width, depth, heads
-_RESNET_SIZES: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int], int]] = {
+VIT_SIZES = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}  # width, depth, heads
+RESNET_SIZES: dict[str, tuple[type[BasicBlock | Bottleneck], tuple[int, int, int, int], int]] = {
     "tiny": (BasicBlock, (1, 1, 1, 1), 32),
     "small": (BasicBlock, (2, 2, 2, 2), 64),
     "base": (Bottleneck, (3, 4, 6, 3), 64),
@@ -32,7 +32,7 @@ class EncoderSpec:
 def _build_vit(study: StudyConfig) -> ViT:
     config = study.encoder
     assert isinstance(config, VitConfig)
-    width, depth, heads = _VIT_SIZES[config.size]
+    width, depth, heads = VIT_SIZES[config.size]
     return ViT(
         dims=study.data.dims,
         image_size=study.data.image_size,
@@ -46,7 +46,7 @@ def _build_vit(study: StudyConfig) -> ViT:
 def _build_resnet(study: StudyConfig) -> ResNet:
     config = study.encoder
     assert isinstance(config, ResNetConfig)
-    block, depths, stem_width = _RESNET_SIZES[config.size]
+    block, depths, stem_width = RESNET_SIZES[config.size]
     return ResNet(
         dims=study.data.dims,
         image_size=study.data.image_size,
@@ -59,8 +59,8 @@ def _build_resnet(study: StudyConfig) -> ResNet:
 ENCODERS = {
     spec.name: spec
     for spec in (
-        EncoderSpec("vit", (2, 3), tuple(_VIT_SIZES), "LayerNorm", "arXiv 2010.11929", _build_vit),
-        EncoderSpec("resnet", (2, 3), tuple(_RESNET_SIZES), "GroupNorm", "arXiv 1512.03385", _build_resnet),
+        EncoderSpec("vit", (2, 3), tuple(VIT_SIZES), "LayerNorm", "arXiv 2010.11929", _build_vit),
+        EncoderSpec("resnet", (2, 3), tuple(RESNET_SIZES), "GroupNorm", "arXiv 1512.03385", _build_resnet),
     )
 }
 

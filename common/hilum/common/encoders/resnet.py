@@ -12,7 +12,7 @@ from hilum.common.encoders.base import Encoder
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 _POOL = {2: F.max_pool2d, 3: F.max_pool3d}
 _GROUP_WIDTH = 16
-_POOL_FROM_SIZE = 96  # smaller images keep their resolution after the stem
+POOL_FROM_SIZE = 96  # smaller images keep their resolution after the stem
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -94,7 +94,7 @@ class ResNet(Encoder):
     ) -> None:
         super().__init__()
         self.dims = dims
-        self.pool_stem = image_size >= _POOL_FROM_SIZE
+        self.pool_stem = image_size >= POOL_FROM_SIZE
         self.stem = _CONV[dims](channels, stem_width, 3, 2, 1, bias=False)
         self.stem_norm = _norm(stem_width)
         stages, inside = [], stem_width

@@ -32,7 +32,7 @@ from flwr.proto.message_pb2 import (
     PushObjectResponse,
 )
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
 
 from hilum.common.wire_ids import node_id_of
 from hilum.server.gate.bounds import KIB, GateBounds

@@ -1,0 +1,403 @@
+"""All that leaves a site for the server: the list of values with their rules, and the only functions that make replies.
+
+The list is closed: `check` refuses a reply that holds anything else, or a value that breaks its rule, before it is sent.
+Tests hold every byte of every reply to the same list, and the page docs/reference/what-leaves.md is made from it.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, RecordDict
+
+from hilum.client.disclosure.counts import rounded_down
+from hilum.common import records
+from hilum.common.config import StudyConfig
+from hilum.common.config.base import NAME_PATTERN
+from hilum.common.config.study import Arm, Protocol
+from hilum.common.errors import RequestRefused
+from hilum.common.refusals import REFUSALS
+from hilum.common.results_table import Evaluation
+from hilum.common.weights import MAX_ABS_CHANGE, FlatWeights
+
+REFUSAL = "refusal"
+METRIC_NAMES = ("auroc", "balanced_accuracy")
+_TASK = "classification"
+_DECIMALS = 3
+_DIGITS = 4
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the rules depend on.
+
+    Attributes:
+        threshold: `privacy.min_patients` of the study.
+        rounds: Of the study.
+        size: P, how many weights travel.
+        fractions: The study's shares of labels.
+    """
+
+    threshold: int = 1
+    rounds: int = 0
+    size: int = 0
+    fractions: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, study: StudyConfig, size: int = 0) -> "Limits":
+        """The limits that a study sets."""
+        return cls(
+            study.privacy.min_patients, study.federation.rounds, size, study.evaluation.label_fractions
+        )
+
+
+@dataclass(frozen=True)
+class Value:
+    """One line of the list.
+
+    Attributes:
+        message: `query` (a greeting), `train`, `evaluate`, or `refusal`, which may answer each of them.
+        record: The record of the message that holds it.
+        key: Its key there; inside the table of an evaluation, `rows` or `comparisons` and the column.
+        kind: Its type.
+        rule: What it is, and how it was made harmless; for people.
+        bound: Its bound; for people.
+        holds: The same as a check.
+    """
+
+    message: str
+    record: str
+    key: str
+    kind: type
+    rule: str
+    bound: str
+    holds: Callable[[Any, Limits], bool] = field(repr=False)
+
+
+def _is_name(value: Any, _limits: Limits) -> bool:
+    return re.fullmatch(NAME_PATTERN, value) is not None
+
+
+def _is_band(value: Any, limits: Limits) -> bool:
+    return bool(value >= limits.threshold and value % limits.threshold == 0)
+
+
+def _is_rounded(value: Any, _limits: Limits) -> bool:
+    return math.isfinite(value) and value == round(value, _DECIMALS) and -1 <= value <= 1
+
+
+def _is_share(value: Any, limits: Limits) -> bool:
+    return _is_rounded(value, limits) and bool(value >= 0)
+
+
+def _is_update(value: Any, limits: Limits) -> bool:
+    return bool(
+        value.shape == (limits.size,)
+        and np.isfinite(value).all()
+        and np.abs(value).max(initial=0) <= MAX_ABS_CHANGE
+    )
+
+
+def _is_table(value: Any, _limits: Limits) -> bool:
+    table = json.loads(value)
+    return isinstance(table, dict) and set(table) == {"rows", "comparisons"}
+
+
+_NAME = ("the site's name, as its certificate has it", "letters, digits, '.', '_', '-'; 64 characters")
+_BAND = (
+    "how many images the site trains on, no patient counting for more than the threshold-th largest does; one number a run",
+    "a multiple of the threshold of patients, rounded down",
+)
+_METRIC = "over all test patients, at least as many as the threshold"
+_INTERVAL = "of its 95 % interval over patients"
+_ROUNDED = "0 to 1, three decimals"
+_DIFFERENCE = "-1 to 1, three decimals"
+
+_Line = tuple[str, type, str, str, Callable[[Any, Limits], bool]]
+_SHARED: tuple[_Line, ...] = (
+    ("site", str, *_NAME, _is_name),
+    ("task", str, "the task's name", _TASK, lambda value, _: value == _TASK),
+    (
+        "protocol",
+        str,
+        "how it was measured",
+        ", ".join(get_args(Protocol)),
+        lambda value, _: value in get_args(Protocol),
+    ),
+    (
+        "label_fraction",
+        float,
+        "the share of labelled training patients that was used",
+        "one of the study's",
+        lambda value, limits: value in limits.fractions,
+    ),
+    ("arm", str, "whose encoder", ", ".join(get_args(Arm)), lambda value, _: value in get_args(Arm)),
+    ("metric", str, "which metric", ", ".join(METRIC_NAMES), lambda value, _: value in METRIC_NAMES),
+)
+_ROW: tuple[_Line, ...] = (
+    *_SHARED,
+    ("value", float, f"the metric {_METRIC}", _ROUNDED, _is_share),
+    ("ci_low", float, f"the lower end {_INTERVAL}", _ROUNDED, _is_share),
+    ("ci_high", float, f"the upper end {_INTERVAL}", _ROUNDED, _is_share),
+    (
+        "n_patients",
+        int,
+        "how many test patients there are",
+        "a multiple of the threshold of patients, rounded down",
+        _is_band,
+    ),
+)
+_COMPARISON: tuple[_Line, ...] = (
+    *_SHARED,
+    ("difference", float, f"federated minus this arm, {_METRIC}", _DIFFERENCE, _is_rounded),
+    ("ci_low", float, f"the lower end {_INTERVAL}", _DIFFERENCE, _is_rounded),
+    ("ci_high", float, f"the upper end {_INTERVAL}", _DIFFERENCE, _is_rounded),
+)
+
+LEAVES: tuple[Value, ...] = (
+    Value(records.HELLO, "facts", "site", str, *_NAME, _is_name),
+    Value(records.HELLO, "numbers", "examples", int, *_BAND, _is_band),
+    Value(records.TRAIN, "facts", "site", str, *_NAME, _is_name),
+    Value(
+        records.TRAIN,
+        "facts",
+        "round",
+        int,
+        "the round that was asked for",
+        "1 to the study's rounds",
+        lambda value, limits: 1 <= value <= limits.rounds,
+    ),
+    Value(
+        records.TRAIN,
+        "facts",
+        "base_sha256",
+        str,
+        "SHA-256 of the weights that the server had sent",
+        "64 hexadecimal digits",
+        lambda value, _: re.fullmatch(r"[0-9a-f]{64}", value) is not None,
+    ),
+    Value(records.TRAIN, "numbers", "examples", int, *_BAND, _is_band),
+    Value(
+        records.TRAIN,
+        "numbers",
+        "loss",
+        float,
+        "the mean training loss over all steps of the round",
+        "finite, four significant digits",
+        lambda value, _: math.isfinite(value) and value == _significant(value),
+    ),
+    Value(
+        records.TRAIN,
+        "numbers",
+        "seconds",
+        float,
+        "how long the round took",
+        "whole seconds",
+        lambda value, _: math.isfinite(value) and value >= 0 and value == round(value),
+    ),
+    Value(
+        records.TRAIN,
+        "arrays",
+        "update",
+        np.ndarray,
+        "trained weights minus the weights received, of the parts that travel",
+        f"float32, as many values as the study's weights, each within {MAX_ABS_CHANGE:g}; with "
+        "privacy.max_update_norm of that norm at most",
+        _is_update,
+    ),
+    Value(records.EVALUATE, "facts", "site", str, *_NAME, _is_name),
+    Value(
+        records.EVALUATE,
+        "facts",
+        "evaluation",
+        str,
+        "a table as JSON with the columns below and no others",
+        "one row for each protocol, share of labels, arm and metric",
+        _is_table,
+    ),
+    *(Value(records.EVALUATE, "facts", f"evaluation: rows: {line[0]}", *line[1:]) for line in _ROW),
+    *(
+        Value(records.EVALUATE, "facts", f"evaluation: comparisons: {line[0]}", *line[1:])
+        for line in _COMPARISON
+    ),
+    Value(REFUSAL, "facts", "site", str, *_NAME, _is_name),
+    Value(
+        REFUSAL,
+        "facts",
+        "refused",
+        str,
+        "a code for why the site says no",
+        "one of `hilum.common.refusals`",
+        lambda value, _: value in REFUSALS,
+    ),
+)
+"""Every value that may leave a site for the server."""
+
+
+def hello(site: str, examples: int, limits: Limits) -> RecordDict:
+    """A greeting; `examples` is a band (`counts.banded_total`)."""
+    return _checked(records.HELLO, records.pack_hello(records.Hello(site, examples)), limits)
+
+
+def training_reply(
+    site: str,
+    *,
+    round_number: int,
+    base_sha256: str,
+    examples: int,
+    loss: float,
+    seconds: float,
+    update: FlatWeights,
+    limits: Limits,
+) -> RecordDict:
+    """A site's update after a round.
+
+    Args:
+        site: Its name.
+        round_number: As it was asked.
+        base_sha256: Of the weights received.
+        examples: The band that the greeting told.
+        loss: Mean of the round.
+        seconds: Of the round.
+        update: (P,).
+        limits: The study's.
+
+    Raises:
+        RequestRefused: `failed`, if loss or update are not finite: the training diverged.
+    """
+    if not math.isfinite(loss) or not np.isfinite(update).all():
+        raise RequestRefused("failed", "the training diverged: its loss or its weights are not finite")
+    reply = records.TrainReply(
+        site=site,
+        round_number=round_number,
+        base_sha256=base_sha256,
+        examples=examples,
+        loss=_significant(loss),
+        seconds=float(round(seconds)),
+        update=np.asarray(update, np.float32),
+    )
+    return _checked(records.TRAIN, records.pack_training_reply(reply), limits)
+
+
+def evaluation_table(evaluation: Evaluation, limits: Limits) -> dict[str, Any]:
+    """What may be told of an evaluation: rounded numbers, banded patients; rows without a finite number are left out.
+
+    Raises:
+        RequestRefused: `too_few_patients`, if fewer test patients than the threshold stand behind it; `data`, if no row
+            is left.
+    """
+    content = evaluation.to_json()
+    rows = [_rounded(row) for row in content["rows"] if _finite(row)]
+    for row in rows:
+        banded = rounded_down(row["n_patients"], limits.threshold)
+        if banded is None:
+            raise RequestRefused("too_few_patients", "too few test patients stand behind the metrics")
+        row["n_patients"] = banded
+    if not rows:
+        raise RequestRefused("data", "no metric is defined: the test patients lack a class")
+    comparisons = [_rounded(one) for one in content["comparisons"] if _finite(one)]
+    return {"rows": rows, "comparisons": comparisons}
+
+
+def evaluation_reply(site: str, table: dict[str, Any], limits: Limits) -> RecordDict:
+    """The results that `evaluation_table` made."""
+    reply = records.EvaluateReply(site, table)
+    return _checked(records.EVALUATE, records.pack_evaluation_reply(reply), limits)
+
+
+def refusal(site: str, code: str) -> RecordDict:
+    """A refusal: a code and no more."""
+    return _checked(REFUSAL, records.pack_refusal(records.Refusal(site, code)), Limits())
+
+
+def size_bytes(content: RecordDict) -> int:
+    """What a reply weighs on the wire, without Flower's envelope."""
+    arrays = [array for part in content.values() if isinstance(part, ArrayRecord) for array in part.values()]
+    texts = [
+        str(value)
+        for part in content.values()
+        if not isinstance(part, ArrayRecord)
+        for value in part.values()
+    ]
+    return sum(len(array.data) for array in arrays) + sum(map(len, texts))
+
+
+def check(message: str, content: RecordDict, limits: Limits) -> list[str]:
+    """What in a reply is not on the list or breaks its rule; empty if nothing."""
+    listed = {(one.record, one.key): one for one in LEAVES if one.message == message}
+    problems, seen = [], set()
+    for record, key, value in _values(content):
+        seen.add((record, key))
+        rule = listed.get((record, key))
+        if rule is None:
+            problems.append(f"{message}: {record}: {key} is not on the list")
+        elif type(value) is not rule.kind:
+            problems.append(f"{message}: {record}: {key} is of another type")
+        elif not rule.holds(value, limits):
+            problems.append(f"{message}: {record}: {key} is not: {rule.bound}")
+    top = {place for place in listed if ": " not in place[1]}
+    problems += [f"{message}: {record}: {key} is missing" for record, key in sorted(top - seen)]
+    return problems
+
+
+def as_markdown() -> str:
+    """The list as a table, for docs/reference/what-leaves.md."""
+    names = {
+        records.HELLO: "greeting",
+        records.TRAIN: "update",
+        records.EVALUATE: "results",
+        REFUSAL: "refusal",
+    }
+    kinds = {str: "text", int: "whole number", float: "number", np.ndarray: "array"}
+    lines = [
+        f"| {names[one.message]} | `{one.record}` | `{one.key}` | {kinds[one.kind]} | {one.rule} | {one.bound} |"
+        for one in LEAVES
+    ]
+    head = ["| message | record | key | type | what it is | bound |", "| --- | --- | --- | --- | --- | --- |"]
+    return "\n".join([*head, *lines])
+
+
+def _checked(message: str, content: RecordDict, limits: Limits) -> RecordDict:
+    problems = check(message, content, limits)
+    if problems:
+        raise RequestRefused("failed", f"the reply is not sent: {'; '.join(problems)}")
+    return content
+
+
+def _values(content: RecordDict) -> Iterator[tuple[str, str, Any]]:
+    """Every value of a reply with its place, those inside the table of results included."""
+    for record, part in content.items():
+        for key, value in part.items():
+            yield record, key, _flat(value) if isinstance(value, Array) else value
+            if key == "evaluation" and isinstance(value, str):
+                table = json.loads(value)
+                for name, rows in table.items():
+                    for row in rows:
+                        for column, inner in row.items():
+                            yield record, f"evaluation: {name}: {column}", inner
+
+
+def _flat(array: Array) -> FlatWeights | Array:
+    """The values of a flat float32 array; an array of another kind as it is, which no rule allows."""
+    is_flat = array.dtype == "float32" and array.shape == (len(array.data) // 4,)
+    return np.frombuffer(array.data, "<f4") if is_flat else array
+
+
+def _significant(value: float) -> float:
+    return float(f"{value:.{_DIGITS}g}")
+
+
+def _finite(row: dict[str, Any]) -> bool:
+    return all(math.isfinite(value) for value in row.values() if isinstance(value, float))
+
+
+def _rounded(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with its measured numbers rounded; the share of labels is the study's own."""
+    return {
+        key: round(value, _DECIMALS) if isinstance(value, float) and key != "label_fraction" else value
+        for key, value in row.items()
+    }
