@@ -14,7 +14,7 @@ from hilum.common.export import Made, read_encoder, write_encoder
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import federated_manifest, get_federated
 from hilum.common.weights import Manifest, sha256_of
-from hilum.server.app import check_run_name
+from hilum.server.admin.runs import check_run_name
 from hilum.server.federation.store import Progressed, RoundRecord, RunStore
 
 MANIFEST = Manifest((("a", (2, 2)), ("b", (3,))))
