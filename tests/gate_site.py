@@ -123,7 +123,7 @@ class Site:
             )
         )
 
-    def send(self, reply: Message, announced: PushMessagesResponse) -> None:
+    def send(self, reply: Message, announced: PushMessagesResponse, at_a_time: int = 2) -> None:
         """Push the objects that are missing."""
         push_objects(
             get_all_nested_objects(reply),
@@ -131,6 +131,7 @@ class Site:
                 self.fleet.PushObject, self.node, reply.metadata.run_id, announced.session_id
             ),
             object_ids_to_push=set(announced.objects_to_push),
+            max_concurrent_pushes=at_a_time,
         )
 
     def answer(self, reply: Message) -> None:

@@ -286,7 +286,7 @@ def test_objects_are_taken_for_an_announced_reply_only(trial: Trial, grid: GateG
     reply = answer_to(message)
     announced = site.announce(reply)
     reply.metadata.__dict__["_run_id"] = 5
-    assert refused(site.send, reply, announced) in {(403, "not_yours"), (403, "not_announced")}
+    assert refused(site.send, reply, announced) == (403, "not_yours")
 
 
 def test_a_second_and_different_reply_is_refused(trial: Trial, grid: GateGrid) -> None:
@@ -303,38 +303,38 @@ def test_a_second_and_different_reply_is_refused(trial: Trial, grid: GateGrid) -
 # Which path.
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
-        "/",
-        "/health",
-        "/docs",
-        "/openapi.json",
-        *(f"{FLEET}/{call}" for call in ("register-node", "unregister-node", "get-run", "get-fab")),
-        *(
-            f"/v1/control/{call}"
-            for call in ("start-run", "list-runs", "stop-run", "list-nodes", "register-node")
-        ),
-        *(f"/v1/runtime/{call}" for call in ("acquire-task", "push-messages", "pull-task-input")),
-        f"{FLEET}/pull-messages/",
-        f"{FLEET}/pull-messages?x=1",
-        f"{FLEET}/pull%2dmessages",
-        f"{FLEET}/../control/start-run",
-        f"{FLEET}//pull-messages",
-        "/v1/runtime/../fleet/pull-messages",
-        "/../../etc/passwd",
-        "*",
-        "http://elsewhere/v1/fleet/pull-messages",
-    ],
+OTHER_PATHS = (
+    "/",
+    "/health",
+    "/docs",
+    "/openapi.json",
+    *(f"{FLEET}/{call}" for call in ("register-node", "unregister-node", "get-run", "get-fab")),
+    *(
+        f"/v1/control/{call}"
+        for call in ("start-run", "list-runs", "stop-run", "list-nodes", "register-node")
+    ),
+    *(f"/v1/runtime/{call}" for call in ("acquire-task", "push-messages", "pull-task-input")),
+    f"{FLEET}/pull-messages/",
+    f"{FLEET}/pull-messages?x=1",
+    f"{FLEET}/pull%2dmessages",
+    f"{FLEET}/../control/start-run",
+    f"{FLEET}//pull-messages",
+    "/v1/runtime/../fleet/pull-messages",
+    "/../../etc/passwd",
+    "*",
+    "http://elsewhere/v1/fleet/pull-messages",
 )
-def test_any_other_path_is_not_found(trial: Trial, caplog: pytest.LogCaptureFixture, path: str) -> None:
+
+
+def test_any_other_path_is_not_found(trial: Trial, caplog: pytest.LogCaptureFixture) -> None:
     site = trial.site()
     body = PullMessagesRequest(node=site.node).SerializeToString()
-    with connection(site.context, trial.thread.port) as tls:
-        tls.sendall(head(path, f"content-length: {len(body)}") + body)
-        got = everything_from(tls)
-    assert got.startswith(b"HTTP/1.1 404")
-    assert got.endswith(b"\r\n\r\nunknown_path")
+    for path in OTHER_PATHS:
+        with connection(site.context, trial.thread.port) as tls:
+            tls.sendall(head(path, f"content-length: {len(body)}") + body)
+            got = everything_from(tls)
+        assert got.startswith(b"HTTP/1.1 404"), path
+        assert got.endswith(b"\r\n\r\nunknown_path"), path
     assert lines(caplog) == [f"gate: refused {SITES[0]}: unknown_path"]
 
 
@@ -352,14 +352,13 @@ def test_a_call_is_a_post_and_nothing_is_upgraded(trial: Trial) -> None:
 # How large.
 
 
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("length", [5 * 2**20 + 16 * 2**10 + 1, 10**19])
-def test_a_body_over_the_bound_of_its_path_is_refused_unread(trial: Trial, call: str, length: int) -> None:
+def test_a_body_over_the_bound_of_its_path_is_refused_unread(trial: Trial) -> None:
     site = trial.site()
-    with connection(site.context, trial.thread.port) as tls:
-        tls.sendall(head(f"{FLEET}/{call}", f"content-length: {length}"))
-        got = everything_from(tls)
-    assert got.startswith(b"HTTP/1.1 413")
+    for call in CALLS:
+        for length in (5 * 2**20 + 16 * 2**10 + 1, 10**19):
+            with connection(site.context, trial.thread.port) as tls:
+                tls.sendall(head(f"{FLEET}/{call}", f"content-length: {length}"))
+                assert everything_from(tls).startswith(b"HTTP/1.1 413"), call
 
 
 def test_only_an_announced_object_may_be_larger_than_a_call(trial: Trial, grid: GateGrid) -> None:

@@ -359,9 +359,10 @@ def test_small_messages_have_a_limit_without_being_given_one(tmp_path: Path) -> 
         fits, large = grid.push_messages([question(), question(text="another")])
         asked = site.read(site.wait())
         site.answer(Message(weights_record(60 * KIB), reply_to=asked))
-        asked = site.read(site.wait())
+        reply = Message(weights_record(64 * KIB), reply_to=site.read(site.wait()))
+        announced = site.announce(reply)
         with pytest.raises(httpx.HTTPStatusError) as error:
-            site.answer(Message(weights_record(64 * KIB), reply_to=asked))
+            site.send(reply, announced, at_a_time=1)
         assert refusal(error.value) == (413, "too_large")
         assert only(grid, fits).has_content()
         assert only(grid, large).error.code == TOO_LARGE
