@@ -1,10 +1,11 @@
-"""A whole deployment on loopback: a SuperLink and a SuperNode for each site, over TLS with node keys.
+"""A whole deployment on loopback: a server and three sites, each with its own key and certificate.
 
-    python tests/deployment.py STUDY.toml ARCHIVES OUT [--kill-site 1] [--kill-server]
+    python tests/deployment.py STUDY ARCHIVES OUT [--kill-site 1] [--kill-server] [--proxied]
 
-It indexes every site into a home of its own, submits the study, waits, and fetches the run into OUT/run. With
---kill-site all processes of that site get SIGKILL while a round is under way, and are started again. With
---kill-server the server's processes do, and the study is submitted again with --resume. Prints the encoder's SHA-256.
+It plays admin and every site by the commands that they use, indexes every site into a home of its own, submits the
+study, waits, and fetches the run into OUT/run. With --kill-site all processes of that site get SIGKILL while a round is
+under way, and are started again. With --kill-server the server's processes do, and it is started again: the run goes on
+by itself. With --proxied all commands run with proxy variables that lead nowhere. Prints the encoder's SHA-256.
 """
 
 import argparse
@@ -20,6 +21,8 @@ import time
 from pathlib import Path
 
 HILUM = str(Path(sys.executable).parent / "hilum")
+NOWHERE = "http://127.0.0.1:1"
+SWITCHES = (b"FLWR_TELEMETRY_ENABLED=0", b"FLWR_DISABLE_UPDATE_CHECK=1")
 
 
 def free_port() -> int:
@@ -85,7 +88,7 @@ def processes(home: Path) -> list[Path]:
 
 
 def check_outbound(homes: list[Path]) -> None:
-    """Every Flower process has the switches off, and no process talks to anything but loopback."""
+    """No program of Flower runs, the switches are off in ours, and no process talks to anything but loopback."""
     remote_of = {}
     for table in ("tcp", "tcp6"):
         for line in Path("/proc/net", table).read_text().splitlines()[1:]:
@@ -101,19 +104,23 @@ def check_outbound(homes: list[Path]) -> None:
                 links = [str(fd.readlink()) for fd in (entry / "fd").iterdir()]
             except OSError:
                 continue
-            if b"flower-" in command or b"flwr-" in command:
+            assert b"flower-" not in command, command
+            assert b"flwr-" not in command, command
+            if b"\0hilum.server.process\0" in command or b"\0hilum.client.link" in command:
                 seen += 1
-                for switch in (
-                    "TELEMETRY_ENABLED=0",
-                    "DISABLE_UPDATE_CHECK=1",
-                    "DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1",
-                ):
-                    assert f"FLWR_{switch}".encode() in environ, f"{switch} is not set in {command!r}"
+                for switch in SWITCHES:
+                    assert switch in environ, f"{switch!r} is not set in {command!r}"
             for link in links:
                 remote = remote_of.get(link.removeprefix("socket:[").removesuffix("]"))
                 assert remote is None or remote in loopback, f"{command!r} is connected to {remote}"
-    assert seen >= 2 * len(homes), f"only {seen} Flower processes were seen"
-    print("outbound connections are off in", seen, "Flower processes", flush=True)
+    assert seen >= len(homes), f"only {seen} processes of the transport were seen"
+    print("outbound connections are off in", seen, "processes", flush=True)
+
+
+def check_private(folder: Path) -> None:
+    """Nobody but the owner may look into what a server or site keeps."""
+    for path in [folder, *folder.rglob("*")]:
+        assert path.is_socket() or not path.stat().st_mode & 0o077, f"{path} is open to others"
 
 
 def rounds_done(server_home: Path) -> int:
@@ -129,19 +136,18 @@ def wait_until(what: str, condition, patience_s: float = 180) -> None:
         time.sleep(0.1)
 
 
-def site_files(archives: Path, keys: Path, out: Path) -> list[tuple[Path, Path]]:
+def site_files(archives: list[Path], keys: Path, out: Path) -> list[tuple[Path, Path]]:
     """A home and a site file for each archive; the archives are indexed."""
     made = []
-    for index, folder in enumerate(sorted(path for path in archives.iterdir() if (path / "dicom").is_dir())):
-        home = out / f"home-{folder.name}"
+    for index, folder in enumerate(archives):
+        home, papers = out / f"home-{folder.name}", keys / f"site-{index}"
         hilum("site", "index", folder / "dicom", home=home)
-        link = (keys / f"site-{index}.link.toml").read_text()
-        text = (
-            f'[site]\nname = "{folder.name}"\n[data]\ndicom = "{folder / "dicom"}"\n'
-            f'labels = "{folder / "labels.csv"}"\n[state]\nfolder = "{home / "site"}"\n{link}'
+        path = papers / "site.toml"
+        path.write_text(
+            f'[site]\nname = "site-{index}"\n[data]\ndicom = "{folder / "dicom"}"\n'
+            f'labels = "{folder / "labels.csv"}"\n[state]\nfolder = "{home / "site"}"\n'
+            + (papers / "link.toml").read_text()
         )
-        path = out / f"{folder.name}.toml"
-        path.write_text(text)
         made.append((home, path))
     return made
 
@@ -155,50 +161,52 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--kill-site", type=int)
     parser.add_argument("--kill-server", action="store_true")
+    parser.add_argument("--proxied", action="store_true")
     options = parser.parse_args()
     out, archives = options.out.absolute(), options.archives.absolute()
     out.mkdir(parents=True)
-    keys, port, server_home = out / "keys", free_port(), out / "home-server"
-    folders = [path for path in archives.iterdir() if (path / "dicom").is_dir()]
-    hilum("admin", "dev-keys", keys, "--sites", len(folders), "--port", port, home=server_home)
-    sites = site_files(archives, keys, out)
-    server = ("--server", f"127.0.0.1:{port}", "--root-certificate", keys / "root.crt")
+    if options.proxied:
+        os.environ.update({"http_proxy": NOWHERE, "https_proxy": NOWHERE, "HTTPS_PROXY": NOWHERE})
+    keys, server_home = out / "keys", out / "keys" / "server"
+    folders = sorted(path for path in archives.iterdir() if (path / "dicom").is_dir())
+    hilum("admin", "dev-keys", keys, "--sites", len(folders), "--port", free_port(), home=server_home)
+    sites = site_files(folders, keys, out)
+    log = out / "server.log"
     running: list[Process] = []
     try:
-        link = Process("admin", "serve", keys, "--port", port, home=server_home, log=out / "server.log")
-        running.append(link)
-        wait_until("the server", lambda: "serving on" in (out / "server.log").read_text())
+        server = Process("admin", "serve", home=server_home, log=log)
+        running.append(server)
         nodes = [
-            Process("site", "start", path, home=home, log=out / f"{path.stem}.log") for home, path in sites
+            Process("site", "start", path, home=home, log=out / f"{path.parent.name}.log")
+            for home, path in sites
         ]
         running += nodes
         began = time.monotonic()
-        submitted = hilum(
-            "admin", "submit", options.study, *server, "--run", "study", "--json", home=server_home
-        )
-        print("submitted as Flower run", json.loads(submitted)["flower_run"], flush=True)
-        wait_until("a connection", lambda: all("SuperNode ID" in node.log.read_text() for node in nodes))
+        submitted = hilum("admin", "submit", options.study, "--run", "study", "--json", home=server_home)
+        print("submitted for", ", ".join(json.loads(submitted)["sites"]), flush=True)
+        wait_until("a connection", lambda: all("connected to" in node.log.read_text() for node in nodes))
         check_outbound([server_home, *[home for home, _ in sites]])
         if options.kill_site is not None:
             wait_until("the first round", lambda: rounds_done(server_home) >= 1)
-            time.sleep(3.5)  # into the next round
             print("killed", nodes[options.kill_site].kill_all(), "processes of a site", flush=True)
             nodes[options.kill_site].start()
         if options.kill_server:
             wait_until("the first round", lambda: rounds_done(server_home) >= 1)
-            print("killed", link.kill_all(), "processes of the server", flush=True)
-            time.sleep(1)
-            (out / "server.log").rename(out / "server.before.log")
-            link.start()
-            wait_until(
-                "the server",
-                lambda: (out / "server.log").exists() and "serving on" in (out / "server.log").read_text(),
-            )
-            hilum("admin", "submit", options.study, *server, "--run", "study", "--resume", home=server_home)
-        results = server_home / "runs" / "study" / "results.json"
-        wait_until("the results", results.exists, patience_s=3000)
+            print("killed", server.kill_all(), "processes of the server", flush=True)
+            server.start()
+        wait = json.loads(hilum("admin", "runs", "--json", home=server_home))
+        while wait[0]["state"] not in ("finished", "failed"):
+            time.sleep(0.5)
+            wait = json.loads(hilum("admin", "runs", "--json", home=server_home))
+            if time.monotonic() - began > 3000:
+                raise SystemExit(f"gave up waiting for the run: {wait}")
+        if wait[0]["state"] == "failed":
+            raise SystemExit(f"the run failed: {wait[0]['reason']}")
         print(f"finished {time.monotonic() - began:.0f} s after submission", flush=True)
         hilum("admin", "fetch", "study", "--out", out / "run", home=server_home)
+        check_private(server_home)
+        for home, _ in sites:
+            check_private(home / "site")
     finally:
         for process in reversed(running):
             process.stop()

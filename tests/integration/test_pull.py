@@ -15,7 +15,7 @@ from dicomweb_service import one_error, stored
 from hilum.client.intake.index import index_archive
 from hilum.client.workspace import Workspace
 from hilum.common.progress import Quiet
-from hilum.server.certificates import write_development_keys
+from hilum.server.admin.authority import init_federation
 
 TOKEN = "ZZPHI-secret-token"
 
@@ -222,8 +222,7 @@ def test_wrong_options_are_one_line(run_hilum, tmp_path, words, expected):
 
 
 def test_tls_is_checked(run_hilum, serve, tmp_path):
-    keys = tmp_path / "keys"
-    write_development_keys(keys, sites=1, host="127.0.0.1", port=1)
+    keys = init_federation(tmp_path / "keys", ["127.0.0.1"], 1).path
     service = serve()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(keys / "server.crt", keys / "server.key")

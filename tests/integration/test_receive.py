@@ -34,7 +34,7 @@ from hilum.client.intake.receive import image_classes
 from hilum.client.workspace import Workspace
 from hilum.common.errors import DataError
 from hilum.common.progress import Quiet
-from hilum.server.certificates import write_development_keys
+from hilum.server.admin.authority import init_federation
 
 CT, CR, SR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.88.11"
 VERIFICATION = "1.2.840.10008.1.1"
@@ -332,8 +332,7 @@ def write_sender_certificate(folder):
 
 
 def test_tls_asks_for_a_certificate_of_the_sender(receiver, series, tmp_path):
-    keys = tmp_path / "keys"
-    write_development_keys(keys, sites=1, host="127.0.0.1", port=1)
+    keys = init_federation(tmp_path / "keys", ["127.0.0.1"], 1).path
     write_sender_certificate(tmp_path)
     running = receiver(
         "--tls-cert",

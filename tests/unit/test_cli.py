@@ -253,32 +253,9 @@ def test_an_output_folder_that_holds_another_run(run_hilum, archives, study_file
     fails(run_hilum("phantom", tmp_path / "run"), "not empty")
 
 
-def test_a_server_that_is_not_there(run_hilum, study_file, tmp_path):
-    keys = tmp_path / "keys"
-    assert run_hilum("admin", "dev-keys", keys, "--sites", 1).returncode == 0
-    server = ("--server", "127.0.0.1:9", "--root-certificate", keys / "root.crt")
-    fails(
-        run_hilum("admin", "submit", study_file(), *server), "127.0.0.1:9 did not answer", "hilum admin serve"
-    )
-    missing = ("--server", "127.0.0.1:9", "--root-certificate", tmp_path / "none")
-    fails(run_hilum("admin", "submit", study_file(), *missing), "root.crt")
-    fails(run_hilum("admin", "submit", study_file(), *server, "--run", "../x"), "a run's name")
-    fails(run_hilum("admin", "fetch", "none", "--out", "x"), "hilum admin runs")
-    fails(run_hilum("admin", "serve", tmp_path), "root.crt", "dev-keys")
-    assert "no run yet" in run_hilum("admin", "runs").stdout
-
-
 def test_a_site_file_without_a_link(run_hilum, tmp_path):
     (tmp_path / "site.toml").write_text('[site]\nname = "a"\n[data]\ndicom = "x"\n[state]\nfolder = "s"\n')
     fails(run_hilum("site", "start", "site.toml"), "`link` is missing")
-
-
-def test_keys_are_private_and_made_once(run_hilum, tmp_path):
-    assert run_hilum("admin", "dev-keys", "keys", "--sites", 2).returncode == 0
-    keys = tmp_path / "keys"
-    assert {(path.stat().st_mode & 0o077) for path in keys.glob("*.key")} == {0}
-    assert tomllib.loads((keys / "site-1.link.toml").read_text())["link"]["superlink"] == "127.0.0.1:9443"
-    fails(run_hilum("admin", "dev-keys", "keys"), "not empty")
 
 
 @pytest.mark.parametrize(

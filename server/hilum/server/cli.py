@@ -31,6 +31,7 @@ StudyKey = Annotated[
 ]
 Run = Annotated[str, typer.Argument(help="The run's name.")]
 _PORT = 9443
+_SUBMIT_PATIENCE_S = 5.0  # for `serve & submit` in one line
 
 
 @app.callback()
@@ -258,7 +259,7 @@ def submit(
     from hilum.server.admin.client import AdminClient
 
     folder = _federation(home)
-    client = AdminClient(folder.file("admin.sock"))
+    client = AdminClient(folder.file("admin.sock"), patience_s=_SUBMIT_PATIENCE_S)
     if study.suffix == ".json":
         if site is not None or run is not None or key is not None:
             raise ConfigError(
@@ -266,7 +267,7 @@ def submit(
             )
         signed = _read_signed(study)
     else:
-        names = _taking_part(folder, _names(site) if site is not None else None)
+        names = _approved(folder, study) if site is None else _checked(folder, _names(site))
         signed, _ = _signed(study, run, names, days, key or folder.file("study.key"))
     report = client.submit(signed, resume=resume)
     if not as_json:
@@ -357,12 +358,28 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _taking_part(folder: "FederationFolder", names: list[str] | None) -> list[str]:
-    """The sites that were named, or all that are approved."""
+def _approved(folder: "FederationFolder", study: Path) -> list[str]:
+    """All sites that are approved, if they are as many as the study has."""
+    from hilum.common.config import load_study
+
     registry = folder.sites()
     try:
-        if names is None:
-            return [site.name for site in registry.sites() if site.status == "approved"]
+        names = [site.name for site in registry.sites() if site.status == "approved"]
+    finally:
+        registry.close()
+    wanted = load_study(study).federation.sites
+    if len(names) != wanted:
+        problem = (
+            f"federation.sites = {wanted}, and {len(names)} sites are approved ({', '.join(names) or 'none'}); name those "
+            "that take part with --sites"
+        )
+        raise ConfigError(study.name, [problem])
+    return names
+
+
+def _checked(folder: "FederationFolder", names: list[str]) -> list[str]:
+    registry = folder.sites()
+    try:
         registry.check_approved(names)
     finally:
         registry.close()

@@ -29,7 +29,8 @@ from hilum.server.admin.plane import listen, make_plane, plane_server
 from hilum.server.admin.queue import RunQueue
 from hilum.server.admin.worker import RunWorker
 from hilum.server.gate import Gate, GateServer, make_server
-from hilum.server.serve import STAMP, only_one
+from hilum.server.locks import SERVER_LOCK, only_one
+from hilum.server.serve import STAMP
 from hilum.server.server_log import SiteWatch, log_to
 from hilum.server.sites import SiteRegistry
 
@@ -51,7 +52,7 @@ def main() -> None:
     folder = FederationFolder(options.home)
     try:
         log_to(folder.file("server.log"))
-        with _our_turn(folder.file("server.lock")):
+        with _our_turn(folder.file(SERVER_LOCK)):
             Server(folder, options.host, options.port).run()
     except HilumError as error:
         _log.error("%s", error)

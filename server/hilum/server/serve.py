@@ -1,20 +1,18 @@
 """`hilum admin serve`: see that the server can be started, and keep it running."""
 
 import errno
-import fcntl
 import logging
 import os
 import socket
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from hilum.common.errors import ConfigError, FederationError, RunError
+from hilum.common.errors import ConfigError, FederationError
 from hilum.common.quiet import OUTBOUND_OFF
 from hilum.common.security.certificates import days_left
 from hilum.common.supervise import Stamp, supervise
 from hilum.server.admin.authority import FederationFolder
+from hilum.server.locks import SUPERVISOR_LOCK, only_one
 
 ALL_ADDRESSES = {"0.0.0.0", "::", ""}  # noqa: S104 - compared, and bound only where the admin says so
 STAMP = "server.stamp"
@@ -41,7 +39,7 @@ def serve(home: Path, host: str | None, port: int | None) -> None:
     host, port = host or _default_host(address.hosts[0]), port or address.port
     own = [] if host in ALL_ADDRESSES else [host]
     certificate = folder.check_server([*address.hosts, *own])
-    with only_one(folder.file("serve.lock")):
+    with only_one(folder.file(SUPERVISOR_LOCK)):
         listening_socket(host, port).close()
         _tell_where(folder, host, port, days_left(certificate))
         command = [sys.executable, "-P", "-m", "hilum.server.process", "--home", str(home)]
@@ -53,26 +51,6 @@ def serve(home: Path, host: str | None, port: int | None) -> None:
         )
     if code:
         raise FederationError(f"the server ended with code {code}; its last lines say why")
-
-
-@contextmanager
-def only_one(path: Path) -> Iterator[None]:
-    """Hold a lock file for one process.
-
-    Raises:
-        RunError: If another process holds it.
-    """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(
-                "a server runs on this state folder already; stop it first, or name another with --home"
-            ) from None
-        yield
-    finally:
-        os.close(handle)
 
 
 def listening_socket(host: str, port: int) -> socket.socket:

@@ -59,6 +59,8 @@ class SiteWatch:
                 _log.info("site %s connected", name)
             elif there and not before:
                 _log.info("site %s is back", name)
+            elif before and name not in seen:
+                _log.info("site %s signed off", name)
             elif before and not there:
                 _log.warning("site %s is lost: no sign of life for %g s", name, LOST_AFTER_S)
             if there or before is not None:

@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidSignature
 from hilum.client.link.fleet_client import Answered, CallFailed, NotAServer, TooLarge
 from hilum.client.link.identity import Identity
 from hilum.client.link.proxies import Proxy
-from hilum.client.link.transport import Stage
+from hilum.client.link.transport import NOT_HTTP, Stage
 
 CLOCK_OFF_S = 300.0
 _PROBE_S = 5.0
@@ -259,8 +259,7 @@ def _no_answer(error: CallFailed, identity: Identity, *, known: bool) -> Cause:
         return _not_accepted(cause.reason, identity)
     if _first(error, httpcore.TimeoutException) is not None:
         return Cause("silent", f"{where} does not answer")
-    protocol = _first(error, httpcore.RemoteProtocolError)
-    if protocol is not None and "disconnected" not in str(protocol) and "closed" not in str(protocol):
+    if any(isinstance(one, httpcore.RemoteProtocolError) and str(one) == NOT_HTTP for one in _chain(error)):
         text = f"{where} is not a Hilum server: it does not speak HTTP; check `link.server`, host and port"
         return Cause("not_hilum", text, Patience.SLOWLY)
     if known:

@@ -62,13 +62,13 @@ def cannot_write(error: OSError) -> str:
 
 
 def write_paper(path: Path, content: bytes) -> None:
-    """Write what anyone may read, in one step.
+    """Write what holds no secret, in one step, for its owner alone like all else.
 
     Raises:
         ConfigError: If the folder can't be written.
     """
     try:
-        write_bytes(path, content)
+        write_bytes(path, content, private=True)
     except OSError as error:
         raise ConfigError(path.name, [cannot_write(error)]) from None
 

@@ -26,7 +26,7 @@ from pydantic import Field, ValidationError
 
 from hilum.common.config.base import Section
 from hilum.common.errors import ConfigError
-from hilum.common.files import private_folder, sync_folder, write_text
+from hilum.common.files import private_folder, sync_folder
 from hilum.common.security.certificates import (
     check_root,
     check_server_certificate,
@@ -249,7 +249,7 @@ def make_trial(folder: Path, sites: int, hosts: Sequence[str], port: int) -> lis
         request = read_request((place / REQUEST).read_bytes(), REQUEST)
         sent = place / f"{name}.link.toml"
         approve_site(federation, request, sent, replace=False)
-        write_text(place / "link.toml", link_table(join(place, sent), place, place))
+        write_paper(place / "link.toml", link_table(join(place, sent), place, place).encode())
         made.append(place)
     return made
 
@@ -267,4 +267,4 @@ def _write_server_certificate(
 
 
 def _write_address(folder: FederationFolder, address: Address) -> None:
-    write_text(folder.path / "federation.toml", tomli_w.dumps(address.model_dump(mode="json")))
+    write_paper(folder.path / "federation.toml", tomli_w.dumps(address.model_dump(mode="json")).encode())

@@ -12,13 +12,19 @@ from hilum.common.errors import ConfigError, FederationError, HilumError, RunErr
 from hilum.common.signing import SignedStudy
 from hilum.server.admin.plane import reachable, signed_to_table
 from hilum.server.admin.queue import FINISHED, OVER
+from hilum.server.locks import SUPERVISOR_LOCK, is_held
 
 _TIMEOUT_S = 30.0
 _RESTART_PATIENCE_S = 180.0
+_START_PATIENCE_S = 30.0
 
 
 class NoServerError(FederationError):
     """No server of this federation runs here."""
+
+
+class NoAnswerError(FederationError):
+    """The server ended, or hung, during a call."""
 
 
 class AdminClient:
@@ -26,10 +32,12 @@ class AdminClient:
 
     Args:
         socket: Its `admin.sock`.
+        patience_s: How long to wait for a server that nobody seems to have started yet. One that is on its way up is
+            waited for in any case.
     """
 
-    def __init__(self, socket: Path) -> None:
-        self._socket = socket
+    def __init__(self, socket: Path, patience_s: float = 0.0) -> None:
+        self._socket, self._patience_s = socket, patience_s
 
     def seen(self) -> dict[str, float]:
         """How long ago each site gave a sign of life, in seconds."""
@@ -61,7 +69,7 @@ class AdminClient:
         while True:
             try:
                 found = dict(self._call("GET", f"/runs/{run}"))
-            except NoServerError:
+            except (NoServerError, NoAnswerError):
                 now = time.monotonic()
                 lost_at = lost_at or now
                 if now - lost_at > _RESTART_PATIENCE_S:
@@ -76,9 +84,18 @@ class AdminClient:
             raise FederationError(f"run {run} {_ended(found['state'])}{why}")
 
     def _call(self, method: str, path: str, body: Any = None) -> Any:
-        with self._http() as http:
-            answer = http.request(method, path, json=body)
-            content = answer.json()
+        began = time.monotonic()
+        while True:
+            try:
+                with self._http() as http:
+                    answer = http.request(method, path, json=body)
+                    content = answer.json()
+                break
+            except NoServerError:
+                starting = is_held(self._socket.with_name(SUPERVISOR_LOCK))
+                if time.monotonic() - began > (_START_PATIENCE_S if starting else self._patience_s):
+                    raise
+                time.sleep(0.2)
         if answer.is_success:
             return content
         raise _error(str(content.get("kind")), str(content.get("message")))
@@ -96,12 +113,12 @@ class AdminClient:
                 ) as http,
             ):
                 yield http
-        except (httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError):
+        except httpx.ConnectError:
             raise NoServerError(
                 "no server runs on this state folder; start it with `hilum admin serve`, or name its folder with --home"
             ) from None
         except (httpx.HTTPError, ValueError) as error:
-            raise FederationError(
+            raise NoAnswerError(
                 f"the server did not answer as expected ({type(error).__name__}); see its log"
             ) from None
 

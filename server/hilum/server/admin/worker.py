@@ -114,8 +114,7 @@ class RunWorker:
             _log.exception("run %s met an internal error", run)
             self._failed(run, f"internal error ({type(error).__name__}); the server's log says where")
         else:
-            if self._queue.end(run, FINISHED):
-                _log.info("run %s has finished", run)
+            self._queue.end(run, FINISHED)
         finally:
             if stop.is_set():
                 self._tell_stopped(run)

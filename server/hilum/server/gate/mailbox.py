@@ -327,11 +327,13 @@ class Mailbox:
 
     @contextmanager
     def _state(self) -> Iterator[dict[str, _Site]]:
-        """Hold the lock, with every message whose time is over closed."""
+        """Hold the lock, with every message closed whose time is over; one that is also taken is forgotten."""
         with self._changed:
             now = time.monotonic()
-            for message in self._messages.values():
-                if message.outcome is None and message.deadline <= now:
+            for message in [one for one in self._messages.values() if one.deadline <= now]:
+                if message.taken:
+                    del self._messages[message.message_id]
+                elif message.outcome is None:
                     self._close(message, "expired")
             yield self._sites
 
