@@ -391,7 +391,7 @@ def test_without_a_task_a_run_ends_with_its_last_round(site):
 def test_the_same_evaluation_is_answered_alike_and_different_ones_are_counted(
     site, study, make_study, monkeypatch
 ):
-    import hilum.client.evaluation.answered as answered
+    from hilum.client.evaluation import answered
 
     measured = []
     evaluate_arms = answered.evaluate_arms

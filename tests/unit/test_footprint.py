@@ -60,7 +60,7 @@ def test_parameters_are_counted_as_they_are_built(pair):
 
 def _built(study):
     """The method without first values: those can't be drawn on the meta device."""
-    import hilum.common.methods.registry as registry
+    from hilum.common.methods import registry
 
     kept, registry.initialise = registry.initialise, lambda module, rng: None
     try:
