@@ -112,6 +112,10 @@ class GateGrid(Grid):
             replies.append(_reply(*taken.pop(0)))
         return replies
 
+    def withdraw(self, message_ids: Iterable[str]) -> None:
+        """Forget messages: a site that has not answered them is not asked any more, and told so if it answers."""
+        self._mailbox.withdraw(self._run.run_id, message_ids)
+
     def wait(self, message_ids: Iterable[str], timeout_s: float) -> bool:
         """Return as soon as one of these has a reply to pull, or when the time is over.
 

@@ -295,6 +295,15 @@ class Mailbox:
             )
             return True
 
+    def withdraw(self, run_id: int, message_ids: Iterable[str]) -> None:
+        """Forget messages of a run: nobody waits for their answers any more."""
+        with self._state():
+            for message_id in message_ids:
+                message = self._messages.get(message_id)
+                if message is not None and message.metadata.run_id == run_id:
+                    self._close(message, "dropped")
+                    del self._messages[message_id]
+
     def drop_run(self, run_id: int) -> None:
         """Forget everything of a run."""
         with self._state():
