@@ -196,6 +196,14 @@ def test_the_bootstrap_grows_with_the_patients():
     assert footprint_of(study, 10_000).memory_bytes > 10 * footprint_of(study, 10).memory_bytes
 
 
+def test_raw_pixels_cost_memory_where_they_are_an_arm():
+    memory = {}
+    for arms in (["federated"], ["federated", "raw"]):
+        table = {"tasks": {"classification": {}}, "evaluation": {"arms": arms, "bootstrap_draws": 100}}
+        memory[len(arms)] = footprint_of(study_of(ENCODERS[0], METHODS[0], 2, **table), 10**6).memory_bytes
+    assert memory[2] > memory[1] + 10**9
+
+
 def test_patches_and_their_like():
     assert tokens(study_of(ENCODERS[0], METHODS[0], 3, image_size=64)) == 512
     assert tokens(study_of(ENCODERS[3], METHODS[2], 3, image_size=64)) == 256
