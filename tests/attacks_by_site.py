@@ -24,6 +24,7 @@ from hilum.common.weights import sha256_of
 
 RESIDENT_MIB = 64
 _BAND = 22
+_LOOK_EVERY_S = 2.0
 _LARGE_VALUES = 200_000_000  # an update of 800 MB
 
 Answer = Callable[[records.Request], RecordDict]
@@ -134,28 +135,38 @@ class Mallory:
         self.site = Site(SimpleNamespace(client_context=lambda _: context), identity, "mallory", port)  # type: ignore[arg-type]
         self.site.activate()
 
-    def answer(self, kind: str, content: Answer, until: float) -> str:
-        """Answer honestly until a message of this kind came and was answered; give what the gate said."""
-        honest = {records.HELLO: _greeting("mallory"), records.TRAIN: _update(lambda u: u)}
-        while time.monotonic() < until:
+    def serve(self, kind: str, content: Answer, over: Callable[[], bool]) -> str:
+        """Take part until the run is over, lying in one kind of message; give what the gate said to the lie."""
+        honest = {
+            records.HELLO: _greeting("mallory"),
+            records.TRAIN: _update(lambda u: u),
+            records.EVALUATE: _refusal("no_labels"),
+        }
+        said, looked = "was never asked", time.monotonic()
+        while True:
+            if time.monotonic() - looked > _LOOK_EVERY_S:
+                if over():
+                    return said
+                looked = time.monotonic()
             taken = self.site.take()
             if taken is None:
                 continue
             message = self.site.read(taken)
-            request = records.unpack_request(message.content)
             found = message.metadata.message_type
-            reply = Message((content if found == kind else honest[found])(request), reply_to=message)
-            try:
-                self.site.answer(reply)
-            except httpx.HTTPStatusError as error:
-                said = f"the gate: {error.response.status_code} {error.response.text}"
-            except httpx.TransportError as error:
-                said = f"the gate cut it off ({type(error).__name__})"
-            else:
-                said = "taken"
+            answer = content if found == kind else honest[found]
+            reply = Message(answer(records.unpack_request(message.content)), reply_to=message)
+            outcome = self._send(reply)
             if found == kind:
-                return said
-        return "was never asked"
+                said = outcome
+
+    def _send(self, reply: Message) -> str:
+        try:
+            self.site.answer(reply)
+        except httpx.HTTPStatusError as error:
+            return f"the gate: {error.response.status_code} {error.response.text}"
+        except httpx.TransportError as error:
+            return f"the gate cut it off ({type(error).__name__})"
+        return "announced"
 
 
 def attack(table: Any, federation: Any, study_file: Path, papers: Path) -> None:
@@ -165,19 +176,27 @@ def attack(table: Any, federation: Any, study_file: Path, papers: Path) -> None:
     rounds = load_study(study_file).federation.rounds
     short.write_text(text.replace(f"rounds = {rounds}", "rounds = 1"))
     mallory = Mallory(papers, federation.root, federation.port)
+    growth: dict[str, float] = {}
     for number, one in enumerate(ATTACKS):
-        run = f"evil-{number}"
-        before = federation.resident_mib()
+        run, before = f"evil-{number}", federation.resident_mib()
         federation.submit(short, run, ["site-0", "site-1", "mallory"])
-        said = mallory.answer(one.kind, one.answer, time.monotonic() + 120)
-        peak = federation.resident_mib()
-        state, reason = federation.ended(run)
-        found = _told(federation, run)
-        held = state == "finished" and any(one.wanted in line and "mallory" in line for line in found)
-        outcome = "; ".join(line for line in found if "mallory" in line)[:160]
-        table.note("a site", one.what, f"{said}; {state} {reason}: {outcome}", held)
-        if one.what.endswith("800 MB"):
-            table.note("", "server's memory by it", f"{peak - before:+.0f} MiB", peak - before < RESIDENT_MIB)
+        most = before
+
+        def over(run: str = run) -> bool:
+            nonlocal most
+            most = max(most, federation.resident_mib())
+            return federation.state(run)[0] in ("finished", "failed", "stopped")
+
+        said = mallory.serve(one.kind, one.answer, over)
+        growth[one.what] = most - before
+        state, reason = federation.state(run)
+        found = [line for line in _told(federation, run) if "mallory" in line]
+        held = state == "finished" and any(one.wanted in line for line in found)
+        table.note("a site", one.what, f"{said}; {state} {reason}: {'; '.join(found)[:160]}", held)
+    usual = growth["an update of NaN"]
+    large = growth["an update of 800 MB"]
+    outcome = f"{large:+.0f} MiB; by an update of the right size {usual:+.0f} MiB"
+    table.note("", "the server's memory in the study with 800 MB", outcome, large < RESIDENT_MIB)
     log = federation.log.read_text()
     table.note(
         "", "control characters in the log", str("\x1b" in log), "\x1b" not in log and "forged" not in log

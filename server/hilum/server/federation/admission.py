@@ -125,7 +125,8 @@ def _norm_of(update: FlatWeights) -> float:
     squares = []
     for start in range(0, update.size, _TILE):
         tile = update[start : start + _TILE].astype(np.float64)
-        square = float(tile @ tile)
+        with np.errstate(all="ignore"):
+            square = float(tile @ tile)
         if not math.isfinite(square):  # float32 squared always fits into float64
             raise UpdateRefused("not_finite", "the update has a NaN or an infinity")
         largest = float(np.abs(tile).max())

@@ -10,6 +10,7 @@ from hilum.common import records
 from hilum.common.environment import describe_environment
 from hilum.common.errors import UpdateRefused
 from hilum.common.export import Made, write_encoder
+from hilum.common.files import private_folder
 from hilum.common.results_table import MAX_TABLE_BYTES, Evaluation, check_table
 from hilum.common.weights import FlatWeights
 from hilum.server.events import RoundEvents
@@ -44,8 +45,10 @@ def conduct(grid: Grid, work: Assignment) -> dict[str, Any]:
         done = federation.run_rounds(progress, events.write)
     contributed = {name for record in done.rounds for name in record.sites}
     made = Made(rounds=len(done.rounds), sites=len(contributed))
+    encoder = store.folder / "encoder"
     with store.writing():
-        digest = write_encoder(store.folder / "encoder", study, federation.manifest, done.weights, made)
+        private_folder(encoder)
+        digest = write_encoder(encoder, study, federation.manifest, done.weights, made)
     evaluations, problems = _evaluate(federation)
     notes = [*run_notes(study, done, federation.roster), *store.notes, *problems]
     results = build_results(study, done, federation.roster, evaluations, notes)
@@ -81,10 +84,10 @@ def _evaluate(federation: Federation) -> tuple[list[Evaluation], list[str]]:
             try:
                 found[name] = _table_of(answer, federation, name, wanted)
             except UpdateRefused as refused:
-                missing[name] = refused
+                missing[name] = str(refused)
                 _log.warning("no results of %s: %s", name, refused)
             progress.advance(len(found), name)
-    notes = [f"{name} was not evaluated: {refused}" for name, refused in sorted(missing.items())]
+    notes = [f"{name} was not evaluated: {why}" for name, why in sorted(missing.items())]
     return [found[name] for name in sorted(found)], notes
 
 

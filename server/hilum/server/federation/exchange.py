@@ -25,8 +25,8 @@ _DAY_S = 86_400.0
 _LOST = {3, 4, 5, 8}
 # hilum.server.gate: what was refused before it was read.
 _REFUSED_AT_GATE = {
-    101: UpdateRefused("too_large", "the reply is larger than this kind of message allows"),
-    102: UpdateRefused("wrong_format", "the reply is not a well-formed message"),
+    101: ("too_large", "the reply is larger than this kind of message allows"),
+    102: ("wrong_format", "the reply is not a well-formed message"),
 }
 _log = logging.getLogger(__name__)
 
@@ -255,5 +255,5 @@ def _answer(node_id: int, reply: Message, attempts: int) -> Answer | None:
     code = reply.error.code
     if code in _LOST and attempts < _MAX_ATTEMPTS:
         return None
-    failed = UpdateRefused("failed", f"the site's process failed (Flower code {code})")
-    return Answer(node_id, None, _REFUSED_AT_GATE.get(code, failed), attempts)
+    failed = "failed", f"the site's process failed (Flower code {code})"
+    return Answer(node_id, None, UpdateRefused(*_REFUSED_AT_GATE.get(code, failed)), attempts)

@@ -79,7 +79,7 @@ class Greeter:
             absences = self.roster.absences(site.name for site in self.roster.present)
             why = [f"{name}: {reason}" for name, reason in sorted(absences.items())]
             raise FederationError(
-                f"{present} of {len(self.roster.names)} sites have greeted within {seconds:g} s, {enough} are needed "
+                f"{present} of {len(self.roster.names)} sites have greeted, {enough} are needed "
                 f"({'; '.join([*why, *self.roster.strangers])}); start or mend the others, and go on with --resume"
             )
 

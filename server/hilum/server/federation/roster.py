@@ -16,8 +16,8 @@ from hilum.server.federation.store import RoundRecord
 
 STRIKES = 3
 NO_STRIKE = frozenset({"lost", "late", "absent", "suspended"})
-_SUSPENDED = UpdateRefused("suspended", f"it was refused {STRIKES} times in this study")
-_ABSENT = UpdateRefused("absent", "it had not greeted when the round began")
+_SUSPENDED = f"suspended: it was refused {STRIKES} times in this study"
+_ABSENT = "absent: it had not greeted when the round began"
 _log = logging.getLogger(__name__)
 
 
@@ -53,7 +53,7 @@ class Roster:
         self.strangers: list[str] = []
         self._strikes: Counter[str] = Counter()
         self._bound: dict[str, Site] = {}
-        self._refused: dict[str, UpdateRefused] = {}
+        self._refused: dict[str, str] = {}
         for record in rounds:
             self.close_round(record.round, record.failures)
 
@@ -87,12 +87,12 @@ class Roster:
             "%s is refused at its greeting: %s", name or "a site that the study does not know", refused
         )
         if name is not None:
-            self._refused[name] = refused
+            self._refused[name] = str(refused)
         elif (note := f"a site was refused at its greeting: {refused}") not in self.strangers:
             self.strangers.append(note)
 
-    def absences(self, taking_part: Iterable[str]) -> dict[str, UpdateRefused]:
-        """Why each site that is not among those of a round is not."""
+    def absences(self, taking_part: Iterable[str]) -> dict[str, str]:
+        """Why each site that is not among those of a round is not, as `code: words`."""
         reasons = {}
         for name in set(self.names) - set(taking_part):
             reasons[name] = _SUSPENDED if name in self.suspended else self._refused.get(name, _ABSENT)

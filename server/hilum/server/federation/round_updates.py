@@ -33,7 +33,7 @@ class HeldUpdates:
     """
 
     def __init__(self, store: RunStore) -> None:
-        self._store, self._folder = store, store.folder / "held"
+        self._store, self._folder = store, store.folder / ".held"
 
     def __enter__(self) -> Self:
         shutil.rmtree(self._folder, ignore_errors=True)
@@ -67,7 +67,7 @@ class RoundUpdates:
 
     Attributes:
         trained: By name: `examples`, `loss`, `seconds`, `attempts`, `norm` of each update that counts.
-        failures: By name, why there is none.
+        failures: By name, `code: words`: why there is none.
         bytes_up: What all updates that could be read weighed.
     """
 
@@ -76,7 +76,7 @@ class RoundUpdates:
         self._mean = FixedPointMean(terms.size, most_weight)
         self._admitted: dict[str, Admitted] = {}
         self.trained: dict[str, dict[str, float]] = {}
-        self.failures: dict[str, UpdateRefused] = {}
+        self.failures: dict[str, str] = {}
         self.bytes_up = 0
 
     def take(self, site: Site, answer: Answer) -> None:
@@ -119,5 +119,6 @@ class RoundUpdates:
         return self._mean.mean()
 
     def _refuse(self, name: str, refused: UpdateRefused) -> None:
-        self.failures[name] = refused
-        _log.warning("round %d: no update of %s: %s", self._terms.round_number, name, refused)
+        # The words, not the exception: its traceback would keep the update in memory, here or with the log's handlers.
+        self.failures[name] = str(refused)
+        _log.warning("round %d: no update of %s: %s", self._terms.round_number, name, str(refused))

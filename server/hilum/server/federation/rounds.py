@@ -61,8 +61,8 @@ class Federation:
         """
         self._wait_for_greetings(for_all=True)
         names = ", ".join(site.name for site in self.roster.present)
-        rounds, so_far = self.work.study.federation.rounds, len(self.done.rounds)
-        _log.info("run %s goes on after round %d of %d with %s", self.work.order.run, so_far, rounds, names)
+        so_far = f"goes on after round {len(self.done.rounds)}" if self.done.rounds else "begins"
+        _log.info("run %s %s with %s", self.work.order.run, so_far, names)
 
     def run_rounds(self, progress: Progress, on_round: OnRound) -> Progressed:
         """Run the rounds that are not done yet.
@@ -123,8 +123,8 @@ class Federation:
             updates = RoundUpdates(terms, held, most_weight, study.federation.norm_ratio)
             bytes_down = base.nbytes * self._train(updates, sites)
             updates.settle()
-        updates.failures |= self.roster.absences(site.name for site in sites.values())
-        failures = {name: str(refused) for name, refused in sorted(updates.failures.items())}
+        absences = self.roster.absences(site.name for site in sites.values())
+        failures = dict(sorted({**updates.failures, **absences}.items()))
         if len(updates.trained) < study.quorum:
             why = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
             raise FederationError(

@@ -28,7 +28,7 @@ from hilum.common.weights import FlatWeights, Manifest, sha256_of
 
 _GENERATIONS = 2
 _STUDY = "study.resolved.toml"
-_LOCK = "run.lock"
+_LOCK = ".lock"
 _log = logging.getLogger(__name__)
 
 
