@@ -12,6 +12,7 @@ import ssl
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import formatdate
@@ -32,8 +33,26 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
+from hilum.client.link.identity import Identity, read_identity
+from hilum.common.config.site import LinkSection
 from hilum.common.security.certificates import make_root, make_server_certificate, make_site_certificate
 from hilum.common.wire_ids import node_id_of
+
+
+def link_of(papers: "Papers", server: str, pair=None, name="site-a") -> LinkSection:
+    """What a site file says of the link."""
+    cert, key = pair or papers.site(name)
+    return LinkSection(
+        server=server,
+        root_certificate=papers.root_path,
+        certificate=cert,
+        key=key,
+        study_key=f"ed25519:{'A' * 43}=",
+    )
+
+
+def identity_of(papers: "Papers", server="localhost:1", pair=None, name="site-a") -> Identity:
+    return read_identity(link_of(papers, server, pair, name), name)
 
 
 @dataclass
@@ -42,11 +61,16 @@ class Raw:
 
     content: bytes
     wait_s: float = 0.0  # before the connection is closed
-    reset: bool = False
+    more: Iterable[bytes] = ()  # sent as long as someone reads
 
 
 def http(status: int, body: bytes = b"", kind: str = "application/protobuf", **headers: str) -> Raw:
-    lines = [f"HTTP/1.1 {status} X", f"Content-Length: {len(body)}", f"Content-Type: {kind}", "Connection: close"]
+    lines = [
+        f"HTTP/1.1 {status} X",
+        f"Content-Length: {len(body)}",
+        f"Content-Type: {kind}",
+        "Connection: close",
+    ]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return Raw("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
 
@@ -112,9 +136,10 @@ class FleetServer:
         self.papers, self.site, self.node_id = papers, site, node_id_of(site)
         self.clock_s, self.date = clock_s, date
         self.script, self.calls, self.received = {}, [], defaultdict(bytes)
+        self.said = {}
         self.box, self.objects, self.replies, self.answers = [], {}, {}, {}
         self.confirmed, self.stored, self.pulled = [], {}, []
-        self.cut_after = None  # objects stored until the connection is cut, once
+        self.cut_at = None  # so many objects are stored when the connection is cut inside the next one, once
         self.lock = threading.RLock()
         self.tls = tls or server_context(papers)
         self.listener = socket.create_server(("127.0.0.1", port))
@@ -157,13 +182,14 @@ class FleetServer:
         announced = message_to_proto(remove_content_from_message(message))
         with self.lock:
             self.objects.update(objects)
-            self.box.append((announced, get_object_tree(message)))
+            self.said[message.object_id] = (announced, get_object_tree(message))
+            self.box.append(self.said[message.object_id])
         return message.object_id
 
-    def say_raw(self, announced, tree, objects=()) -> None:
+    def say_again(self, message_id: str) -> None:
+        """Put an earlier request into the box once more."""
         with self.lock:
-            self.objects.update(objects)
-            self.box.append((announced, tree))
+            self.box.append(self.said[message_id])
 
     def wait(self, condition, patience_s=20.0):
         until = time.monotonic() + patience_s
@@ -217,8 +243,8 @@ class FleetServer:
             if not piece:
                 return False
             body += piece
-            if path == "push-object" and self.cut_after == 0 and len(body) > 1000:
-                self.cut_after = None
+            if path == "push-object" and len(self.stored) == self.cut_at and len(body) > 1000:
+                self.cut_at = None
                 return False
         self.received[path] += body
         scripted = self.script.get(path)
@@ -227,9 +253,9 @@ class FleetServer:
             answer = getattr(self, path.replace("-", "_"))(body)
         if isinstance(answer, Raw):
             connection.sendall(answer.content)
+            for piece in answer.more:
+                connection.sendall(piece)
             time.sleep(answer.wait_s)
-            if answer.reset:
-                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
             return False
         when = f"Date: {formatdate(time.time() + self.clock_s, usegmt=True)}\r\n" if self.date else ""
         connection.sendall(
@@ -266,7 +292,9 @@ class FleetServer:
         self.pulled.append(asked)
         content = self.objects.get(asked)
         return message_pb2.PullObjectResponse(
-            object_found=content is not None, object_available=content is not None, object_content=content or b""
+            object_found=content is not None,
+            object_available=content is not None,
+            object_content=content or b"",
         ).SerializeToString()
 
     def confirm_message_received(self, body):
@@ -285,8 +313,6 @@ class FleetServer:
 
     def push_object(self, body):
         request = message_pb2.PushObjectRequest.FromString(body)
-        if self.cut_after is not None and self.cut_after > 0:
-            self.cut_after -= 1
         assert hashlib.sha256(request.object_content).hexdigest() == request.object_id
         with self.lock:
             self.stored[request.object_id] = request.object_content
@@ -298,7 +324,7 @@ class FleetServer:
             if all(key in self.stored for key in ids):
                 inflated = inflate_object_from_contents(root, {key: self.stored[key] for key in ids})
                 self.answers[message.metadata.reply_to_message_id] = inflated.content
-                self.replies[root] = (message, ids)
+                del self.replies[root]
 
 
 def server_context(papers: Papers, pair=None, **kind) -> ssl.SSLContext:

@@ -6,6 +6,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
 
 import httpx
 import numpy as np
@@ -32,7 +34,9 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 
 from gate_certificates import Federation, Identity
 from hilum.common.wire_ids import node_id_of
+from hilum.server.gate import Gate, GateBounds, GateGrid, GateThread, make_server
 
+SITES = ("st-elsewhere", "seattle-grace", "princeton")
 FLEET = "/v1/fleet"
 
 
@@ -119,7 +123,7 @@ class Site:
             )
         )
 
-    def send(self, reply: Message, announced: PushMessagesResponse) -> None:
+    def send(self, reply: Message, announced: PushMessagesResponse, at_a_time: int = 2) -> None:
         """Push the objects that are missing."""
         push_objects(
             get_all_nested_objects(reply),
@@ -127,6 +131,7 @@ class Site:
                 self.fleet.PushObject, self.node, reply.metadata.run_id, announced.session_id
             ),
             object_ids_to_push=set(announced.objects_to_push),
+            max_concurrent_pushes=at_a_time,
         )
 
     def answer(self, reply: Message) -> None:
@@ -136,6 +141,63 @@ class Site:
         """POST whatever on a connection of its own."""
         with httpx.Client(verify=self.context) as client:
             return client.post(f"https://127.0.0.1:{self.port}{call}", content=body, headers=headers)
+
+
+class Trial:
+    """A gate that runs, and its sites.
+
+    Args:
+        folder: Where the certificates go.
+        bounds: The gate's; a call for messages is held for less than usual, so that tests are quick.
+    """
+
+    def __init__(self, folder: Path, bounds: GateBounds | None = None) -> None:
+        self.federation = Federation(folder)
+        self.identities = {name: self.federation.site(name) for name in SITES}
+        self.gate = Gate(self.federation, bounds or GateBounds(poll_s=0.3))
+        server = self.federation.server
+        self.thread = GateThread(
+            make_server(
+                self.gate,
+                host="127.0.0.1",
+                port=0,
+                certificate=server.cert,
+                key=server.key,
+                roots=self.federation.root,
+            )
+        )
+        self.sites: list[Site] = []
+
+    def start(self) -> Self:
+        self.thread.__enter__()
+        return self
+
+    def stop(self) -> None:
+        for site in self.sites:
+            site.close()
+        self.thread.__exit__(None, None, None)
+
+    def site(self, name: str = SITES[0]) -> Site:
+        site = Site(self.federation, self.identities[name], name, self.thread.port)
+        self.sites.append(site)
+        return site
+
+
+def question(name: str = SITES[0], text: str = "hello", ttl: float = 60.0) -> Message:
+    """A small message to a site."""
+    return Message(RecordDict({"facts": ConfigRecord({"text": text})}), node_id_of(name), "query", ttl=ttl)
+
+
+def answer_to(message: Message, text: str = "yes") -> Message:
+    """A small reply."""
+    return Message(RecordDict({"facts": ConfigRecord({"text": text})}), reply_to=message)
+
+
+def only(grid: GateGrid, message_id: str, patience_s: float = 10.0) -> Message:
+    """The one reply to a message."""
+    grid.wait([message_id], patience_s)
+    (reply,) = grid.pull_messages([message_id])
+    return reply
 
 
 def refusal(error: httpx.HTTPStatusError) -> tuple[int, str]:
@@ -161,6 +223,17 @@ def everything_from(tls: ssl.SSLSocket) -> bytes:
             got += piece
     except (ConnectionError, ssl.SSLError):
         pass  # a closed connection is what the tests look for
+    return got
+
+
+def one_answer(tls: ssl.SSLSocket) -> bytes:
+    """Read one answer, and leave the connection open."""
+    got = b""
+    while b"\r\n\r\n" not in got:
+        got += tls.recv(65536)
+    length = int(got.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+    while len(got.split(b"\r\n\r\n", 1)[1]) < length:
+        got += tls.recv(65536)
     return got
 
 

@@ -113,7 +113,8 @@ def test_a_damaged_file_and_a_folder_that_can_not_be_made_are_clear_errors(tmp_p
         Catalogue(tmp_path / "catalogue.sqlite" / "inside" / "catalogue.sqlite")
 
 
-def test_answers_that_were_given_before_there_was_a_version_still_count(tmp_path):
+@pytest.mark.parametrize("version", [0, 1])
+def test_answers_that_an_earlier_version_gave_still_count(tmp_path, version):
     path = tmp_path / "answers.sqlite"
     with sqlite3.connect(path) as old:
         old.execute("CREATE TABLE answers (answer INTEGER PRIMARY KEY, question VARCHAR, text VARCHAR)")
@@ -123,11 +124,14 @@ def test_answers_that_were_given_before_there_was_a_version_still_count(tmp_path
         )
         old.execute("""INSERT INTO answers VALUES (1, '{}', '{"n": 1}')""")
         old.execute("INSERT INTO patients VALUES (1, 'a', 'x', '')")
+        old.execute(f"PRAGMA user_version = {version}")
     old.close()
     ledger = AnswerLedger(path)
     answer = ledger.ask({}, {"a": Facts("x")}, lambda: {"n": 2}, threshold=11)
+    evaluated = ledger.evaluate({}, {"a": Facts("x")}, lambda: {"n": 3}, threshold=11, budget=1)
     ledger.close()
     assert (answer.content, answer.new) == ({"n": 1}, False)
+    assert (evaluated.content, evaluated.new) == ({"n": 3}, True), "the old answers are descriptions"
 
 
 def test_processes_that_open_a_new_catalogue_at_once_all_find_its_tables(tmp_path):

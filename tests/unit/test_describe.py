@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hilum.client.answers import AnswerLedger, Facts
 from hilum.client.catalogue import Catalogue, Item
 from hilum.client.describe import EDGES, FAMILIES, describe_site, description
-from hilum.client.disclosure.counts import protect
+from hilum.client.disclosure.counts import banded_total, protect
 from hilum.client.labels import Labels
 from hilum.client.workspace import Workspace
 from hilum.common.errors import ConfigError, PolicyRefused
@@ -186,6 +186,24 @@ def test_one_patient_with_very_many_images_does_not_show_in_the_sum():
     ones = patients(30, family="radiograph", shape=(64, 64))
     content = description([*ones, *many], {}, 11)
     assert content["families"]["radiograph"]["images"] == 22
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.integers(0, 40), max_size=60), st.integers(1, 12))
+def test_a_band_is_a_multiple_that_is_reached_and_one_is_the_exact_number(counts, threshold):
+    band = banded_total(counts, threshold)
+    contributing = [count for count in counts if count]
+    assert banded_total(counts, 1) == (sum(counts) or None)
+    if len(contributing) < threshold:
+        assert band is None
+    else:
+        assert band % threshold == 0
+        assert threshold <= band <= sum(counts)
+        if threshold > 1:
+            bounded = banded_total([*counts, 10**6], threshold)
+            assert bounded <= sum(counts) + threshold * max(contributing), (
+                "nobody counts for nearly all of it"
+            )
 
 
 def test_labels_of_few_patients_are_not_even_named():

@@ -15,13 +15,10 @@ from flwr.app import Array, ConfigRecord, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from hilum.common import records
-from hilum.common.config import parse_study
 from hilum.common.errors import FederationError, UpdateRefused
-from hilum.common.methods import build_method
-from hilum.common.methods.parts import federated_manifest, get_federated
 from hilum.common.progress import Quiet
 from hilum.common.refusals import REFUSALS
-from hilum.common.weights import apply_update, sha256_of
+from hilum.common.weights import Manifest, apply_update, sha256_of
 from hilum.server.federation.admission import WINDOW_ROUNDS, Terms, admit, norm_bound, running_bound
 from hilum.server.federation.assignment import Assignment, Pace
 from hilum.server.federation.exchange import Answer, exchange
@@ -34,6 +31,16 @@ from hilum.simulations.grid import InProcessGrid
 PACE = Pace(poll_s=0.005, gather_s=0.5)
 EXAMPLES = {"site-0": 10, "site-1": 30, "site-2": 20}
 NAMES = tuple(EXAMPLES)
+
+
+class LazyPool:
+    """Sites work when their answers are taken, so that none waits in the grid."""
+
+    def submit(self, work, *facts):
+        return SimpleNamespace(done=lambda: True, result=lambda: work(*facts))
+
+    def shutdown(self, **_how):
+        return
 
 
 class NamedGrid(InProcessGrid):
@@ -54,16 +61,28 @@ class NamedGrid(InProcessGrid):
         self.withdrawn += message_ids
 
 
-def study_of(request):
-    return parse_study(json.loads(request.signed.document)["study"])
+@pytest.fixture(autouse=True)
+def small_model(monkeypatch):
+    """What travels is two tensors of 1,000 values, so that rounds take milliseconds."""
+
+    def use(size):
+        manifest = Manifest((("a", (size // 2,)), ("b", (2, size // 4))))
+        base = np.random.default_rng(1).normal(size=size).astype(np.float32)
+        monkeypatch.setattr("hilum.server.federation.rounds.build_method", lambda study: None)
+        monkeypatch.setattr("hilum.server.federation.rounds.federated_manifest", lambda method: manifest)
+        monkeypatch.setattr("hilum.server.federation.rounds.get_federated", lambda method: base.copy())
+        return base
+
+    use.base = use(1000)
+    return use
 
 
 def honest(name, request):
     """Moves every weight by the site's number of examples, in thousandths."""
     base = request.base
-    manifest = federated_manifest(build_method(study_of(request)))
+    named = {"a": base[: base.size // 2], "b": base[base.size // 2 :].reshape(2, -1)}
     return records.TrainReply(
-        name, request.round_number, sha256_of(manifest.unflatten(base)), EXAMPLES[name], 1.0, 0.1,
+        name, request.round_number, sha256_of(named), EXAMPLES[name], 1.0, 0.1,
         np.full_like(base, EXAMPLES[name] / 1024),
     )  # fmt: skip
 
@@ -129,10 +148,10 @@ def changed(**facts):
     return answer
 
 
-def test_one_round_is_the_weighted_mean(make_study, federate):
+def test_one_round_is_the_weighted_mean(make_study, federate, small_model):
     study = make_study(federation={"rounds": 1})
     done, [record] = federate(study)
-    base = get_federated(build_method(study))
+    base = small_model.base
     mean = (10 * 10 + 30 * 30 + 20 * 20) / 60 / 1024
     assert done.weights.tobytes() == apply_update(base, np.full(base.shape, mean)).tobytes()
     assert {name: facts["examples"] for name, facts in record.sites.items()} == EXAMPLES
@@ -141,10 +160,10 @@ def test_one_round_is_the_weighted_mean(make_study, federate):
     assert record.sites["site-1"]["norm"] == pytest.approx(30 / 1024 * base.size**0.5)
 
 
-def test_a_site_weighs_at_most_the_cap(make_study, federate):
+def test_a_site_weighs_at_most_the_cap(make_study, federate, small_model):
     study = make_study(federation={"rounds": 1, "example_cap": 10})
     done, _ = federate(study)
-    base = get_federated(build_method(study))
+    base = small_model.base
     assert done.weights.tobytes() == apply_update(base, np.full(base.shape, 20 / 1024)).tobytes()
 
 
@@ -181,7 +200,7 @@ def test_an_update_that_is_not_admitted_is_left_out_with_its_reason(make_study, 
         (lambda u: u + np.float32("inf"), "not_finite"),
     ],
 )
-def test_a_poisoned_update_changes_nothing(make_study, federate, spoil, reason):
+def test_a_poisoned_update_changes_nothing(make_study, federate, spoil, reason, small_model):
     study = make_study(federation={"rounds": 1})
 
     def poisoned(name, request):
@@ -193,7 +212,7 @@ def test_a_poisoned_update_changes_nothing(make_study, federate, spoil, reason):
     with np.errstate(all="ignore"):
         done, [record] = federate(study, {"site-1": poisoned})
     assert record.failures["site-1"].startswith(reason)
-    base = get_federated(build_method(study))
+    base = small_model.base
     assert (
         done.weights.tobytes() == apply_update(base, np.full(base.shape, (100 + 400) / 30 / 1024)).tobytes()
     )
@@ -309,7 +328,7 @@ def test_in_the_first_round_the_order_of_arrival_changes_nothing(store):
     assert not (store.folder / "held").exists()
 
 
-def test_later_rounds_are_held_against_the_norms_before_them(make_study, federate):
+def test_later_rounds_are_held_against_the_norms_before_them(make_study, federate, small_model):
     study = make_study(federation={"rounds": 3, "norm_ratio": 2.0})
 
     def grows(name, request):
@@ -318,7 +337,7 @@ def test_later_rounds_are_held_against_the_norms_before_them(make_study, federat
             **{**reply.__dict__, "update": reply.update * np.float32(3.0 ** (request.round_number - 1))}
         )
 
-    base = get_federated(build_method(study))
+    base = small_model.base
     bound = 2 * 20 / 1024 * base.size**0.5
     _, seen = federate(study, {"site-0": grows})
     assert set(seen[1].sites) == {"site-0", "site-1", "site-2"}, "30 is within twice the median of 20"
@@ -496,11 +515,12 @@ def test_a_silent_site_is_left_out_at_the_deadline_without_a_strike(make_study, 
     assert federate.federation.roster._strikes == {}
 
 
-def test_memory_does_not_grow_with_the_number_of_sites(make_study, make_order, tmp_path):
+def test_memory_does_not_grow_with_the_number_of_sites(make_study, make_order, small_model, tmp_path):
     """Replies are let go one by one, without the garbage collector, which comes when it likes."""
     names = tuple(f"site-{n}" for n in range(12))
     EXAMPLES.update(dict.fromkeys(names[3:], 10))
     most = {}
+    small_model(1_000_000)
     for count in (3, 12):
         study = make_study(federation={"rounds": 2, "sites": count})
         signed, order = make_order(study)
@@ -508,6 +528,7 @@ def test_memory_does_not_grow_with_the_number_of_sites(make_study, make_order, t
             RunStore.open(tmp_path / str(count), order, resume=False) as store,
             InProcessGrid(make_client(names=names), nodes=count, workers=1) as grid,
         ):
+            grid._pool = LazyPool()
             federation = Federation(grid, Assignment(signed, order, store, PACE))
             federation.gather()
             gc.collect()
@@ -521,7 +542,7 @@ def test_memory_does_not_grow_with_the_number_of_sites(make_study, make_order, t
                 gc.enable()
     for name in names[3:]:
         del EXAMPLES[name]
-    assert most[12] < most[3] + 3, most
+    assert most[12] < most[3] + 0.5, most
 
 
 def test_a_run_that_is_asked_to_stop_ends_within_a_second_and_can_be_resumed(make_study, federate):
@@ -586,9 +607,10 @@ def test_a_name_that_the_study_does_not_have_is_refused_and_not_repeated(
 def test_where_certificates_name_the_sites_a_greeting_can_not_say_otherwise(make_study, federate, caplog):
     lies = {"site-1": lambda: records.Hello("site-0", 30)}
     grid = NamedGrid(make_client(hello=lies))
-    _, seen = federate(make_study(federation={"rounds": 4}), grid=grid)
+    _, seen = federate(make_study(federation={"rounds": 9}), grid=grid)
     codes = [record.failures["site-1"].split(":")[0] for record in seen]
-    assert codes == ["wrong_site", "wrong_site", "wrong_site", "suspended"]
+    # A round may be over before the greeting is answered.
+    assert [code for code in codes if code != "absent"][:4] == [*["wrong_site"] * 3, "suspended"]
     assert all(record.contributed == 2 for record in seen)
     assert (
         "site-1 is refused at its greeting: "

@@ -1,6 +1,20 @@
-import pytest
+"""What a report says, and that no table that the server admits can break it."""
 
-from hilum.simulations.verdict import judge
+import json
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from hilum.common.config import parse_study, study_to_toml
+from hilum.common.results_table import METRIC_RANGES, Comparison, Evaluation, Row, check_table, combinations
+from hilum.server.federation.roster import Roster
+from hilum.server.federation.store import Progressed, RoundRecord
+from hilum.server.results import build_results, in_words, run_notes
+from hilum.simulations.report import write_report
+from hilum.simulations.table import print_table
+from hilum.simulations.verdict import judge, participation
 
 
 def comparison(arm, low, high, site="site-0", protocol="linear", share=1.0):
@@ -20,7 +34,7 @@ def results(*comparisons):
         }
         for n, c in enumerate(comparisons)
     ]
-    return {"comparisons": list(comparisons), "evaluation": rows}
+    return {"comparisons": list(comparisons), "evaluation": rows, "rounds": []}
 
 
 @pytest.mark.parametrize(
@@ -64,3 +78,149 @@ def test_the_verdict_rests_on_the_largest_share_of_labels_and_on_scratch_fine_tu
     assert found["scratch"].better == 1
     assert "20 to" not in verdict.detail
     assert "100%" in verdict.detail
+
+
+def record(number, failures=(), suspended=(), names=("a", "b", "c")):
+    missing = dict(failures)
+    sites = {
+        name: {"examples": 16, "loss": 1.0, "seconds": 1.0, "attempts": 1, "norm": 1.0}
+        for name in names
+        if name not in missing
+    }
+    return RoundRecord(number, 1.0, 1, 1, len(names), len(sites), sites, missing, list(suspended), 1.0)
+
+
+def as_json(*rounds):
+    return json.loads(json.dumps([one.__dict__ for one in rounds]))
+
+
+def test_the_verdict_says_how_many_contributed_to_each_round():
+    lost = {"a": "lost: no sign of life"}
+    rounds = [record(1), record(2), record(3), record(4, lost), record(5)]
+    assert participation(as_json(*rounds)) == (
+        "Rounds 1 to 3: 3 of 3 sites; round 4: 2 of 3 sites (a: lost); round 5: 3 of 3 sites."
+    )
+    assert participation([]) == "There was no round."
+    flickering = [record(n, lost if n % 2 else {}) for n in range(1, 41)]
+    assert (
+        participation(as_json(*flickering)) == "Rounds 1 to 40: 2 to 3 of 3 sites, all of them in 20 rounds."
+    )
+    assert judge({**results(), "rounds": as_json(record(1))}).participation == "Round 1: 3 of 3 sites."
+
+
+def test_rounds_in_words():
+    words = [in_words(rounds) for rounds in ([4], [1, 2, 3], [1, 2, 5], [2, 4])]
+    assert words == ["round 4", "rounds 1 to 3", "rounds 1 to 2, 5", "rounds 2, 4"]
+
+
+def test_notes_say_who_was_missing_who_lost_its_place_and_that_the_threshold_was_lifted(make_study):
+    refused = {"b": "not_finite: the update has a NaN or an infinity"}
+    rounds = [
+        record(1, refused),
+        record(2, refused),
+        record(3, {**refused, "a": "lost: no sign of life"}, ["b"]),
+        record(4, {"b": "suspended: it was refused 3 times in this study"}),
+    ]
+    roster = Roster(["a", "b", "c"], rounds)
+    done = Progressed(np.zeros(1, np.float32), tuple(rounds))
+    study = make_study(privacy={"min_patients": 1})
+    assert run_notes(study, done, roster) == [
+        "a is missing in 1 of 4 rounds: lost in round 3",
+        "b is missing in 4 of 4 rounds: not_finite in rounds 1 to 3; suspended in round 4",
+        "b was suspended after round 3: its part was refused 3 times",
+        f"{LIFTED}: results of so few may tell of single patients",
+    ]
+    assert len(run_notes(make_study(), done, roster)) == 3
+    content = build_results(study, done, roster, [], [])
+    assert content["sites"] == [
+        {"name": "a", "examples": 16, "rounds": 3, "suspended": None},
+        {"name": "b", "examples": None, "rounds": 0, "suspended": 3},
+        {"name": "c", "examples": 16, "rounds": 4, "suspended": None},
+    ]
+    assert content["privacy"]["a"]["min_patients"] == 1
+    assert [one["contributed"] for one in content["rounds"]] == [2, 2, 1, 2]
+
+
+LIFTED = "the threshold of patients was lifted from 11 to 1 (privacy.min_patients)"
+STUDY = parse_study(
+    {
+        "study": {"name": "tiny"},
+        "data": {"modality": "radiograph", "image_size": 16},
+        "encoder": {"name": "vit", "size": "tiny", "patch_size": 8},
+        "method": {"name": "mae"},
+        "federation": {"sites": 2},
+        "tasks": {"classification": {"label": "label"}},
+    }
+)
+ASKED = list(combinations(STUDY, {"federated", "local", "centralised"}))
+NUMBER = st.floats(0, 1).map(lambda value: round(value, 3))
+
+
+@st.composite
+def admitted_tables(draw):
+    """Whatever a site may send and have believed: any rows, any intervals, any of the comparisons, in any order."""
+    site = draw(st.sampled_from(["site-0", "site-1"]))
+    keys = draw(
+        st.lists(st.tuples(st.sampled_from(ASKED), st.sampled_from(sorted(METRIC_RANGES))), unique=True)
+    )
+    rows = {}
+    for (protocol, share, arm), metric in keys:
+        value, low, high = draw(NUMBER), draw(NUMBER), draw(NUMBER)
+        low, high = min(low, high, value + 0.09), max(low, high, value - 0.09)
+        patients = draw(st.integers(11, 10_000_000))
+        rows[protocol, share, arm, metric] = Row(
+            site, "classification", protocol, share, arm, metric, value, low, high, patients
+        )
+    compared = []
+    for (protocol, share, arm, metric), row in rows.items():
+        ours = rows.get((protocol, share, "federated", metric))
+        if arm != "federated" and ours is not None and draw(st.booleans()):
+            difference = ours.value - row.value
+            low, high = sorted([draw(st.floats(-1, 1)), difference])
+            compared.append(
+                Comparison(site, "classification", protocol, share, arm, metric, difference, low, high)
+            )
+    table = Evaluation(tuple(rows.values()), tuple(compared))
+    check_table(table, STUDY, site=site, sent={"federated", "centralised"})
+    return table
+
+
+TABLES = st.lists(
+    admitted_tables(), max_size=2, unique_by=lambda table: table.rows[:1] and table.rows[0].site
+)
+
+
+def results_with(tables):
+    rounds = [record(1, {"site-1": "lost: no sign of life"}, names=("site-0", "site-1"))]
+    roster = Roster(["site-0", "site-1"], rounds)
+    done = Progressed(np.zeros(1, np.float32), tuple(rounds))
+    return build_results(STUDY, done, roster, tables, run_notes(STUDY, done, roster))
+
+
+@given(TABLES)
+@settings(max_examples=60, deadline=None)
+def test_no_table_that_the_server_admits_breaks_the_verdict(tables):
+    content = results_with(tables)
+    assert judge(content).participation == "Round 1: 1 of 2 sites (site-1: lost)."
+    print_table(content)
+
+
+@given(TABLES)
+@settings(max_examples=6, deadline=None)
+@example([])
+def test_no_table_that_the_server_admits_breaks_the_report(tmp_path_factory, tables):
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "results.json").write_text(json.dumps(results_with(tables), allow_nan=False))
+    (folder / "encoder").mkdir()
+    (folder / "encoder" / "manifest.json").write_text('{"encoder_sha256": "0"}')
+    machine = {"hilum": "0", "packages": {"torch": "0"}, "device": "cpu", "cores": 1}
+    (folder / "environment.json").write_text(json.dumps(machine))
+    (folder / "study.resolved.toml").write_text(study_to_toml(STUDY))
+    assert "Round 1: 1 of 2 sites (site-1: lost)." in write_report(folder).read_text()
+
+
+def test_a_protocol_without_the_charted_metric_has_a_table_and_no_chart(tmp_path_factory):
+    row = Row("site-0", "classification", "knn", 1.0, "raw", "balanced_accuracy", 0.5, 0.4, 0.6, 40)
+    test_no_table_that_the_server_admits_breaks_the_report.hypothesis.inner_test(
+        tmp_path_factory, [Evaluation((row,), ())]
+    )

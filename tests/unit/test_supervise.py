@@ -1,5 +1,6 @@
 """The supervisor: what ends is started again, what hangs is killed, and a stop leaves nothing behind."""
 
+import itertools
 import os
 import signal
 import subprocess
@@ -118,7 +119,7 @@ def test_a_command_that_ends_is_started_again_after_a_pause_that_grows_to_its_bo
     times = [when for _, when in work.wait_for_runs(5)]
     assert work.stop() == 0
     assert "the work ended with code 3; starting it again in 1 s" in work.log.read_text()
-    gaps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(times)]
     assert gaps[0] >= 0.1  # half of the first pause at least
     assert max(gaps) >= 0.2
     assert max(gaps) < 2
@@ -131,7 +132,9 @@ def test_a_command_that_ran_steadily_begins_with_the_first_pause_again(supervise
     )
     work = supervised(steady, waits_s=(0.05, 60.0))
     times = [when for _, when in work.wait_for_runs(7)]
-    assert times[5] - times[4] > 0.4  # the fifth pause: half of 0.8 s at least; the sixth would be 0.8 s at least
+    assert (
+        times[5] - times[4] > 0.4
+    )  # the fifth pause: half of 0.8 s at least; the sixth would be 0.8 s at least
     assert times[6] - times[5] - 1.0 < 0.7
 
 
@@ -204,7 +207,9 @@ def test_a_stop_ends_everything_politely(supervised, number):
 
 
 def test_a_stop_ends_a_command_that_does_not_listen(supervised):
-    work = supervised("signal.signal(signal.SIGTERM, signal.SIG_IGN)\n(folder / 'ready').write_text('x')" + STEADY)
+    work = supervised(
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n(folder / 'ready').write_text('x')" + STEADY
+    )
     wait_until((work.folder / "ready").exists)
     began = time.monotonic()
     assert work.stop() == 0

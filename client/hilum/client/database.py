@@ -101,7 +101,8 @@ def _bring_up(
         )
     if found < version:
         tables.drop_all(connection, tables=list(refilled))
-        for before in range(found, version) if found else ():  # a new file is of version 0 and has no tables
+        known = set(inspect(connection).get_table_names()) & set(tables.tables)
+        for before in range(found, version) if known else ():  # a new file has nothing to be brought up
             if before in upgrades:
                 connection.exec_driver_sql(upgrades[before])
     tables.create_all(connection)

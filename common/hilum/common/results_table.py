@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, TypeVar
 
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, FailFast, Field, TypeAdapter, ValidationError, with_config
 
 from hilum.common.config.study import StudyConfig
 from hilum.common.errors import UpdateRefused
@@ -72,8 +72,8 @@ class Comparison:
 class Evaluation:
     """All that one site found."""
 
-    rows: Annotated[tuple[Row, ...], Field(max_length=_MAX_ROWS)]
-    comparisons: Annotated[tuple[Comparison, ...], Field(max_length=_MAX_ROWS)]
+    rows: Annotated[tuple[Row, ...], Field(max_length=_MAX_ROWS), FailFast()]
+    comparisons: Annotated[tuple[Comparison, ...], Field(max_length=_MAX_ROWS), FailFast()]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -121,8 +121,10 @@ def read_table(text: str) -> Evaluation:
     try:
         return _TABLE.validate_json(content)
     except ValidationError as error:
-        kinds = sorted({problem["type"] for problem in error.errors(include_input=False, include_url=False)})
-        raise UpdateRefused("wrong_format", f"the results are not a table: {', '.join(kinds)}") from None
+        # The problems themselves quote what was sent, and there may be a hundred thousand of them.
+        raise UpdateRefused(
+            "wrong_format", f"the results are not a table ({error.error_count()} faults)"
+        ) from None
 
 
 def check_table(table: Evaluation, study: StudyConfig, *, site: str, sent: Collection[str]) -> None:

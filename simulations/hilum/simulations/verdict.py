@@ -70,7 +70,7 @@ def judge(results: dict[str, Any]) -> Verdict:
 
 
 def participation(rounds: Sequence[dict[str, Any]]) -> str:
-    """Say how many of the sites contributed to each round: `Rounds 1 to 3: 3 of 3 sites; round 4: 2 of 3 (b: lost).`"""
+    """Say how many of the sites contributed to each round, and why others did not: `Round 4: 2 of 3 sites (b: lost).`."""
     spans: list[tuple[int, int, str]] = []
     for record in rounds:
         missing = ", ".join(f"{name}: {why.split(':', 1)[0]}" for name, why in record["failures"].items())

@@ -21,7 +21,7 @@ from cryptography.exceptions import InvalidSignature
 from hilum.client.link.fleet_client import Answered, CallFailed, NotAServer, TooLarge
 from hilum.client.link.identity import Identity
 from hilum.client.link.proxies import Proxy
-from hilum.client.link.transport import Stage
+from hilum.client.link.transport import NOT_HTTP, Stage
 
 CLOCK_OFF_S = 300.0
 _PROBE_S = 5.0
@@ -51,7 +51,8 @@ _ALERTS = {
     "TLSV1_ALERT_DECRYPT_ERROR": "its signature does not hold",
 }
 _CLOSED = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError, BrokenPipeError)
-_UNAUTHORIZED, _TOO_MANY, _PROXY_LOGIN = 401, 429, 407
+_UNAUTHORIZED, _PROXY_LOGIN = 401, 407
+_BUSY = {408, 429, 502, 503, 504}
 _GATEWAY = {502, 503, 504}
 _Error = TypeVar("_Error", bound=BaseException)
 
@@ -143,8 +144,8 @@ def _answered(status: int, identity: Identity) -> Cause:
             "has a newer certificate; ask the federation's admin"
         )
         return Cause("not_admitted", text, Patience.SLOWLY)
-    if status in _GATEWAY or status == _TOO_MANY:
-        return Cause("busy", f"{where} is busy or being started ({status})")
+    if status in _BUSY:
+        return Cause("busy", f"{where} is busy, or the link is too slow for it ({status})")
     text = f"{where} refused a call ({status}); the admin finds the reason in the server's log"
     return Cause("refused", text, Patience.SLOWLY)
 
@@ -259,8 +260,7 @@ def _no_answer(error: CallFailed, identity: Identity, *, known: bool) -> Cause:
         return _not_accepted(cause.reason, identity)
     if _first(error, httpcore.TimeoutException) is not None:
         return Cause("silent", f"{where} does not answer")
-    protocol = _first(error, httpcore.RemoteProtocolError)
-    if protocol is not None and "disconnected" not in str(protocol) and "closed" not in str(protocol):
+    if any(isinstance(one, httpcore.RemoteProtocolError) and str(one) == NOT_HTTP for one in _chain(error)):
         text = f"{where} is not a Hilum server: it does not speak HTTP; check `link.server`, host and port"
         return Cause("not_hilum", text, Patience.SLOWLY)
     if known:

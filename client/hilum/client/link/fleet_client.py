@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 import httpcore
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     ActivateNodeResponse,
@@ -127,7 +128,10 @@ class FleetClient:
 
     def activate(self, moved: Callable[[], None] | None = None) -> int:
         """Say that this site is here; give its node id."""
-        request = ActivateNodeRequest(heartbeat_interval=HEARTBEAT_S)
+        key = self.identity.certificate.public_key().public_bytes(
+            Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+        )
+        request = ActivateNodeRequest(public_key=key, heartbeat_interval=HEARTBEAT_S)
         return self._call("activate-node", request, ActivateNodeResponse, moved).node_id
 
     def deactivate(self, node_id: int, deadline_s: float) -> None:

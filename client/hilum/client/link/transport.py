@@ -14,6 +14,9 @@ from typing import Any
 
 import httpcore
 
+NOT_HTTP = "not HTTP"
+_FIRST_BYTES = b"HTTP/1."
+
 
 class Stage(enum.Enum):
     """How far a call came before it failed."""
@@ -82,12 +85,16 @@ class Backend(httpcore.NetworkBackend):
 class Stream(httpcore.NetworkStream):
     """A connection, under the deadline of the call."""
 
-    def __init__(self, inner: httpcore.NetworkStream, progress: Progress) -> None:
-        self._inner, self._progress = inner, progress
+    def __init__(self, inner: httpcore.NetworkStream, progress: Progress, *, expected: bytes = b"") -> None:
+        self._inner, self._progress, self._expected = inner, progress, expected
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        """Read what has arrived."""
-        return self._inner.read(max_bytes, self._progress.left(timeout, httpcore.ReadTimeout))
+        """Read what has arrived; its first bytes tell another protocol, which might wait for us for ever."""
+        read = self._inner.read(max_bytes, self._progress.left(timeout, httpcore.ReadTimeout))
+        begins, self._expected = self._expected[: len(read)], self._expected[len(read) :]
+        if not read.startswith(begins):
+            raise httpcore.RemoteProtocolError(NOT_HTTP)
+        return read
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:
         """Write all of it."""
@@ -105,7 +112,7 @@ class Stream(httpcore.NetworkStream):
         timeout = self._progress.left(timeout, httpcore.ConnectTimeout)
         secured = self._inner.start_tls(ssl_context, server_hostname, timeout)
         self._progress.stage = Stage.ANSWER
-        return Stream(secured, self._progress)
+        return Stream(secured, self._progress, expected=_FIRST_BYTES)
 
     def get_extra_info(self, info: str) -> Any:
         """Pass on what httpcore asks about the socket."""

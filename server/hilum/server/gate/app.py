@@ -130,14 +130,16 @@ class Gate:
         self._mailbox.wake_all()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serve one request, or say why not; a caller that does not take the answer is cut off."""
         peer: Peer = scope["state"]["peer"]
-        name = self.admission.name_of(peer.certificate_der) or ""
+        name = self.admission.name_of(peer.certificate_der)
         try:
-            await self._serve(scope, receive, send, Caller(name, peer))
-        except Refused as refused:
-            self.refusals.note(name, refused.code)
-            await _respond_refused(send, refused)
+            try:
+                await self._serve(scope, receive, send, Caller(name or "", peer))
+            except Refused as refused:
+                self.refusals.note(name, refused.code)
+                async with asyncio.timeout(self.bounds.header_timeout_s):
+                    await _respond_refused(send, refused)
         except (_Gone, TimeoutError):
             peer.transport.abort()
             while (await receive())["type"] != "http.disconnect":
@@ -280,7 +282,8 @@ async def _respond(send: Send, body: bytes, patience_s: float) -> None:
         (b"content-type", PROTOBUF_MEDIA_TYPE.encode()),
         (b"content-length", str(len(body)).encode()),
     ]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    async with asyncio.timeout(patience_s):
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
     view = memoryview(body)
     for start in range(0, max(1, len(view)), _PIECE):
         more = start + _PIECE < len(view)

@@ -11,6 +11,10 @@ from uvicorn.server import ServerState
 from hilum.server.gate.app import Gate, Peer
 from hilum.server.gate.listener import Listener
 
+# uvicorn warns of each request that is not HTTP; a refusal says so instead, once a minute. Errors are ours to mend.
+_http_logger = logging.getLogger("hilum.server.gate.http")
+_http_logger.setLevel(logging.ERROR)
+
 
 class SiteProtocol(H11Protocol):
     """One connection: it knows the certificate, and gives up on headers that do not come."""
@@ -25,8 +29,7 @@ class SiteProtocol(H11Protocol):
         loop: asyncio.AbstractEventLoop,
     ) -> None:
         super().__init__(config, server_state, {}, loop)
-        # uvicorn writes a line for each request that is no HTTP; the refusals below are rate-limited instead.
-        self.logger = logging.getLogger("hilum.server.gate.http")
+        self.logger = _http_logger
         self._gate = gate
         self._listener = listener
         self._open_connections = open_connections
@@ -106,7 +109,8 @@ class OpenConnections:
         with_same.add(protocol)
         if len(with_same) > self._most_each:
             oldest = min(with_same - {protocol}, key=lambda one: (one.busy, one.active_at))
-            oldest.refuse("too_many_connections")
+            if not oldest.transport.is_closing():
+                oldest.refuse("too_many_connections")
             with_same.discard(oldest)
             oldest.transport.abort()
 

@@ -106,7 +106,15 @@ class GateGrid(Grid):
 
         A site that did not answer in time, or whose reply was too large or malformed, is a message with an error.
         """
-        return [_reply(*taken) for taken in self._mailbox.take(self._run.run_id, list(message_ids))]
+        taken = self._mailbox.take(self._run.run_id, list(message_ids))
+        replies = []
+        while taken:  # what a reply is made of is let go before the next one is read
+            replies.append(_reply(*taken.pop(0)))
+        return replies
+
+    def withdraw(self, message_ids: Iterable[str]) -> None:
+        """Forget messages: a site that has not answered them is not asked any more, and told so if it answers."""
+        self._mailbox.withdraw(self._run.run_id, message_ids)
 
     def wait(self, message_ids: Iterable[str], timeout_s: float) -> bool:
         """Return as soon as one of these has a reply to pull, or when the time is over.

@@ -295,6 +295,15 @@ class Mailbox:
             )
             return True
 
+    def withdraw(self, run_id: int, message_ids: Iterable[str]) -> None:
+        """Forget messages of a run: nobody waits for their answers any more."""
+        with self._state():
+            for message_id in message_ids:
+                message = self._messages.get(message_id)
+                if message is not None and message.metadata.run_id == run_id:
+                    self._close(message, "dropped")
+                    del self._messages[message_id]
+
     def drop_run(self, run_id: int) -> None:
         """Forget everything of a run."""
         with self._state():
@@ -318,11 +327,13 @@ class Mailbox:
 
     @contextmanager
     def _state(self) -> Iterator[dict[str, _Site]]:
-        """Hold the lock, with every message whose time is over closed."""
+        """Hold the lock, with every message closed whose time is over; one that is also taken is forgotten."""
         with self._changed:
             now = time.monotonic()
-            for message in self._messages.values():
-                if message.outcome is None and message.deadline <= now:
+            for message in [one for one in self._messages.values() if one.deadline <= now]:
+                if message.taken:
+                    del self._messages[message.message_id]
+                elif message.outcome is None:
                     self._close(message, "expired")
             yield self._sites
 

@@ -1,0 +1,209 @@
+"""What a study takes of a machine, by arithmetic: exact for weights, within a factor of 2 for the rest."""
+
+import itertools
+import time
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+
+from hilum.common import footprint
+from hilum.common.config import parse_study
+from hilum.common.footprint import footprint_of, tokens, training_floats, update_floats
+from hilum.common.methods import build_method
+from hilum.common.methods.parts import federated_manifest
+
+ENCODERS = [
+    *({"name": "vit", "size": size, "patch_size": 8} for size in ("tiny", "small", "base")),
+    *({"name": "resnet", "size": size} for size in ("tiny", "small", "base")),
+]
+METHODS = [
+    {"name": "mae"},
+    {"name": "mae", "share_decoder": False, "decoder_depth": 3, "decoder_width": 64},
+    {"name": "simclr", "projection_width": 77},
+]
+PAIRS = [
+    (encoder, method, dims)
+    for encoder, method, dims in itertools.product(ENCODERS, METHODS, (2, 3))
+    if method["name"] == "simclr" or encoder["name"] == "vit"
+]
+
+
+def study_of(encoder, method, dims, *, image_size=32, batch_size=2, **more):
+    return parse_study(
+        {
+            "study": {"name": "x"},
+            "data": {"modality": "ct", "dims": dims, "image_size": image_size},
+            "encoder": encoder,
+            "method": method,
+            "training": {"batch_size": batch_size},
+            **more,
+        }
+    )
+
+
+def named(pair):
+    return "-".join(map(str, [*pair[0].values(), *pair[1].values(), pair[2]]))
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=named)
+def test_parameters_are_counted_as_they_are_built(pair):
+    study = study_of(*pair)
+    with torch.device("meta"):
+        method = _built(study)
+    found = footprint_of(study)
+    assert found.parameters == sum(p.numel() for p in method.parameters())
+    assert found.travelling == federated_manifest(method).size
+    assert found.update_bytes == 4 * federated_manifest(method).size
+
+
+def _built(study):
+    """The method without first values: those can't be drawn on the meta device."""
+    from hilum.common.methods import registry
+
+    kept, registry.initialise = registry.initialise, lambda module, rng: None
+    try:
+        return registry.build_method(study)
+    finally:
+        registry.initialise = kept
+
+
+def kept_for_backward(study):
+    """Bytes of the tensors that the backward pass keeps for one micro-batch, each storage once."""
+    method = build_method(study)
+    views = 2 if study.method.name == "simclr" else 1
+    batch = study.training.batch_size
+    images = torch.rand(batch, views, 1, *[study.data.image_size] * study.data.dims)
+    noise = method.draw(batch, torch.Generator().manual_seed(1))
+    own = {p.untyped_storage().data_ptr() for p in method.parameters()}
+    kept = {}
+
+    def keep(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = (storage.nbytes(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        loss = method(images, noise).mean()
+        assert loss.isfinite()
+        return sum(size for size, _ in kept.values())
+
+
+@pytest.mark.parametrize(
+    ("encoder", "method", "dims", "image_size"),
+    [
+        (ENCODERS[0], METHODS[0], 2, 64),
+        (ENCODERS[0], METHODS[0], 2, 256),
+        (ENCODERS[0], METHODS[1], 3, 32),
+        (ENCODERS[1], METHODS[2], 2, 64),
+        (ENCODERS[0], METHODS[2], 2, 256),
+        (ENCODERS[3], METHODS[2], 2, 128),
+        (ENCODERS[4], METHODS[2], 3, 32),
+        (ENCODERS[5], METHODS[2], 2, 32),
+    ],
+)
+def test_activations_are_within_a_factor_of_two(encoder, method, dims, image_size):
+    """At 1,024 patches an attention that is not fused would keep 12 times as much."""
+    study = study_of(encoder, method, dims, image_size=image_size)
+    estimate = 4 * study.training.batch_size * footprint._training_floats(study)
+    assert 1 <= estimate / kept_for_backward(study) < 2
+
+
+@pytest.mark.parametrize("pair", [PAIRS[0], PAIRS[5], PAIRS[-4]], ids=named)
+def test_weights_gradients_and_moments_are_what_a_step_leaves(pair):
+    study = study_of(*pair)
+    method = build_method(study)
+    optimizer = torch.optim.AdamW(method.parameters(), lr=1e-3, fused=True)
+    views = 2 if study.method.name == "simclr" else 1
+    images = torch.rand(2, views, 1, *[32] * study.data.dims)
+    method(images, method.draw(2, torch.Generator().manual_seed(1))).mean().backward()
+    optimizer.step()
+    parameters = list(method.parameters())
+    held = sum(p.nbytes + p.grad.nbytes for p in parameters)
+    held += sum(
+        value.nbytes for state in optimizer.state.values() for value in state.values() if value.ndim > 0
+    )
+    found = footprint_of(study)
+    estimate = 4 * training_floats(found.parameters, found.travelling)
+    assert 1 <= estimate / held < 2
+
+
+def test_the_updates_arithmetic_takes_what_is_estimated():
+    from hilum.common.weights import difference
+
+    size = 10**6
+    tracemalloc.start()
+    try:
+        before, after = np.ones(size, np.float32), np.full(size, 2, np.float32)
+        assert difference(after, before).size == size
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 4 * update_floats(0, size) / peak == pytest.approx(1, rel=0.1)
+
+
+def test_a_step_checkpoint_is_no_larger_than_estimated(tmp_path):
+    from hilum.client.pretraining.checkpoint import save_state
+
+    study = study_of(ENCODERS[0], METHODS[2], 2)
+    method = build_method(study)
+    optimizer = torch.optim.AdamW(method.parameters(), lr=1e-3)
+    for p in method.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    save_state(tmp_path / "step.pt", {"method": method.state_dict(), "optimizer": optimizer.state_dict()})
+    written = (tmp_path / "step.pt").stat().st_size
+    assert written < footprint_of(study).state_bytes < 8 * written
+
+
+@pytest.mark.parametrize(
+    ("encoder", "method", "more"),
+    [
+        (
+            {"name": "vit", "size": "base", "patch_size": 1},
+            {"name": "mae", "decoder_width": 1024, "decoder_depth": 16},
+            {},
+        ),
+        ({"name": "resnet", "size": "base"}, {"name": "simclr", "projection_width": 4096}, {}),
+        (
+            {"name": "vit", "size": "tiny", "patch_size": 1},
+            {"name": "simclr"},
+            {"evaluation": {"bootstrap_draws": 100_000}},
+        ),
+    ],
+)
+def test_the_largest_study_is_estimated_in_milliseconds_with_nothing_allocated(encoder, method, more):
+    study = study_of(encoder, method, 3, image_size=1024, batch_size=8192, **more)
+    tracemalloc.start()
+    try:
+        started = time.perf_counter()
+        found = footprint_of(study, 10**6)
+        seconds = time.perf_counter() - started
+        assert tracemalloc.get_traced_memory()[1] < 10**5
+    finally:
+        tracemalloc.stop()
+    assert seconds < 0.05
+    assert found.memory_bytes > 10**13
+    assert found.image_bytes == 2 * 1280**3
+
+
+def test_the_bootstrap_grows_with_the_patients():
+    table = {"tasks": {"classification": {}}, "evaluation": {"bootstrap_draws": 100_000}}
+    study = study_of(ENCODERS[0], METHODS[0], 2, **table)
+    assert footprint_of(study, 10_000).memory_bytes > 8 * 100_000 * 10_000
+    assert footprint_of(study, 10_000).memory_bytes > 10 * footprint_of(study, 10).memory_bytes
+
+
+def test_raw_pixels_cost_memory_where_they_are_an_arm():
+    memory = {}
+    for arms in (["federated"], ["federated", "raw"]):
+        table = {"tasks": {"classification": {}}, "evaluation": {"arms": arms, "bootstrap_draws": 100}}
+        memory[len(arms)] = footprint_of(study_of(ENCODERS[0], METHODS[0], 2, **table), 10**6).memory_bytes
+    assert memory[2] > memory[1] + 10**9
+
+
+def test_patches_and_their_like():
+    assert tokens(study_of(ENCODERS[0], METHODS[0], 3, image_size=64)) == 512
+    assert tokens(study_of(ENCODERS[3], METHODS[2], 3, image_size=64)) == 256
