@@ -136,6 +136,19 @@ def wait_until(what: str, condition, patience_s: float = 180) -> None:
         time.sleep(0.1)
 
 
+def wait_for_run(server_home: Path, patience_s: float) -> None:
+    """Wait until the run has finished, whatever becomes of the server meanwhile."""
+    until = time.monotonic() + patience_s
+    while time.monotonic() < until:
+        (run,) = json.loads(hilum("admin", "runs", "--json", home=server_home))
+        if run["state"] == "finished":
+            return
+        if run["state"] not in ("queued", "running"):
+            raise SystemExit(f"the run {run['state']}: {run['reason']}")
+        time.sleep(0.5)
+    raise SystemExit("gave up waiting for the run")
+
+
 def site_files(archives: list[Path], keys: Path, out: Path) -> list[tuple[Path, Path]]:
     """A home and a site file for each archive; the archives are indexed."""
     made = []
@@ -194,14 +207,7 @@ def main() -> None:
             wait_until("the first round", lambda: rounds_done(server_home) >= 1)
             print("killed", server.kill_all(), "processes of the server", flush=True)
             server.start()
-        wait = json.loads(hilum("admin", "runs", "--json", home=server_home))
-        while wait[0]["state"] not in ("finished", "failed"):
-            time.sleep(0.5)
-            wait = json.loads(hilum("admin", "runs", "--json", home=server_home))
-            if time.monotonic() - began > 3000:
-                raise SystemExit(f"gave up waiting for the run: {wait}")
-        if wait[0]["state"] == "failed":
-            raise SystemExit(f"the run failed: {wait[0]['reason']}")
+        wait_for_run(server_home, patience_s=3000)
         print(f"finished {time.monotonic() - began:.0f} s after submission", flush=True)
         hilum("admin", "fetch", "study", "--out", out / "run", home=server_home)
         check_private(server_home)

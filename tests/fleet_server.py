@@ -276,7 +276,7 @@ class FleetServer:
         return heartbeat_pb2.SendNodeHeartbeatResponse(success=True).SerializeToString()
 
     def pull_messages(self, body):
-        until = time.monotonic() + 0.3
+        until = time.monotonic() + 0.1
         while time.monotonic() < until and not self.box and not self.closing:
             time.sleep(0.01)
         with self.lock:

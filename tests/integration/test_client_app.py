@@ -114,8 +114,11 @@ def test_nothing_of_a_study_without_its_signature_is_parsed(site, study, monkeyp
     for forged in (
         type(signed)(signed.document, bytes(64)),
         type(signed)(signed.document + b" ", signed.signature),
+        type(signed)(signed.document.replace(b'"run":"run"', b'"run":"again"'), signed.signature),
+        type(signed)(signed.document.replace(b'"rounds":2', b'"rounds":9'), signed.signature),
         sign(study, key=STRANGER),
     ):
+        assert forged != signed
         assert refused(site, records.pack_request(forged)) == "unsigned"
 
 
@@ -215,6 +218,44 @@ def test_a_number_beyond_its_bound_is_refused_though_it_is_signed(site, section,
         assert tracemalloc.get_traced_memory()[1] < 20e6
     finally:
         tracemalloc.stop()
+
+
+def test_a_decoder_of_any_width_is_refused_though_it_is_signed(site):
+    table = study_table(privacy={"min_patients": 11}, method={"decoder_width": 2**26})
+    assert refused(site, records.pack_request(sign_table(table))) == "config"
+
+
+@pytest.mark.parametrize("policy", ["default", "generous", "none"])
+def test_a_study_within_its_bounds_but_beyond_every_machine_is_refused_before_it_takes_any_memory(
+    site, make_study, policy
+):
+    """2**30 patches of one voxel: the policy counts them, and in a simulation the machine's memory is the limit."""
+    study = make_study(
+        privacy={"min_patients": 11},
+        data={"modality": "ct", "dims": 3, "image_size": 1024},
+        encoder={"name": "vit", "size": "base", "patch_size": 1},
+        method={"name": "mae", "decoder_width": 1024, "decoder_depth": 16},
+        training={"batch_size": 4096},
+    )
+    asked = {
+        "default": site,
+        "generous": with_policy(
+            site, max_patches=2**62, max_memory_gb=1e12, max_disk_gb=1e12, max_sent_mb=1e12
+        ),
+        "none": site.model_copy(update={"policy": None}),
+    }[policy]
+    content = records.pack_request(sign(study))
+    ask(site, content)  # what is imported once is not counted
+    tracemalloc.start()
+    try:
+        started = time.monotonic()
+        code = refused(asked, content)
+        seconds = time.monotonic() - started
+        assert tracemalloc.get_traced_memory()[1] < 5e6
+    finally:
+        tracemalloc.stop()
+    assert code == ("policy_patches" if policy == "default" else "policy_memory")
+    assert seconds < 1
 
 
 # What the server adds to what was signed
@@ -391,7 +432,7 @@ def test_without_a_task_a_run_ends_with_its_last_round(site):
 def test_the_same_evaluation_is_answered_alike_and_different_ones_are_counted(
     site, study, make_study, monkeypatch
 ):
-    import hilum.client.evaluation.answered as answered
+    from hilum.client.evaluation import answered
 
     measured = []
     evaluate_arms = answered.evaluate_arms

@@ -1,4 +1,4 @@
-"""A SuperLink and three SuperNodes on loopback, over TLS with node keys: the simulation's encoder, bit for bit."""
+"""A server and three sites on loopback, behind mutual TLS: the simulation's encoder, bit for bit."""
 
 import json
 import os
@@ -19,44 +19,53 @@ def run(*words, home):
     return done.stdout
 
 
+@pytest.fixture(scope="module")
+def hospitals(tmp_path_factory):
+    """Three of them, large enough for a site's threshold of patients."""
+    from hilum.simulations.phantoms import write_phantoms
+
+    folder = tmp_path_factory.mktemp("hospitals") / "archives"
+    write_phantoms(folder, sites=3, patients=60, size=64, seed=5)
+    return folder
+
+
 @pytest.fixture
 def study(study_file):
-    return study_file(federation={"rounds": 3}, evaluation={"arms": ["federated", "raw"]})
+    return study_file(
+        federation={"rounds": 3},
+        privacy={"min_patients": 11},
+        evaluation={"arms": ["federated", "raw"]},
+    )
 
 
 @pytest.fixture
-def expected(archives, study, tmp_path):
-    run(
-        HILUM,
-        "simulate",
-        study,
-        "--archives",
-        archives,
-        "--out",
-        tmp_path / "simulated",
-        home=tmp_path / "home",
-    )
+def expected(hospitals, study, tmp_path):
+    words = ("simulate", study, "--archives", hospitals, "--out", tmp_path / "simulated")
+    run(HILUM, *words, home=tmp_path / "home")
     return json.loads((tmp_path / "simulated" / "encoder" / "manifest.json").read_text())["encoder_sha256"]
 
 
 @pytest.mark.timeout(900)
 def test_a_deployment_whose_client_is_killed_gives_the_simulations_encoder(
-    archives, study, expected, tmp_path
+    hospitals, study, expected, tmp_path
 ):
-    printed = run(
-        sys.executable, SCRIPT, study, archives, tmp_path / "deployed", "--kill-site", 1, home=tmp_path / "h"
-    )
+    out = tmp_path / "deployed"
+    printed = run(sys.executable, SCRIPT, study, hospitals, out, "--kill-site", 1, home=tmp_path / "h")
     assert f"encoder_sha256 {expected}" in printed
     assert "outbound connections are off in" in printed
-    results = json.loads((tmp_path / "deployed" / "run" / "results.json").read_text())
+    results = json.loads((out / "run" / "results.json").read_text())
     assert {row["site"] for row in results["evaluation"]} == {"site-0", "site-1", "site-2"}
     assert all(not record["failures"] for record in results["rounds"])
+    log = (out / "server.log").read_text()
+    for line in ("run study is queued", "site site-2 connected", "round 3 of 3: 3 of 3 sites", "is finished"):
+        assert line in log
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_deployment_whose_server_is_killed_resumes_to_the_same_encoder(archives, study, expected, tmp_path):
-    printed = run(
-        sys.executable, SCRIPT, study, archives, tmp_path / "deployed", "--kill-server", home=tmp_path / "h"
-    )
+def test_a_deployment_whose_server_is_killed_goes_on_by_itself_to_the_same_encoder(
+    hospitals, study, expected, tmp_path
+):
+    words = (study, hospitals, tmp_path / "deployed", "--kill-server", "--proxied")
+    printed = run(sys.executable, SCRIPT, *words, home=tmp_path / "h")
     assert f"encoder_sha256 {expected}" in printed

@@ -7,14 +7,18 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from hilum.client.catalogue import Catalogue
 from hilum.client.pretraining.site import pretrain_alone
+from hilum.client.run_ledger import RunLedger
 from hilum.client.site_data import open_site
+from hilum.client.workspace import Workspace
 from hilum.common.config import load_study
+from hilum.common.errors import DataError
 from hilum.common.export import read_encoder
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import encoder_part, federated_manifest
@@ -197,7 +201,8 @@ def test_a_site_that_can_not_be_evaluated_is_noted_and_the_run_stands(archives, 
     results = simulate(load_study(study_file()), tmp_path / "archives", tmp_path / "run", home)
     assert {row["site"] for row in results["evaluation"]} == {"site-0", "site-2"}
     [note] = results["notes"]
-    assert note.startswith("site-1 was not evaluated: site-1: the test patients have 1 class")
+    assert note.startswith("site-1 was not evaluated: ")
+    assert "the site's log says why" in note
 
 
 def test_test_patients_never_reach_pretraining(archives, home, study_file):
@@ -211,3 +216,34 @@ def test_test_patients_never_reach_pretraining(archives, home, study_file):
         trained = {items[row].patient_key for row in data.split.pretrain}
         assert tested
         assert not tested & trained
+
+
+def test_a_site_of_fewer_patients_than_the_threshold_is_refused_before_anything_is_trained(
+    archives, home, study_file, tmp_path
+):
+    for threshold, what in ((6, "patients would be tested"), (11, "patients would be trained on")):
+        study = load_study(study_file(privacy={"min_patients": threshold}))
+        with pytest.raises(DataError, match=rf"site-0: \d {what}, .* lower privacy.min_patients"):
+            simulate(study, archives, tmp_path / "run", home)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_simulation_may_begin_again_in_the_place_of_an_earlier_one(
+    archives, home, bare_study, tmp_path, monkeypatch
+):
+    """A run is named for its place and study; what an earlier Hilum's run of that name left does not bind this one."""
+    study = load_study(bare_study(federation={"rounds": 1}))
+    names = []
+    enter = RunLedger.enter
+    with monkeypatch.context() as patched:
+        patched.setattr(
+            RunLedger, "enter", lambda self, *words: names.append(words[0]) or enter(self, *words)
+        )
+        simulate(study, archives, tmp_path / "run", home)
+    first = encoder_sha256(tmp_path / "run")
+    for site in find_sites(archives, home):
+        with closing(RunLedger(Workspace(site.state.folder).runs)) as ledger:
+            ledger.enter(names[0], "the terms of another version")
+    shutil.rmtree(tmp_path / "run")
+    simulate(study, archives, tmp_path / "run", home)
+    assert encoder_sha256(tmp_path / "run") == first

@@ -1,11 +1,14 @@
+import re
 import tomllib
 
 import pytest
+from pydantic import JsonValue
 
-from hilum.common.config import load_site, load_study, parse_study, study_to_toml
-from hilum.common.config.load import study_from_json
+from hilum.common.config import StudyConfig, load_site, load_study, parse_study, study_to_toml
+from hilum.common.config.base import Section
 from hilum.common.config.template import STUDY_TEMPLATE
 from hilum.common.errors import ConfigError
+from hilum.common.signing import _Document
 
 
 def template() -> dict:
@@ -30,7 +33,7 @@ def test_the_template_is_a_valid_study_that_states_every_default():
 def test_the_resolved_form_reads_back_as_the_same_study():
     study = parse_study(template())
     assert parse_study(tomllib.loads(study_to_toml(study))) == study
-    assert study_from_json(study.model_dump_json()) == study
+    assert parse_study(study.model_dump(mode="json")) == study
 
 
 @pytest.mark.parametrize(
@@ -119,3 +122,111 @@ def test_paths_in_a_site_file_start_from_its_folder(tmp_path):
     site = load_site(tmp_path / "site.toml")
     assert site.data.dicom == tmp_path / "scans"
     assert str(site.state.folder) == "/var/x"
+
+
+SITE = '[site]\nname = "a"\n[data]\ndicom = "scans"\n[state]\nfolder = "state"\n'
+
+
+def site_problem(tmp_path, text):
+    (tmp_path / "site.toml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_site(tmp_path / "site.toml")
+    assert "hilum study" not in str(caught.value), "a site file is no study"
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("policy", "expected"),
+    [
+        ('methods = ["moco"]', "`policy.methods.0 = 'moco'`: input should be 'mae' or 'simclr'"),
+        ('encoders = ["swin"]', "input should be 'vit' or 'resnet'"),
+        ('sizes = ["huge"]', "input should be 'tiny', 'small' or 'base'"),
+        ("max_patches = 0", "greater than or equal to 1"),
+        ("min_patients = 10", "greater than or equal to 11"),
+        ("max_test_share = 1.0", "less than 1"),
+        ("max_hour = 3", "unknown key `policy.max_hour`; did you mean `max_hours`?"),
+    ],
+)
+def test_a_policy_that_means_nothing_is_refused(tmp_path, policy, expected):
+    assert expected in site_problem(tmp_path, f"{SITE}[policy]\n{policy}\n")
+
+
+def test_a_wrong_site_file_is_told_all_that_is_wrong_and_where_to_look(tmp_path):
+    problem = site_problem(tmp_path, '[site]\nname = "a b"\n[data]\n')
+    assert "the key `data.dicom` is missing; docs/how-to/take-part.md shows a complete one" in problem
+    assert "the table `state` is missing" in problem
+    assert "should match pattern" in problem
+    with pytest.raises(ConfigError, match=r"there is no such file; docs/how-to/take-part\.md"):
+        load_site(tmp_path / "none.toml")
+
+
+def test_a_site_file_can_not_do_without_a_policy(tmp_path):
+    (tmp_path / "site.toml").write_text(SITE)
+    assert load_site(tmp_path / "site.toml").policy is not None
+    assert "policy" in site_problem(tmp_path, 'policy = "none"\n' + SITE)
+
+
+def is_bounded(schema):
+    """Whether a number has two bounds, a text or list a longest length, and a table no keys but its own."""
+    match schema.get("type"):
+        case "integer" | "number":
+            low, high = {"minimum", "exclusiveMinimum"}, {"maximum", "exclusiveMaximum"}
+            return bool(low & set(schema) and high & set(schema))
+        case "string":
+            pattern = schema.get("pattern", "*")
+            closed = pattern.startswith("^") and pattern.endswith("$") and not re.search(r"[*+]|,\}", pattern)
+            return "maxLength" in schema or closed
+        case "array":
+            return "maxItems" in schema
+        case "object":
+            return schema.get("additionalProperties") is False
+        case "boolean" | "null":
+            return True
+    return bool({"anyOf", "oneOf"} & set(schema))
+
+
+def unbounded(schema, place):
+    """The places of a schema that are not bounded; what it refers to is walked by itself."""
+    if {"$ref", "enum", "const"} & set(schema):
+        return []
+    inner = {f"{place}.{key}": part for key, part in schema.get("properties", {}).items()}
+    inner |= {
+        f"{place}|{n}": part for kind in ("anyOf", "oneOf") for n, part in enumerate(schema.get(kind, []))
+    }
+    inner |= {f"{place}[]": schema["items"]} if "items" in schema else {}
+    found = [] if is_bounded(schema) else [place]
+    return found + [one for where, part in inner.items() for one in unbounded(part, where)]
+
+
+def all_unbounded(model):
+    schema = model.model_json_schema()
+    return [
+        place
+        for name, part in {model.__name__: schema, **schema.get("$defs", {})}.items()
+        for place in unbounded(part, name)
+    ]
+
+
+def test_every_number_of_a_study_has_two_bounds_and_every_list_and_text_a_longest_length():
+    assert all_unbounded(StudyConfig) == []
+
+
+def test_a_signed_document_is_bounded_but_for_the_study_that_is_checked_after_it():
+    assert [place for place in all_unbounded(_Document) if not place.startswith("JsonValue")] == [
+        "_Document.study"
+    ]
+
+
+def test_the_walk_would_find_a_missing_bound():
+    class Loose(Section):
+        number: int
+        share: float | None
+        text: str
+        rows: tuple[int, ...]
+        pairs: dict[str, int]
+        anything: JsonValue
+
+    found = all_unbounded(Loose)
+    for place in ("number", "share|0", "text", "rows", "rows[]", "pairs"):
+        assert f"Loose.{place}" in found
+    assert "JsonValue" in found or "Loose.anything" in found

@@ -60,7 +60,7 @@ def test_parameters_are_counted_as_they_are_built(pair):
 
 def _built(study):
     """The method without first values: those can't be drawn on the meta device."""
-    import hilum.common.methods.registry as registry
+    from hilum.common.methods import registry
 
     kept, registry.initialise = registry.initialise, lambda module, rng: None
     try:
@@ -194,6 +194,14 @@ def test_the_bootstrap_grows_with_the_patients():
     study = study_of(ENCODERS[0], METHODS[0], 2, **table)
     assert footprint_of(study, 10_000).memory_bytes > 8 * 100_000 * 10_000
     assert footprint_of(study, 10_000).memory_bytes > 10 * footprint_of(study, 10).memory_bytes
+
+
+def test_raw_pixels_cost_memory_where_they_are_an_arm():
+    memory = {}
+    for arms in (["federated"], ["federated", "raw"]):
+        table = {"tasks": {"classification": {}}, "evaluation": {"arms": arms, "bootstrap_draws": 100}}
+        memory[len(arms)] = footprint_of(study_of(ENCODERS[0], METHODS[0], 2, **table), 10**6).memory_bytes
+    assert memory[2] > memory[1] + 10**9
 
 
 def test_patches_and_their_like():

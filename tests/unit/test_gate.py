@@ -22,7 +22,18 @@ from flwr.supercore.inflatable.inflatable_utils import pull_and_inflate_object_f
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.fleet_http_connection import http_request_response
 
-from gate_site import SITES, Trial, answer_to, only, question, refusal, weights_record
+from gate_site import (
+    FLEET,
+    SITES,
+    Trial,
+    answer_to,
+    connection,
+    head,
+    only,
+    question,
+    refusal,
+    weights_record,
+)
 from hilum.common.errors import FederationError
 from hilum.common.wire_ids import SERVER_NODE_ID, node_id_of, run_id_of
 from hilum.server.gate import Gate, GateBounds, GateGrid, make_server
@@ -377,7 +388,23 @@ def test_a_port_that_is_taken_and_a_key_that_does_not_fit_say_so(trial: Trial, t
         make_server(Gate(federation), host="127.0.0.1", port=0, **files)
 
 
-def test_the_server_ends_soon_while_a_call_is_held(trial: Trial) -> None:
+def test_a_message_is_not_given_to_a_caller_that_hung_up(start: Callable[..., Trial]) -> None:
+    trial = start(GateBounds(poll_s=5.0, recheck_s=5.0))
+    with trial.gate.grid("run-1", SITES) as grid:
+        site = trial.site()
+        body = PullMessagesRequest(node=site.node).SerializeToString()
+        with connection(site.context, trial.thread.port) as tls:
+            tls.sendall(head(f"{FLEET}/pull-messages", f"content-length: {len(body)}") + body)
+            time.sleep(0.3)
+        time.sleep(0.3)
+        grid.push_messages([question()])
+        begin = time.perf_counter()
+        assert site.wait().message.has_content()
+        assert time.perf_counter() - begin < 2
+
+
+def test_the_server_ends_soon_while_a_call_is_held(start: Callable[..., Trial]) -> None:
+    trial = start(GateBounds(poll_s=10.0))
     site = trial.site()
     held = threading.Thread(target=site.take)
     held.start()

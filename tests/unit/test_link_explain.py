@@ -265,7 +265,7 @@ def test_each_alert_about_the_certificate_has_its_own_words(papers, number, word
 
 def test_an_expired_certificate_of_this_site_is_final_and_named_first(papers):
     identity = identity_of(papers, "localhost:1")
-    cert, key = papers.site(ends=-MINUTE)
+    cert, _ = papers.site(ends=-MINUTE)
     from cryptography import x509
 
     object.__setattr__(identity, "certificate", x509.load_pem_x509_certificate(cert.read_bytes()))
@@ -303,7 +303,7 @@ def test_a_server_that_does_not_answer(papers, monkeypatch):
         says(cause_of(papers, server), "silent", "does not answer", patience=Patience.SOON)
 
 
-@pytest.mark.parametrize("status", [429, 503])
+@pytest.mark.parametrize("status", [408, 429, 503])
 def test_a_busy_server(papers, status):
     with FleetServer(papers) as server:
         server.script["activate-node"] = lambda *_: http(status)

@@ -10,6 +10,7 @@ from hilum.client.pretraining.schedule import learning_rate_factor
 from hilum.client.pretraining.site import pretrain_alone, site_round
 from hilum.client.pretraining.step import PlainStep
 from hilum.client.site_data import SiteData
+from hilum.client.workspace import Workspace
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import get_federated
 from hilum.common.weights import apply_update
@@ -141,6 +142,31 @@ def test_a_damaged_checkpoint_counts_as_none(tmp_path):
     (tmp_path / "a.pt").write_bytes(content)
     assert load_state(tmp_path / "a.pt") is None
     assert load_state(tmp_path / "none.pt") is None
+
+
+def test_local_parts_leave_every_other_file_alone(tmp_path):
+    others = [
+        tmp_path / name
+        for name in ("local-notes.pt", "local-1.pt", "local-000002.pt.old", "x-local-000009.pt")
+    ]
+    for path in others:
+        path.write_text("not ours")
+    parts = LocalParts(tmp_path)
+    for number in (1, 2, 3):
+        parts.save(number, {"x": torch.tensor([float(number)])})
+    assert parts.before(3)["x"] == 2
+    assert all(path.read_text() == "not ours" for path in others)
+    assert sorted(path.name for path in tmp_path.glob("local-00000*.pt")) == [
+        "local-000002.pt",
+        "local-000003.pt",
+    ]
+
+
+@pytest.mark.parametrize("name", ["../out", "/tmp/out", "a/b", "", ".", "..", "a\n", "a" * 65, ".x", "a\0"])
+def test_a_runs_folder_lies_in_the_state_folder_whatever_asks_for_it(tmp_path, name):
+    with pytest.raises(ValueError, match="a folder's name and nothing more"):
+        Workspace(tmp_path).run(name)
+    assert Workspace(tmp_path).run("run-1").parent == tmp_path / "runs"
 
 
 def test_local_parts_keep_two_rounds_and_pass_over_a_damaged_one(tmp_path):

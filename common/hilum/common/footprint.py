@@ -26,6 +26,7 @@ _BLOCK_TOKEN = (
 _VIEW_COPIES = 6  # of the stored batch and its views, while they are made: float, int32, grid, cut, filtered
 _NORMED = 3  # kept of each convolution: its output, the norm's, the activation's
 _INFERENCE_BATCH = 64
+_RAW_COPIES = 3  # of all stored images, for the arm `raw`: as they are, widened, divided
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,9 @@ def footprint_of(study: StudyConfig, images: int = 0) -> Footprint:
     shares_head = isinstance(study.method, MaeConfig) and study.method.share_decoder
     travelling = encoder + (head if shares_head else 0)
     training = study.training.batch_size * (_training_floats(study) + _view_floats(study, _views(study)))
-    evaluating = 0
-    if study.tasks.classification is not None:
-        finetuning = study.evaluation.finetune_batch_size * (_encoder_floats(study) + _view_floats(study, 1))
-        inference = _INFERENCE_BATCH * (_view_floats(study, 1) + _encoder_floats(study) // _blocks(study))
-        pixels = images * study.data.image_size**study.data.dims  # the arm `raw`
-        bootstrap = 2 * (study.evaluation.bootstrap_draws + 1) * images  # float64
-        arms = len(study.evaluation.arms) * travelling
-        evaluating = max(finetuning, inference, 3 * pixels) + 2 * bootstrap + arms
+    evaluating = (
+        _evaluating_floats(study, travelling, images) if study.tasks.classification is not None else 0
+    )
     return Footprint(
         parameters=encoder + head,
         travelling=travelling,
@@ -80,11 +76,22 @@ def footprint_of(study: StudyConfig, images: int = 0) -> Footprint:
             training_floats(encoder + head, travelling) + max(training, evaluating),
             update_floats(encoder + head, travelling),
         ),
-        image_bytes=_PACKED * study.data.store_size**study.data.dims,
+        image_bytes=_PACKED * _voxels(study)[0],
         # Federated and local pre-training each keep a step checkpoint (weights and moments) and two rounds of local
         # parts; one more set of weights is written before the old one goes.
         state_bytes=2 * _FLOAT * (4 * (encoder + head) + 3 * (encoder + head - travelling) + travelling),
     )
+
+
+def _evaluating_floats(study: StudyConfig, travelling: int, images: int) -> int:
+    """Values held while arms are measured: all their weights, the bootstrap, and the largest of three works."""
+    evaluation = study.evaluation
+    stored, seen = _voxels(study)
+    finetuning = evaluation.finetune_batch_size * (_encoder_floats(study) + _view_floats(study, 1))
+    inference = _INFERENCE_BATCH * (_view_floats(study, 1) + _encoder_floats(study) // _blocks(study))
+    raw = images * (_RAW_COPIES * stored + seen) if "raw" in evaluation.arms else 0
+    bootstrap = 4 * (evaluation.bootstrap_draws + 1) * images  # two tables in float64
+    return max(finetuning, inference, raw) + bootstrap + len(evaluation.arms) * travelling
 
 
 def training_floats(parameters: int, travelling: int) -> int:
@@ -213,14 +220,18 @@ def _encoder_floats(study: StudyConfig, seen: int | None = None) -> int:
     edge, dims = study.data.image_size, study.data.dims
     pooled = 2 if edge >= POOL_FROM_SIZE else 1
     stem = RESNET_SIZES[study.encoder.size][2]
-    kept: int = edge**dims + _NORMED * stem * math.ceil(edge / 2) ** dims
+    kept = edge**dims + _NORMED * stem * math.ceil(edge / 2) ** dims
     for one in _convolutions(study.encoder):
         kept += _NORMED * one.outside * math.ceil(edge / (one.reduction * pooled)) ** dims
-    return kept
+    return int(kept)
 
 
 def _view_floats(study: StudyConfig, count: int) -> int:
     """Values held of one image while its views are made."""
-    stored, seen = study.data.store_size**study.data.dims, study.data.image_size**study.data.dims
-    floats: int = _VIEW_COPIES * (stored + seen) + (count - 1) * seen
-    return floats
+    stored, seen = _voxels(study)
+    return _VIEW_COPIES * (stored + seen) + (count - 1) * seen
+
+
+def _voxels(study: StudyConfig) -> tuple[int, int]:
+    """Pixels or voxels of one image, as it is stored and as the encoder sees it."""
+    return int(study.data.store_size**study.data.dims), int(study.data.image_size**study.data.dims)

@@ -65,6 +65,12 @@ class Database:
                 raise
             connection.exec_driver_sql("COMMIT")
 
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection to read with; it waits for no writer."""
+        with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            yield connection
+
     def close(self) -> None:
         """Let go of the file."""
         self.engine.dispose()

@@ -19,8 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
+from sqlalchemy.exc import OperationalError
 
-from hilum.common.errors import ConfigError, FederationError, HilumError, RunError
+from hilum.common.errors import ConfigError, DamagedError, FederationError, HilumError, RunError
 from hilum.common.quiet import close_outbound
 from hilum.common.signing import public_key_of
 from hilum.common.supervise import FINAL, Stamp
@@ -56,7 +57,7 @@ def main() -> None:
             Server(folder, options.host, options.port).run()
     except HilumError as error:
         _log.error("%s", error)
-        sys.exit(FINAL if isinstance(error, ConfigError) else error.exit_code)
+        sys.exit(FINAL if isinstance(error, ConfigError | DamagedError) else error.exit_code)
 
 
 @contextlib.contextmanager
@@ -159,7 +160,10 @@ class Server:
         watch, told = SiteWatch(), False
         while not self._ending.is_set():
             self._stamp.touch()
-            watch.look_at_registry(await asyncio.to_thread(self._registry.sites))
+            try:
+                watch.look_at_registry(await asyncio.to_thread(self._registry.sites))
+            except OperationalError:
+                _log.warning("sites.sqlite can't be read just now")
             watch.look_at_signs(self._gate.seen())
             if self._gate_server.started and not told:
                 _log.info("serving on %s; runs are kept in %s", self._where, self._folder.runs)

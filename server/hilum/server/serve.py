@@ -10,6 +10,7 @@ from pathlib import Path
 from hilum.common.errors import ConfigError, FederationError
 from hilum.common.quiet import OUTBOUND_OFF
 from hilum.common.security.certificates import days_left
+from hilum.common.signing import public_key_of
 from hilum.common.supervise import Stamp, supervise
 from hilum.server.admin.authority import FederationFolder
 from hilum.server.locks import SUPERVISOR_LOCK, only_one
@@ -39,6 +40,7 @@ def serve(home: Path, host: str | None, port: int | None) -> None:
     host, port = host or _default_host(address.hosts[0]), port or address.port
     own = [] if host in ALL_ADDRESSES else [host]
     certificate = folder.check_server([*address.hosts, *own])
+    public_key_of(folder.study_key_text())
     with only_one(folder.file(SUPERVISOR_LOCK)):
         listening_socket(host, port).close()
         _tell_where(folder, host, port, days_left(certificate))

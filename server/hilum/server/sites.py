@@ -198,7 +198,7 @@ class SiteRegistry:
 
     def sites(self) -> list[RegisteredSite]:
         """Every name, with the key that it has or last had."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             names = connection.execute(select(_keys.c.name).distinct().order_by(_keys.c.name)).scalars().all()
             return [_site(connection, name) for name in names]
 
@@ -209,7 +209,7 @@ class SiteRegistry:
             ConfigError: With the first name that is not.
         """
         for name in names:
-            with self._database.transaction() as connection:
+            with self._database.reading() as connection:
                 current = _current_key(connection, name)
                 if current is None:
                     raise ConfigError(name, [_unknown(connection, name)])

@@ -51,7 +51,8 @@ _ALERTS = {
     "TLSV1_ALERT_DECRYPT_ERROR": "its signature does not hold",
 }
 _CLOSED = (ssl.SSLEOFError, ssl.SSLZeroReturnError, ConnectionResetError, BrokenPipeError)
-_UNAUTHORIZED, _TOO_MANY, _PROXY_LOGIN = 401, 429, 407
+_UNAUTHORIZED, _PROXY_LOGIN = 401, 407
+_BUSY = {408, 429, 502, 503, 504}
 _GATEWAY = {502, 503, 504}
 _Error = TypeVar("_Error", bound=BaseException)
 
@@ -143,8 +144,8 @@ def _answered(status: int, identity: Identity) -> Cause:
             "has a newer certificate; ask the federation's admin"
         )
         return Cause("not_admitted", text, Patience.SLOWLY)
-    if status in _GATEWAY or status == _TOO_MANY:
-        return Cause("busy", f"{where} is busy or being started ({status})")
+    if status in _BUSY:
+        return Cause("busy", f"{where} is busy, or the link is too slow for it ({status})")
     text = f"{where} refused a call ({status}); the admin finds the reason in the server's log"
     return Cause("refused", text, Patience.SLOWLY)
 

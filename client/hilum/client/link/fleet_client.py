@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar, cast
 
 import httpcore
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
     ActivateNodeResponse,
@@ -106,9 +107,10 @@ class _Pieces:
 class FleetClient:
     """One site's calls. Several threads may call at once; each call uses a connection of its own.
 
+    Where a call takes `moved`, that is called whenever the call moves: the loop's stamp. Other threads pass none.
+
     Args:
         identity: The papers, and which server.
-        moved: Called in the loop's own thread whenever a call moves; other threads pass none.
     """
 
     def __init__(self, identity: Identity) -> None:
@@ -116,8 +118,6 @@ class FleetClient:
         self.proxy: Proxy | None = proxy_for(identity.host, os.environ)
         self.clock_ahead_s: float | None = None
         """How far this machine's clock is ahead of the server's, after the first answer."""
-        self.answered = False
-        """Whether the server has answered at all since this client was made."""
         self._progress = Progress()
         self._pool = _make_pool(identity, self.proxy, self._progress)
 
@@ -127,7 +127,10 @@ class FleetClient:
 
     def activate(self, moved: Callable[[], None] | None = None) -> int:
         """Say that this site is here; give its node id."""
-        request = ActivateNodeRequest(heartbeat_interval=HEARTBEAT_S)
+        key = self.identity.certificate.public_key().public_bytes(
+            Encoding.PEM, PublicFormat.SubjectPublicKeyInfo
+        )
+        request = ActivateNodeRequest(public_key=key, heartbeat_interval=HEARTBEAT_S)
         return self._call("activate-node", request, ActivateNodeResponse, moved).node_id
 
     def deactivate(self, node_id: int, deadline_s: float) -> None:
@@ -239,7 +242,6 @@ class FleetClient:
             answer.ParseFromString(content)
         except DecodeError:
             raise NotAServer("its answer is not a message of the protocol") from None
-        self.answered = True
         return answer
 
     def _exchange(self, path: str, body: bytes, at_most_bytes: int) -> bytes:

@@ -369,7 +369,8 @@ def _of_message(step: Callable[[], _T]) -> Callable[[], _T]:
 
 
 def _size(size_bytes: int) -> str:
-    return f"{size_bytes / 1e6:.1f} MB" if size_bytes >= 1e5 else f"{size_bytes / 1e3:.1f} kB"
+    mega, kilo = size_bytes / 1e6, size_bytes / 1e3
+    return f"{mega:.1f} MB" if round(mega, 1) > 0 else f"{kilo:.1f} kB"
 
 
 class Heartbeat:

@@ -85,9 +85,7 @@ class Backend(httpcore.NetworkBackend):
 class Stream(httpcore.NetworkStream):
     """A connection, under the deadline of the call."""
 
-    def __init__(
-        self, inner: httpcore.NetworkStream, progress: Progress, *, expected: bytes = b""
-    ) -> None:
+    def __init__(self, inner: httpcore.NetworkStream, progress: Progress, *, expected: bytes = b"") -> None:
         self._inner, self._progress, self._expected = inner, progress, expected
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:

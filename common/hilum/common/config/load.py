@@ -15,6 +15,8 @@ from hilum.common.config.study import StudyConfig
 from hilum.common.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT", bound=Section)
+_STUDY_HELP = "`hilum study new FILE` writes a complete template"
+_SITE_HELP = "docs/how-to/take-part.md shows a complete one"
 
 
 def load_study(path: Path) -> StudyConfig:
@@ -23,12 +25,12 @@ def load_study(path: Path) -> StudyConfig:
     Raises:
         ConfigError: If it can't be read, is no TOML, or any key or value is wrong.
     """
-    return parse_study(_read(path), source=path.name)
+    return parse_study(_read(path, _STUDY_HELP), source=path.name)
 
 
 def parse_study(table: dict[str, Any], *, source: str = "study") -> StudyConfig:
     """Check a study that is already a table; see `load_study`."""
-    return _check(StudyConfig, table, source)
+    return _check(StudyConfig, table, source, _STUDY_HELP)
 
 
 def load_site(path: Path) -> SiteConfig:
@@ -37,7 +39,10 @@ def load_site(path: Path) -> SiteConfig:
     Raises:
         ConfigError: If it can't be read, is no TOML, or any key or value is wrong.
     """
-    site = _check(SiteConfig, _read(path), path.name)
+    try:
+        site = _check(SiteConfig, _read(path, _SITE_HELP), path.name, _SITE_HELP)
+    except ConfigError as error:  # no command lists the problems of a site file, so all of them are told here
+        raise ConfigError(error.source, ["; ".join(error.problems)]) from None
     folder = path.absolute().parent
 
     def rooted(value: Any) -> Any:
@@ -53,13 +58,11 @@ def study_to_toml(study: StudyConfig) -> str:
     return tomli_w.dumps(study.model_dump(mode="json", exclude_none=True))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, how_to_write: str) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(
-            path.name, ["there is no such file; `hilum study new FILE` writes a template"]
-        ) from None
+        raise ConfigError(path.name, [f"there is no such file; {how_to_write}"]) from None
     except (OSError, UnicodeDecodeError) as error:
         problem = f"can't be read ({type(error).__name__}); it must be a UTF-8 text file that you may read"
         raise ConfigError(path.name, [problem]) from None
@@ -67,14 +70,15 @@ def _read(path: Path) -> dict[str, Any]:
         raise ConfigError(path.name, [f"is not valid TOML: {error}"]) from None
 
 
-def _check(model: type[ConfigT], table: dict[str, Any], source: str) -> ConfigT:
+def _check(model: type[ConfigT], table: dict[str, Any], source: str, how_to_write: str) -> ConfigT:
     try:
         return model.model_validate(table)
     except ValidationError as error:
-        raise ConfigError(source, [_explain(model, problem) for problem in error.errors()]) from None
+        problems = [_explain(model, problem, how_to_write) for problem in error.errors()]
+        raise ConfigError(source, problems) from None
 
 
-def _explain(model: type[BaseModel], problem: Any) -> str:
+def _explain(model: type[BaseModel], problem: Any, how_to_write: str) -> str:
     """One line for one of pydantic's problems: the key, what was found, what to write."""
     where = [str(part) for part in problem["loc"]]
     kind = problem["type"]
@@ -87,7 +91,7 @@ def _explain(model: type[BaseModel], problem: Any) -> str:
     path = ".".join(_written(model, where))
     if kind == "missing":
         what = "table" if len(where) == 1 else "key"
-        return f"the {what} `{path}` is missing; `hilum study new` writes a complete template"
+        return f"the {what} `{path}` is missing; {how_to_write}"
     if kind == "union_tag_not_found":
         return f"`{path}.name` is missing; choose one of {_tags(model, where)}"
     if kind == "union_tag_invalid":

@@ -189,7 +189,7 @@ class RunQueue:
         Raises:
             RunError: If there is none of this name.
         """
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             row = connection.execute(select(_runs).where(_runs.c.name == run)).first()
         if row is None:
             raise RunError(f"there is no run {run}; `hilum admin runs` lists them")
@@ -197,7 +197,7 @@ class RunQueue:
 
     def runs(self) -> list[QueuedRun]:
         """All runs, in the order of the queue."""
-        with self._database.transaction() as connection:
+        with self._database.reading() as connection:
             return [_run(row) for row in connection.execute(select(_runs).order_by(_runs.c.place))]
 
     def close(self) -> None:

@@ -97,7 +97,9 @@ def fetch_run(runs: Path, run: str, out: Path) -> None:
         raise RunError("the output folder is not empty; name a folder that is new or empty")
     try:
         private_folder(out)
-        shutil.copytree(source, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoints", ".*"))
+        shutil.copytree(
+            source, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoints", "run.lock", ".*")
+        )
     except (OSError, shutil.Error):
         raise ConfigError(
             out.name,
