@@ -70,6 +70,7 @@ LIES = {
         "wrong_format",
     ),
     "site-8": (lambda: RecordDict({}), "wrong_format"),
+    "site-9": (lambda: text("site-0", json.dumps(table("site-9"))), "wrong_site"),
 }
 
 
@@ -116,7 +117,7 @@ def test_lies_about_the_encoder_cost_their_site_its_place_in_the_results_and_not
     make_study, run, tmp_path, caplog
 ):
     caplog.set_level(logging.INFO, "hilum")
-    study = make_study(federation={"sites": 9})
+    study = make_study(federation={"sites": 10})
     results = run(study, {name: content for name, (content, _) in LIES.items()})
     honest = run(study, {name: (lambda: RecordDict({})) for name in LIES}, folder="other")
     assert results["evaluation"] == table("site-0")["rows"]
@@ -130,7 +131,7 @@ def test_lies_about_the_encoder_cost_their_site_its_place_in_the_results_and_not
     assert manifests[0] == manifests[1]
     assert honest["evaluation"] == []
     page = write_report(tmp_path / "run").read_text()
-    assert "Rounds 1 to 2: 9 of 9 sites." in page
+    assert "Rounds 1 to 2: 10 of 10 sites." in page
     assert "site-6 was not evaluated: no_labels: the site has no label table for this task" in page
     assert caplog.messages[-1].startswith("run run is finished: 2 rounds, encoder ")
 
