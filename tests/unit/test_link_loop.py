@@ -305,7 +305,9 @@ def test_a_server_that_forgot_this_site_is_told_again(server, start):
     server.answer_to(server.say(request()))
 
 
-def test_the_loop_stamps_while_it_retries(server, start, lines):
+def test_the_loop_stamps_while_it_waits_for_its_next_try(server, start, lines, monkeypatch):
+    monkeypatch.setattr(loop_module, "_FIRST_WAIT_S", 4.0)
+    monkeypatch.setattr(loop_module, "_LONGEST_WAIT_S", 4.0)
     port = server.port
     server.close()
     running = start(port=port)
@@ -553,6 +555,21 @@ def test_another_server_on_a_known_address_is_waited_out(papers, server, start, 
     with FleetServer(papers, port=port) as back:
         back.answer_to(back.say(request("next")))
     assert running.ended is None
+
+
+def test_a_loop_that_was_started_again_remembers_that_it_knew_the_server(
+    papers, server, start, lines, tmp_path
+):
+    first = start()
+    wait_for_line(lines, "connected")
+    first.stop()
+    server.close()
+    other = Papers(tmp_path / "other", "other")
+    with FleetServer(other, tls=server_context(other), port=server.port):
+        running = start()
+        wait_for_line(lines, "not of this federation")
+        time.sleep(0.3)
+        assert running.ended is None
 
 
 def test_an_expired_certificate_ends_the_link_for_good(papers, server, start, lines):
