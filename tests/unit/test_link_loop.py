@@ -15,7 +15,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2
 
-from fleet_server import FleetServer, Papers, http, identity_of, link_of, server_context
+from fleet_server import FleetServer, Papers, Raw, http, identity_of, link_of, server_context
 from hilum.client.link import loop as loop_module
 from hilum.client.link.identity import read_identity
 from hilum.client.link.loop import LinkEnded, Loop
@@ -253,6 +253,16 @@ def test_a_server_that_is_gone_for_a_while_costs_no_work_and_nothing_is_sent_twi
         assert back.answer_to(message)["arrays"] == content["arrays"]
         assert back.calls.count("push-object") == len(set(back.stored) - had) > 0
     assert running.taken() == ["twice"]
+
+
+def test_a_server_that_hangs_up_again_and_again_is_more_than_a_cut(server, start, lines):
+    start()
+    server.answer_to(server.say(request()))
+    server.script["pull-messages"] = lambda *_: Raw(b"")
+    wait_for_line(lines, "was cut")
+    wait_for_line(lines, "does not admit this site's certificate, or takes it for out of date")
+    del server.script["pull-messages"]
+    server.answer_to(server.say(request("next")))
 
 
 def test_objects_that_have_arrived_are_not_asked_for_again(server, start):
