@@ -200,8 +200,9 @@ def test_a_site_that_can_not_be_evaluated_is_noted_and_the_run_stands(archives, 
     labels.write_text("\n".join([lines[0], *[line.rsplit(",", 1)[0] + ",0" for line in lines[1:]]]) + "\n")
     results = simulate(load_study(study_file()), tmp_path / "archives", tmp_path / "run", home)
     assert {row["site"] for row in results["evaluation"]} == {"site-0", "site-2"}
-    [note] = results["notes"]
-    assert note.startswith("site-1 was not evaluated: ")
+    lifted, note = results["notes"]
+    assert lifted.startswith("the threshold of patients was lifted from 11 to ")
+    assert note.startswith("site-1 was not evaluated: data: ")
     assert "the site's log says why" in note
 
 

@@ -70,7 +70,7 @@ def _evaluate(federation: Federation) -> tuple[list[Evaluation], list[str]]:
     missing = federation.roster.absences(sites.values())
     federation.limit_replies(records.EVALUATE, MAX_TABLE_BYTES)
     with work.stage("evaluation at each site", len(sites)) as progress:
-        for answer in exchange(
+        answers = exchange(
             federation.grid,
             {node_id: lambda: request for node_id in sites},
             records.EVALUATE,
@@ -79,14 +79,15 @@ def _evaluate(federation: Federation) -> tuple[list[Evaluation], list[str]]:
             presence=federation.presence,
             closing=Closing(lambda: len(found) >= study.quorum, study.federation.return_s),
             on_poll=federation.check_stop,
-        ):
+        )
+        for done, answer in enumerate(answers, 1):
             name = sites[answer.node_id]
             try:
                 found[name] = _table_of(answer, federation, name, wanted)
             except UpdateRefused as refused:
                 missing[name] = str(refused)
-                _log.warning("no results of %s: %s", name, refused)
-            progress.advance(len(found), name)
+                _log.warning("no results of %s: %s", name, str(refused))
+            progress.advance(done, name)
     notes = [f"{name} was not evaluated: {why}" for name, why in sorted(missing.items())]
     return [found[name] for name in sorted(found)], notes
 

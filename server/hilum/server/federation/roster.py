@@ -84,7 +84,7 @@ class Roster:
     def refuse(self, name: str | None, refused: UpdateRefused) -> None:
         """Note a greeting that was not accepted; without a name it is nobody's strike."""
         _log.warning(
-            "%s is refused at its greeting: %s", name or "a site that the study does not know", refused
+            "%s is refused at its greeting: %s", name or "a site that the study does not know", str(refused)
         )
         if name is not None:
             self._refused[name] = str(refused)
