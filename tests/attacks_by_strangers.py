@@ -136,8 +136,10 @@ def as_another_site(papers: Path) -> dict[str, tuple[str, Any]]:
     }
 
 
-def attack(table: Any, port: int, root: Path, mallory: Path, revoked: Path, out: Path) -> None:
-    """All of it, once."""
+def attack(
+    table: Any, port: int, root: Path, mallory: Path, revoked: Path, out: Path, *, quick: bool
+) -> None:
+    """All of it, once; quickly, each stranger tries one call of each kind."""
     foreign = ForeignFederation(out / "foreign")
     strangers = {
         "stranger without a certificate": context_of(root),
@@ -149,8 +151,9 @@ def attack(table: Any, port: int, root: Path, mallory: Path, revoked: Path, out:
         strangers[who].load_cert_chain(identity.cert, identity.key)
     commands = calls_that_command()
     pulls = (FLEET + "pull-messages", PullMessagesRequest(node=Node(node_id=node_id_of("site-0"))))
+    tried = dict(list(commands.items())[:: 5 if quick else 1])
     for who, context in strangers.items():
-        for what, (path, body) in {**commands, "pull site-0's messages": pulls}.items():
+        for what, (path, body) in {**tried, "pull site-0's messages": pulls}.items():
             found = post(context, port, path, body.SerializeToString())
             table.note(who, what, found, found.startswith("no connection"))
     own = context_of(root, mallory)

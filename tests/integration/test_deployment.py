@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import tomli_w
+
+from conftest import study_table
 
 SCRIPT = Path(__file__).parents[1] / "deployment.py"
 HILUM = str(Path(sys.executable).parent / "hilum")
@@ -29,20 +32,25 @@ def hospitals(tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def study(study_file):
-    return study_file(
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    table = study_table(
         federation={"rounds": 3},
         privacy={"min_patients": 11},
         evaluation={"arms": ["federated", "raw"]},
     )
+    path = tmp_path_factory.mktemp("study") / "study.toml"
+    path.write_text(tomli_w.dumps(table))
+    return path
 
 
-@pytest.fixture
-def expected(hospitals, study, tmp_path):
-    words = ("simulate", study, "--archives", hospitals, "--out", tmp_path / "simulated")
-    run(HILUM, *words, home=tmp_path / "home")
-    return json.loads((tmp_path / "simulated" / "encoder" / "manifest.json").read_text())["encoder_sha256"]
+@pytest.fixture(scope="module")
+def expected(hospitals, study, tmp_path_factory):
+    """The encoder of the same study, simulated."""
+    folder = tmp_path_factory.mktemp("simulated")
+    words = ("simulate", study, "--archives", hospitals, "--out", folder / "run")
+    run(HILUM, *words, home=folder / "home")
+    return json.loads((folder / "run" / "encoder" / "manifest.json").read_text())["encoder_sha256"]
 
 
 @pytest.mark.timeout(900)
@@ -59,6 +67,19 @@ def test_a_deployment_whose_client_is_killed_gives_the_simulations_encoder(
     log = (out / "server.log").read_text()
     for line in ("run study is queued", "site site-2 connected", "round 3 of 3: 3 of 3 sites", "is finished"):
         assert line in log
+
+
+@pytest.mark.timeout(900)
+def test_under_attack_everything_is_refused_and_the_honest_study_gives_the_undisturbed_encoder(
+    hospitals, study, expected, tmp_path
+):
+    script = SCRIPT.with_name("attacks.py")
+    printed = run(
+        *(sys.executable, script, study, hospitals, tmp_path / "attacked", "--expect", expected, "--quick"),
+        home=tmp_path / "h",
+    )
+    assert "BROKEN" not in printed
+    assert printed.count("held   | ") > 80
 
 
 @pytest.mark.slow

@@ -131,14 +131,14 @@ def test_a_compressed_answer_is_not_unpacked(client, server):
         client.activate()
 
 
-@pytest.mark.parametrize("part", ["head", "body"])
+@pytest.mark.parametrize("part", ["head", "body", "nothing"])
 def test_a_server_that_trickles_is_left_at_the_deadline_of_the_whole_call(client, server, monkeypatch, part):
     monkeypatch.setitem(FleetClient._call.__kwdefaults__, "deadline_s", 0.6)
     head = b"HTTP/1.1 200 OK\r\nContent-Type: application/protobuf\r\nContent-Length: 50000\r\n"
 
     def trickle():
         while True:
-            time.sleep(0.05)
+            time.sleep(0.05 if part != "nothing" else 3.0)
             yield b"x"
 
     server.script["activate-node"] = lambda *_: Raw(
@@ -165,6 +165,20 @@ def test_a_connection_that_was_closed_while_it_was_idle_is_no_failure(client, se
     for connection in list(server.open):
         connection.shutdown(socket.SHUT_RDWR)
     client.activate()
+
+
+def test_a_connection_that_is_closed_as_the_next_request_comes_is_no_failure(client, server):
+    """Both ends may close at the same moment; every call may be made twice."""
+    client.activate()
+    closed = []
+
+    def close_once(*_):
+        closed.append(1)
+        return Raw(b"") if len(closed) == 1 else None
+
+    server.script["send-node-heartbeat"] = close_once
+    assert client.heartbeat(server.node_id)
+    assert len(closed) == 2
 
 
 def test_a_refusal_has_its_status(client, server):

@@ -288,8 +288,9 @@ def test_a_certificate_that_is_not_approved_or_revoked(papers):
 def test_a_server_that_hangs_up_without_a_word(papers):
     with FleetServer(papers) as server:
         server.script["activate-node"] = lambda *_: Raw(b"")
-        says(cause_of(papers, server), "closed", "without an answer", "site-a is approved")
-        cause = cause_of(papers, server, known=True)
+        words = ("without an answer", "site-a is approved", "out of date")
+        says(cause_of(papers, server, known=True), "closed", *words)
+        cause = cause_of(papers, server, answered=True)
         says(cause, "cut", "was cut", patience=Patience.SOON)
 
 

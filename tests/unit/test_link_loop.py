@@ -15,7 +15,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from flwr.proto import fleet_pb2, heartbeat_pb2, message_pb2
 
-from fleet_server import FleetServer, Papers, http, identity_of, link_of, server_context
+from fleet_server import FleetServer, Papers, Raw, http, identity_of, link_of, server_context
 from hilum.client.link import loop as loop_module
 from hilum.client.link.identity import read_identity
 from hilum.client.link.loop import LinkEnded, Loop
@@ -255,6 +255,16 @@ def test_a_server_that_is_gone_for_a_while_costs_no_work_and_nothing_is_sent_twi
     assert running.taken() == ["twice"]
 
 
+def test_a_server_that_hangs_up_again_and_again_is_more_than_a_cut(server, start, lines):
+    start()
+    server.answer_to(server.say(request()))
+    server.script["pull-messages"] = lambda *_: Raw(b"")
+    wait_for_line(lines, "was cut")
+    wait_for_line(lines, "does not admit this site's certificate, or takes it for out of date")
+    del server.script["pull-messages"]
+    server.answer_to(server.say(request("next")))
+
+
 def test_objects_that_have_arrived_are_not_asked_for_again(server, start):
     failed = []
 
@@ -305,7 +315,9 @@ def test_a_server_that_forgot_this_site_is_told_again(server, start):
     server.answer_to(server.say(request()))
 
 
-def test_the_loop_stamps_while_it_retries(server, start, lines):
+def test_the_loop_stamps_while_it_waits_for_its_next_try(server, start, lines, monkeypatch):
+    monkeypatch.setattr(loop_module, "_FIRST_WAIT_S", 4.0)
+    monkeypatch.setattr(loop_module, "_LONGEST_WAIT_S", 4.0)
     port = server.port
     server.close()
     running = start(port=port)
@@ -553,6 +565,21 @@ def test_another_server_on_a_known_address_is_waited_out(papers, server, start, 
     with FleetServer(papers, port=port) as back:
         back.answer_to(back.say(request("next")))
     assert running.ended is None
+
+
+def test_a_loop_that_was_started_again_remembers_that_it_knew_the_server(
+    papers, server, start, lines, tmp_path
+):
+    first = start()
+    wait_for_line(lines, "connected")
+    first.stop()
+    server.close()
+    other = Papers(tmp_path / "other", "other")
+    with FleetServer(other, tls=server_context(other), port=server.port):
+        running = start()
+        wait_for_line(lines, "not of this federation")
+        time.sleep(0.3)
+        assert running.ended is None
 
 
 def test_an_expired_certificate_ends_the_link_for_good(papers, server, start, lines):

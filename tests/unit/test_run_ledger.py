@@ -98,7 +98,7 @@ def test_spent_hours_are_refused_and_stop_the_work_on_the_way(ledger):
         with pytest.raises(PolicyRefused, match="on the way") as caught:
             charge.advance(1)
     assert caught.value.code == "policy_hours"
-    with pytest.raises(PolicyRefused, match="max_hours"), ledger.charging("run", 0, Budget(hours=1e-6)):
+    with pytest.raises(PolicyRefused, match="max_hours"), ledger.charging("another", 0, Budget(hours=1e-6)):
         pass
 
 

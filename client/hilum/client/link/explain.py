@@ -80,7 +80,14 @@ class Cause:
     patience: Patience = Patience.SOON
 
 
-def explain(error: Exception, identity: Identity, proxy: Proxy | None, *, known: bool = False) -> Cause:
+def explain(
+    error: Exception,
+    identity: Identity,
+    proxy: Proxy | None,
+    *,
+    known: bool = False,
+    answered: bool = False,
+) -> Cause:
     """Explain why a call failed.
 
     Args:
@@ -89,6 +96,7 @@ def explain(error: Exception, identity: Identity, proxy: Proxy | None, *, known:
         proxy: Between the two, if there is one.
         known: The server has answered this site before. Then a wrong root is not for good: whoever answers on its
             address for a minute must not end the link.
+        answered: The server has answered over these very connections. Then one that ends is a cut, and no judgement.
     """
     if dt.datetime.now(dt.UTC) > identity.ends:
         text = (
@@ -97,7 +105,9 @@ def explain(error: Exception, identity: Identity, proxy: Proxy | None, *, known:
         )
         return Cause("own_expired", text, Patience.NEVER)
     if isinstance(error, CallFailed):
-        return _unanswered(error, identity, proxy, known=known)
+        if error.stage is Stage.ANSWER:
+            return _no_answer(error, identity, answered=answered)
+        return _no_connection(error, identity, proxy, known=known)
     return _answered_wrongly(error, identity)
 
 
@@ -112,15 +122,13 @@ def clock_line(ahead_s: float | None) -> str | None:
     )
 
 
-def _unanswered(error: CallFailed, identity: Identity, proxy: Proxy | None, *, known: bool) -> Cause:
+def _no_connection(error: CallFailed, identity: Identity, proxy: Proxy | None, *, known: bool) -> Cause:
     if proxy is not None and error.stage in {Stage.CONNECT, Stage.PROXY}:
         return _proxy_failed(error, identity, proxy)
     if error.stage is Stage.CONNECT:
         code, why = _connecting(error, identity.host)
         return Cause(code, f"cannot reach {identity.where} ({why})")
-    if error.stage is Stage.TLS:
-        return _handshake_failed(error, identity, proxy, known=known)
-    return _no_answer(error, identity, known=known)
+    return _handshake_failed(error, identity, proxy, known=known)
 
 
 def _answered_wrongly(error: Exception, identity: Identity) -> Cause:
@@ -252,7 +260,7 @@ def _out_of_date(identity: Identity, proxy: Proxy | None, *, expired: bool) -> C
     return Cause("server_not_yet", text, Patience.SLOWLY)
 
 
-def _no_answer(error: CallFailed, identity: Identity, *, known: bool) -> Cause:
+def _no_answer(error: CallFailed, identity: Identity, *, answered: bool) -> Cause:
     """Why a call over an open connection had no answer. With TLS 1.3 a server judges our certificate only here."""
     where = identity.where
     cause = _first(error, ssl.SSLError)
@@ -263,11 +271,11 @@ def _no_answer(error: CallFailed, identity: Identity, *, known: bool) -> Cause:
     if any(isinstance(one, httpcore.RemoteProtocolError) and str(one) == NOT_HTTP for one in _chain(error)):
         text = f"{where} is not a Hilum server: it does not speak HTTP; check `link.server`, host and port"
         return Cause("not_hilum", text, Patience.SLOWLY)
-    if known:
+    if answered:
         return Cause("cut", f"the connection to {where} was cut")
     text = (
-        f"{where} closed the connection without an answer: most often it does not admit this site's certificate; ask the "
-        f"federation's admin whether {identity.name} is approved"
+        f"{where} closed the connection without an answer: most often it does not admit this site's certificate, or "
+        f"takes it for out of date; ask the federation's admin whether {identity.name} is approved"
     )
     return Cause("closed", text, Patience.SLOWLY)
 

@@ -35,7 +35,7 @@ from flwr.proto.message_pb2 import (
 )
 from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.node_pb2 import Node
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 
 from hilum.client.link.identity import Identity
 from hilum.client.link.proxies import Proxy, proxy_for
@@ -118,6 +118,8 @@ class FleetClient:
         self.proxy: Proxy | None = proxy_for(identity.host, os.environ)
         self.clock_ahead_s: float | None = None
         """How far this machine's clock is ahead of the server's, after the first answer."""
+        self.answered = False
+        """Whether the server has answered since this client was made."""
         self._progress = Progress()
         self._pool = _make_pool(identity, self.proxy, self._progress)
 
@@ -242,6 +244,7 @@ class FleetClient:
             answer.ParseFromString(content)
         except DecodeError:
             raise NotAServer("its answer is not a message of the protocol") from None
+        self.answered = True
         return answer
 
     def _exchange(self, path: str, body: bytes, at_most_bytes: int) -> bytes:

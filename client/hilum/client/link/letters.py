@@ -26,6 +26,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
+from hilum.client.disclosure import outgoing
 from hilum.client.link.fleet_client import MAX_OBJECT_BYTES
 from hilum.common import records
 
@@ -270,5 +271,5 @@ def pack_reply(
 
 def refusal(letter: Letter, site: str, code: str) -> Reply:
     """A reply that says no, made without the trainer."""
-    message, tree, objects = pack_reply(letter, records.pack_refusal(records.Refusal(site, code)))
+    message, tree, objects = pack_reply(letter, outgoing.refusal(site, code))
     return Reply(message, tree, {key: one.deflate() for key, one in objects.items()})

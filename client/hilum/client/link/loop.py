@@ -186,13 +186,17 @@ class Loop:
                 done = step()
             except FAILURES as error:
                 self._connected = False
-                cause = explain(error, self._identity, self._client.proxy, known=self._known)
+                cause = self._explain(error)
                 if cause.patience is Patience.NEVER and not self._renewed():
                     raise LinkEnded(cause.text) from None
                 self._rest(cause, until_s)
             else:
                 self._worked()
                 return done
+
+    def _explain(self, error: Exception) -> Cause:
+        client = self._client
+        return explain(error, self._identity, client.proxy, known=self._known, answered=client.answered)
 
     def _worked(self) -> None:
         self._known = True
@@ -338,7 +342,7 @@ class Loop:
         failure = self._heartbeat.failure
         if failure is not None:
             self._connected = False
-            cause = explain(failure, self._identity, self._client.proxy, known=self._known)
+            cause = self._explain(failure)
             self._teller.trouble(cause.text, "the work goes on meanwhile")
         elif self._heartbeat.heard_s > time.monotonic() - 2 * HEARTBEAT_S:
             self._worked()

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
 
+from hilum.client.disclosure import outgoing
 from hilum.client.link.letters import Letter, pack_reply, read_request
 from hilum.client.link.trainer import receive_letter
 from hilum.common import records
@@ -81,7 +82,7 @@ def _answer(
         message = read_request(letter, objects)
     except Exception as error:  # what came can make a parser raise anything
         _log.warning("a message can't be read (%s)", type(error).__name__)
-        return _refused(name, "wrong_format")
+        return outgoing.refusal(name, "wrong_format")
     connection.send_bytes(json.dumps({"round": _round_of(message)}).encode())
     context = Context(
         run_id=letter.run_id,
@@ -94,11 +95,7 @@ def _answer(
         return answer(message, context).content
     except Exception:
         _log.exception("the work on a message failed")
-        return _refused(name, "failed")
-
-
-def _refused(name: str, code: str) -> RecordDict:
-    return records.pack_refusal(records.Refusal(name, code))
+        return outgoing.refusal(name, "failed")
 
 
 def _round_of(message: Message) -> int:
