@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# A file's tests stay together, so that what they share is made once.
+BOTH_CORES := -n 2 --dist loadfile
 
-.PHONY: install demo test test-all bench format clean
+.PHONY: install demo test test-all check bench format clean
 
 install: $(STAMP)
 
@@ -22,10 +24,17 @@ test: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow" $(BOTH_CORES)
 
 test-all: install
-	$(BIN)/pytest
+	$(BIN)/pytest $(BOTH_CORES)
+
+# The fast loop: no deployment, no simulation, no real data.
+check: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -m "not slow" $(BOTH_CORES) tests/unit
 
 bench: install
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
