@@ -5,11 +5,13 @@
 Ratios are medians over interleaved repetitions in this one run; absolutes are for orientation.
 """
 
+import time
 import tracemalloc
 from collections.abc import Callable, Iterable
 
 import numpy as np
 import numpy.typing as npt
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy.strategy_utils import aggregate_arrayrecords
@@ -17,6 +19,7 @@ from timing import median_s
 
 from hilum.common import records
 from hilum.common.config import parse_study
+from hilum.common.signing import sign_study
 from hilum.server.federation.accumulator import FixedPointMean
 from hilum.server.federation.exchange import exchange
 from hilum.simulations.grid import InProcessGrid
@@ -103,7 +106,10 @@ def engine() -> None:
             "method": {"name": "mae"},
         }
     )
-    request = records.pack_request(study, "bench")
+    names = [f"site-{index}" for index in range(study.federation.sites)]
+    key = Ed25519PrivateKey.generate()
+    signed = sign_study(study, run="bench", sites=names, days=1, now=time.time(), key=key)
+    request = records.pack_request(signed)
 
     def ours() -> None:
         with InProcessGrid(app, nodes=VIRTUAL_SITES, workers=2) as grid:

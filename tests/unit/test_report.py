@@ -130,7 +130,7 @@ def test_notes_say_who_was_missing_who_lost_its_place_and_that_the_threshold_was
         "b was suspended after round 3: its part was refused 3 times",
         f"{LIFTED}: results of so few may tell of single patients",
     ]
-    assert len(run_notes(make_study(), done, roster)) == 3
+    assert len(run_notes(make_study(privacy={"min_patients": 11}), done, roster)) == 3
     content = build_results(study, done, roster, [], [])
     assert content["sites"] == [
         {"name": "a", "examples": 16, "rounds": 3, "suspended": None},
