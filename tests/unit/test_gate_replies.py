@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.proto.message_pb2 import ObjectTree, PushObjectRequest
@@ -97,6 +97,16 @@ def test_a_reply_made_by_hand_as_flower_makes_it_is_read() -> None:
     content = arrived(message(arrays(array([CHUNK])))).content()
     assert isinstance(content, RecordDict)
     assert content["arrays"]["w"].data == b"1234"
+
+
+def test_a_record_with_many_names_is_read_once() -> None:
+    body = ConfigRecord({"many": [1] * 10_000}).deflate().split(b"\0", 1)[1]
+    record = Forged("ConfigRecord", body)
+    names = names_of(**{f"name{number}": record for number in range(300)})
+    content = arrived(Forged("Message", b"", [Forged("RecordDict", names, [record])])).content()
+    assert isinstance(content, RecordDict)
+    assert len(content) == 300
+    assert len({id(one) for one in content.values()}) == 1
 
 
 @pytest.mark.parametrize(

@@ -182,6 +182,7 @@ class _Reader:
         self._objects = objects
         self._bytes_left = limit_bytes
         self._arrays: dict[str, Array] = {}
+        self._records: dict[str, ArrayRecord | ConfigRecord | MetricRecord] = {}
 
     def message(self, object_id: str) -> RecordDict | Error:
         stored = self._of_kind(object_id, _MESSAGE)
@@ -193,6 +194,12 @@ class _Reader:
         return RecordDict({name: self._record(record) for name, record in names.items()})
 
     def _record(self, object_id: str) -> ArrayRecord | ConfigRecord | MetricRecord:
+        """Read a record once, however many names it has: what it grows to is bounded by what was sent."""
+        if object_id not in self._records:
+            self._records[object_id] = self._inflated(object_id)
+        return self._records[object_id]
+
+    def _inflated(self, object_id: str) -> ArrayRecord | ConfigRecord | MetricRecord:
         stored = self._objects[object_id]
         if stored.kind in _RECORDS:
             if stored.children:
