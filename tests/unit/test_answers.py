@@ -51,13 +51,17 @@ def test_a_patient_who_is_added_changes_no_answer(ledger):
     assert evaluate(ledger, "a", {**people(0, 40), **people(0, 11, labels="y")}, 0.6).new
 
 
-def test_nothing_is_counted_for_a_measurement_that_failed(ledger):
+def test_a_measurement_that_failed_is_counted_and_may_be_repeated_at_no_further_cost(ledger):
     def fails():
         raise KeyError
 
-    with pytest.raises(KeyError):
-        ledger.evaluate({"asked": "a"}, people(0, 40), fails, threshold=11, budget=1)
+    for _ in range(2):
+        with pytest.raises(KeyError):
+            ledger.evaluate({"asked": "a"}, people(0, 40), fails, threshold=11, budget=1)
+    with pytest.raises(PolicyRefused, match="max_evaluations"):
+        evaluate(ledger, "b", people(0, 40), never, budget=1)
     assert evaluate(ledger, "a", people(0, 40), 0.5, budget=1).new
+    assert not evaluate(ledger, "a", people(0, 40), never, budget=1).new
 
 
 def test_descriptions_and_evaluations_have_budgets_of_their_own_and_do_not_answer_each_other(ledger):

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Integer, MetaData, String, Table, func, select
+from sqlalchemy import Column, Integer, MetaData, String, Table, func, select, update
 
 from hilum.client.database import Database
 from hilum.common.errors import PolicyRefused
@@ -38,6 +38,7 @@ DEFAULT_BUDGET = 20
 _VERSION = 2  # of the tables below
 _UPGRADES = {1: "ALTER TABLE answers ADD COLUMN kind VARCHAR NOT NULL DEFAULT 'description'"}
 _DESCRIPTION, _EVALUATION = "description", "evaluation"
+_NOT_YET = ""  # instead of an answer: it was asked for, and is not measured
 
 _metadata = MetaData()
 _answers = Table(
@@ -130,7 +131,7 @@ class AnswerLedger:
                 "show the last answer's file, or let the site's data protection officer agree to a higher --budget",
             )
         content = compute()
-        self._record(_DESCRIPTION, asked, content, patients)
+        self._record(_DESCRIPTION, asked, json.dumps(content), patients)
         return Answer(content, new=True, left=budget - len(given) - 1)
 
     def evaluate(
@@ -144,7 +145,9 @@ class AnswerLedger:
     ) -> Answer:
         """Give the earlier answer to the same question, unless enough patients have changed since; else a new one.
 
-        The answer is written down before it is given, so that no crash makes one that was given uncounted.
+        A question is counted before it is measured, and once: a measurement that was cut off or failed is repeated at no
+        further cost. One that failed tells something too: weights that overflow on one patient's image and on no other
+        would ask for that patient, as often as one likes, if only answers counted.
 
         Args:
             question: The study's terms and the weights' hashes.
@@ -158,17 +161,25 @@ class AnswerLedger:
         """
         asked = json.dumps(question, sort_keys=True)
         given = self._given(_EVALUATION)
+        left = max(0, budget - len(given))
+        number: int | None = None
         for row in given:
             if row.question == asked and self._changed(row, asked, patients) < threshold:
-                return Answer(json.loads(row.text), new=False, left=max(0, budget - len(given)))
-        if len(given) >= budget:
-            raise PolicyRefused(
-                "policy_evaluations",
-                f"max_evaluations is {budget}, and {len(given)} were answered; this one differs",
-            )
+                if row.text != _NOT_YET:
+                    return Answer(json.loads(row.text), new=False, left=left)
+                number = row.answer
+                break
+        if number is None:
+            if len(given) >= budget:
+                raise PolicyRefused(
+                    "policy_evaluations",
+                    f"max_evaluations is {budget}, and {len(given)} were asked for; this one differs",
+                )
+            number = self._record(_EVALUATION, asked, _NOT_YET, patients)
+            left -= 1
         content = compute()
-        self._record(_EVALUATION, asked, content, patients)
-        return Answer(content, new=True, left=budget - len(given) - 1)
+        self._complete(number, content)
+        return Answer(content, new=True, left=left)
 
     def _given(self, kind: str) -> list[Any]:
         """The answers of one kind, the newest first."""
@@ -186,12 +197,17 @@ class AnswerLedger:
             patients = {key: Facts(facts.images) for key, facts in patients.items()}
         return sum(before.get(key) != patients.get(key) for key in before.keys() | patients.keys())
 
-    def _record(self, kind: str, asked: str, content: dict[str, Any], patients: Mapping[str, Facts]) -> None:
+    def _complete(self, number: int, content: dict[str, Any]) -> None:
+        with self._database.transaction() as connection:
+            row = update(_answers).where(_answers.c.answer == number)
+            connection.execute(row.values(text=json.dumps(content)))
+
+    def _record(self, kind: str, asked: str, text: str, patients: Mapping[str, Facts]) -> int:
         with self._database.transaction() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # a description and an evaluation may come at once
             number = (connection.scalar(select(func.max(_answers.c.answer))) or 0) + 1
             connection.execute(
-                _answers.insert().values(answer=number, question=asked, text=json.dumps(content), kind=kind)
+                _answers.insert().values(answer=number, question=asked, text=text, kind=kind)
             )
             rows = [
                 {
@@ -204,3 +220,4 @@ class AnswerLedger:
             ]
             if rows:
                 connection.execute(_patients.insert(), rows)
+        return int(number)
