@@ -228,6 +228,15 @@ def test_an_object_larger_than_flowers_is_malformed():
     refuse("larger", object_of("ArrayChunk", bytes(6 * 2**20)))
 
 
+def test_many_records_together_are_no_larger_than_a_request_needs():
+    many = RecordDict(
+        {f"facts{number}": ConfigRecord({"x": bytes(1_000_000) + bytes([number])}) for number in range(5)}
+    )
+    announced, tree, objects = request(many)
+    with pytest.raises(Malformed, match="larger than its type needs"):
+        arrived(opened(announced, tree), objects)
+
+
 def test_an_array_that_names_its_chunk_a_million_times_is_never_put_together():
     """5 MB and 400 kB on the wire would be 1 TB in memory."""
     chunk = object_of("ArrayChunk", bytes(5 * 2**20))

@@ -35,6 +35,7 @@ MAX_MESSAGE_BYTES = 2 * 2**30
 
 MAX_OBJECTS = 4096
 MAX_RECORD_BYTES = 2**20  # an object that is not a chunk of an array: names, numbers, a signed study
+MAX_RECORDS_BYTES = 4 * 2**20  # all of those together: they grow some tenfold when they are read
 _MAX_DEPTH = 5  # message, content, record, array, chunk
 _MAX_TTL_S = 366 * 86_400.0
 _ID = re.compile(r"[0-9a-f]{64}")
@@ -171,6 +172,7 @@ class Arrival:
     def __init__(self, letter: Letter, at_most_bytes: int = MAX_MESSAGE_BYTES) -> None:
         self.objects: dict[str, bytes] = {}
         self._letter, self._left, self._out_left = letter, at_most_bytes, at_most_bytes
+        self._records_left = MAX_RECORDS_BYTES
         self._types: dict[str, str] = {}
         self._body_bytes: dict[str, int] = {}
 
@@ -191,8 +193,10 @@ class Arrival:
         if hashlib.sha256(content).hexdigest() != object_id:
             raise Malformed("an object is not the one that was asked for")
         kind, body_at = _read_head(content, self._letter.children[object_id])
-        if kind != _CHUNK and len(content) > MAX_RECORD_BYTES:
-            raise Malformed("an object is larger than its type needs")
+        if kind != _CHUNK:
+            self._records_left -= len(content)
+            if len(content) > MAX_RECORD_BYTES or self._records_left < 0:
+                raise Malformed("an object is larger than its type needs")
         children = self._letter.children[object_id]
         if any(self._types.get(child) not in _MAY_HOLD[kind] for child in children):
             raise Malformed("an object holds others that do not belong in it")
