@@ -15,6 +15,7 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, 
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
 from hilum.client.link.letters import (
+    MAX_MESSAGE_BYTES,
     MAX_OBJECTS,
     Arrival,
     Malformed,
@@ -23,7 +24,10 @@ from hilum.client.link.letters import (
     read_request,
     refusal,
 )
+from hilum.client.link.start import most_message_bytes
 from hilum.common import records
+from hilum.common.config.site import PolicySection
+from hilum.common.footprint import footprint_of
 from hilum.common.wire_ids import node_id_of
 
 NODE = node_id_of("site-a")
@@ -345,3 +349,12 @@ def test_a_refusal_is_a_reply_with_a_listed_code():
     inflated = inflate_object_from_contents(reply.tree.object_id, dict(reply.objects))
     assert records.unpack_refusal(inflated.content) == records.Refusal("site-a", "trainer_died")
     assert reply.size_bytes == sum(map(len, reply.objects.values()))
+
+
+@pytest.mark.parametrize("size", ["tiny", "base"])
+def test_a_site_of_little_memory_takes_no_message_of_a_study_that_it_could_not_train(make_study, size):
+    study = make_study(encoder={"size": size})
+    needed = footprint_of(study)
+    policy = PolicySection(max_memory_gb=needed.memory_bytes / 1e9)
+    assert 2 * needed.update_bytes < most_message_bytes(policy) < MAX_MESSAGE_BYTES
+    assert most_message_bytes(PolicySection(max_memory_gb=1)) < 2**28

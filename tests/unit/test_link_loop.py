@@ -232,6 +232,15 @@ def test_a_cut_while_sending_is_taken_up_with_the_missing_objects_alone(server, 
     assert server.calls.count("push-object") == len(server.stored) + 1  # the one that was cut, once more
 
 
+def test_a_server_that_asks_for_an_object_again_and_again_does_not_get_it(server, start, lines):
+    """What a run may send is counted once a reply."""
+    server.script["push-object"] = lambda *_: message_pb2.PushObjectResponse(stored=False).SerializeToString()
+    start()
+    server.say(request())
+    wait_for_line(lines, "does not take the answer")
+    assert server.calls.count("push-object") == 4
+
+
 def test_a_server_that_is_gone_for_a_while_costs_no_work_and_nothing_is_sent_twice(
     papers, server, start, lines
 ):

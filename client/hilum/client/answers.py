@@ -206,9 +206,7 @@ class AnswerLedger:
         with self._database.transaction() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # a description and an evaluation may come at once
             number = (connection.scalar(select(func.max(_answers.c.answer))) or 0) + 1
-            connection.execute(
-                _answers.insert().values(answer=number, question=asked, text=text, kind=kind)
-            )
+            connection.execute(_answers.insert().values(answer=number, question=asked, text=text, kind=kind))
             rows = [
                 {
                     "answer": number,

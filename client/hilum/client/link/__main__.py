@@ -9,7 +9,7 @@ from types import FrameType
 
 from hilum.client.link.identity import Identity, read_identity
 from hilum.client.link.loop import LinkEnded, Loop
-from hilum.client.link.start import ACKNOWLEDGED, STAMP, link_folder, link_of
+from hilum.client.link.start import ACKNOWLEDGED, STAMP, link_folder, link_of, most_message_bytes
 from hilum.client.link.trainer import Trainer
 from hilum.common.config import load_site
 from hilum.common.errors import HilumError
@@ -31,11 +31,18 @@ def main() -> int:
         return read_identity(link_of(site, site_file), site.site.name)
 
     try:
-        folder = link_folder(load_site(site_file))
+        site = load_site(site_file)
+        folder = link_folder(site)
         trainer = Trainer(
             [sys.executable, "-P", "-m", "hilum.client.link.trainer_process", str(site_file.absolute())]
         )
-        Loop(read_papers, trainer, Stamp(folder / STAMP), folder / ACKNOWLEDGED).run()
+        Loop(
+            read_papers,
+            trainer,
+            Stamp(folder / STAMP),
+            folder / ACKNOWLEDGED,
+            at_most_bytes=most_message_bytes(site.policy),
+        ).run()
     except LinkEnded as error:
         _log.error("%s", error)
         return FINAL

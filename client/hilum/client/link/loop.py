@@ -10,7 +10,7 @@ import logging
 import random
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +60,7 @@ _NOT_OPEN = {
     409,
     410,
 }  # of a message: it is over, answered otherwise, or was a server's that has started again
+_MOST_SENDS = 4  # of one object: it is sent again where the server has lost it, and the policy counts it once
 _NEVER_TAKEN = {400, 413}  # of an answer: sent again, it would be refused again
 _DOING = {HELLO: "greeting", TRAIN: "training", EVALUATE: "evaluating"}
 _log = logging.getLogger("hilum.link")
@@ -272,16 +273,28 @@ class Loop:
             arrival.put(object_id, answer.object_content)
         self._client.confirm(self._node_id, letter.run_id, letter.root, self._stamp.touch)
 
-    def _send(self, letter: Letter, reply: Reply) -> bool:
-        """Announce a reply and send what the server lacks of it; True once it has all."""
+    def _send(self, letter: Letter, reply: Reply, sent: Counter[str]) -> bool:
+        """Announce a reply and send what the server lacks of it; True once it has all.
+
+        Args:
+            letter: The message.
+            reply: The answer to it.
+            sent: How often each object went out whole.
+
+        Raises:
+            _NotTaken: If the server asks for one again and again: `max_sent_mb` counts a reply once.
+        """
         answer = self._client.push_messages(self._node_id, reply.message, reply.tree, self._stamp.touch)
-        for object_id in answer.objects_to_push:
+        for object_id in dict.fromkeys(answer.objects_to_push):
             content = reply.objects.get(object_id)
             if content is None:
                 raise NotAServer("it asks for an object that was never announced")
+            if sent[object_id] >= _MOST_SENDS:
+                raise _NotTaken(f"it asks for one object more than {_MOST_SENDS} times")
             stored = self._client.push_object(
                 self._node_id, letter.run_id, answer.session_id, object_id, content, self._stamp.touch
             )
+            sent[object_id] += 1
             if not stored:
                 self._pause(time.monotonic() + _FIRST_WAIT_S)
                 return False
@@ -348,8 +361,8 @@ class Loop:
             self._worked()
 
     def _deliver(self, letter: Letter, reply: Reply) -> None:
-        began_s = time.monotonic()
-        while not self._persist(_of_message(lambda: self._send(letter, reply)), letter.ends_s):
+        began_s, sent = time.monotonic(), Counter[str]()
+        while not self._persist(_of_message(lambda: self._send(letter, reply, sent)), letter.ends_s):
             continue
         took_s = time.monotonic() - began_s
         self._teller.tell(f"{self._round}sent {_size(reply.size_bytes)} in {took_s:.1f} s")

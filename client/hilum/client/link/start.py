@@ -9,9 +9,10 @@ from pathlib import Path
 
 from hilum.client.catalogue import Catalogue
 from hilum.client.link.identity import read_identity
+from hilum.client.link.letters import MAX_MESSAGE_BYTES, MAX_RECORDS_BYTES
 from hilum.client.workspace import Workspace
 from hilum.common.config import SiteConfig, load_site
-from hilum.common.config.site import LinkSection
+from hilum.common.config.site import LinkSection, PolicySection
 from hilum.common.errors import ConfigError, DataError, RunError
 from hilum.common.files import private_folder
 from hilum.common.quiet import log_plainly
@@ -56,6 +57,17 @@ def link_of(site: SiteConfig, site_file: Path) -> LinkSection:
 def link_folder(site: SiteConfig) -> Path:
     """Where the link keeps its own files, within the site's state."""
     return site.state.folder / "link"
+
+
+def most_message_bytes(policy: PolicySection | None) -> int:
+    """The largest message that can be of a study within the policy: it is held before its study can be looked at.
+
+    Training takes at least ten times the memory of what travels (`hilum.common.footprint`), and an evaluation is sent
+    two sets of weights at most.
+    """
+    if policy is None:
+        return MAX_MESSAGE_BYTES
+    return min(MAX_MESSAGE_BYTES, MAX_RECORDS_BYTES + int(policy.max_memory_gb * 10**9 / 5))
 
 
 def check_indexed(site: SiteConfig) -> None:
