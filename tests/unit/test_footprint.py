@@ -1,6 +1,7 @@
 """What a study takes of a machine, by arithmetic: exact for weights, within a factor of 2 for the rest."""
 
 import itertools
+import resource
 import time
 import tracemalloc
 
@@ -10,7 +11,7 @@ import torch
 
 from hilum.common import footprint
 from hilum.common.config import parse_study
-from hilum.common.footprint import footprint_of, tokens, training_floats, update_floats
+from hilum.common.footprint import footprint_of, server_bytes, tokens, training_floats, update_floats
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import federated_manifest
 
@@ -207,3 +208,17 @@ def test_raw_pixels_cost_memory_where_they_are_an_arm():
 def test_patches_and_their_like():
     assert tokens(study_of(ENCODERS[0], METHODS[0], 3, image_size=64)) == 512
     assert tokens(study_of(ENCODERS[3], METHODS[2], 3, image_size=64)) == 256
+
+
+@pytest.mark.parametrize("changes", [{"image_size": 64}, {"image_size": 32, "patch": 1}])
+def test_what_building_takes_of_a_server_is_within_a_factor_of_three(changes):
+    patch = changes.pop("patch", 8)
+    study = study_of({"name": "vit", "size": "tiny", "patch_size": patch}, {"name": "mae"}, 3, **changes)
+    before = resident_bytes()
+    method = build_method(study)
+    assert (resident_bytes() - before) / 3 < server_bytes(study)
+    del method
+
+
+def resident_bytes():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -183,8 +183,9 @@ def test_the_machines_free_memory_and_disk_are_read(site, tmp_path):
 
 def test_a_containers_limit_counts(tmp_path, monkeypatch):
     from hilum.client import capacity
+    from hilum.common import memory
 
-    monkeypatch.setattr(capacity, "_CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
     for name, text in (("memory.max", "3000000"), ("memory.current", "1000000")):
         (tmp_path / name).write_text(text + "\n")
     (tmp_path / "memory.stat").write_text("active_file 5\ninactive_file 400000\n")

@@ -135,3 +135,18 @@ def test_a_run_begins_goes_on_and_survives_a_kill_before_its_first_file(order, t
     assert [one[:3] for one in seen] == [("grid", "a", stop)] * 2
     assert seen[0][3] == ["run.lock", "study.resolved.toml"]
     assert "environment.json" in seen[1][3]
+
+
+def test_a_study_that_this_machine_can_not_hold_is_refused_and_nothing_is_built(make_study, tmp_path):
+    """Its positions alone are 10^9 tuples: the server would be killed for them, and started again for more."""
+    key, sites = Ed25519PrivateKey.generate(), ["site-0", "site-1", "site-2"]
+    study = make_study(
+        data={"modality": "ct", "dims": 3, "image_size": 1024},
+        encoder={"name": "vit", "size": "base", "patch_size": 1},
+        method={"name": "mae"},
+    )
+    signed = sign_study(study, run="a", sites=sites, days=1, now=time.time(), key=key)
+    order = verify_study(signed, key.public_key(), now=time.time(), site=None)
+    with pytest.raises(RunError, match="GB of this server"):
+        server_app.conduct_order("grid", order, signed, tmp_path / "a", threading.Event())
+    assert not (tmp_path / "a").exists()

@@ -26,6 +26,8 @@ _BLOCK_TOKEN = (
 _VIEW_COPIES = 6  # of the stored batch and its views, while they are made: float, int32, grid, cut, filtered
 _NORMED = 3  # kept of each convolution: its output, the norm's, the activation's
 _INFERENCE_BATCH = 64
+_TUPLE_BYTES = 64  # of one patch's place, as Python holds it
+_POSITION_BYTES = 20  # of one patch and one width: float64 twice, float32 once
 _RAW_COPIES = 3  # of all stored images, for the arm `raw`: as they are, widened, divided
 
 
@@ -81,6 +83,23 @@ def footprint_of(study: StudyConfig, images: int = 0) -> Footprint:
         # parts; one more set of weights is written before the old one goes.
         state_bytes=2 * _FLOAT * (4 * (encoder + head) + 3 * (encoder + head - travelling) + travelling),
     )
+
+
+def server_bytes(study: StudyConfig) -> int:
+    """Estimate the memory that aggregation takes of a server, apart from updates that are on their way in.
+
+    The weights are built once, with their positions: a list of tuples first, then angles, sines and cosines in float64.
+    Later the sum, the mean and both sides of a round are there at once, in eight bytes each, and two sets of weights.
+    """
+    footprint = footprint_of(study)
+    widths = _encoder_width(study) + (
+        study.method.decoder_width if isinstance(study.method, MaeConfig) else 0
+    )
+    positions = tokens(study) * (_TUPLE_BYTES + _POSITION_BYTES * widths)
+    built = 2 * _FLOAT * footprint.parameters
+    if isinstance(study.encoder, VitConfig):
+        built += positions
+    return max(built, 40 * footprint.travelling)
 
 
 def _evaluating_floats(study: StudyConfig, travelling: int, images: int) -> int:

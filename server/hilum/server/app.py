@@ -7,6 +7,10 @@ from pathlib import Path
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
+from hilum.common.config import StudyConfig
+from hilum.common.errors import RunError
+from hilum.common.footprint import server_bytes
+from hilum.common.memory import free_machine_bytes
 from hilum.common.quiet import close_outbound, configure_logging
 from hilum.common.signing import SignedStudy, StudyOrder
 from hilum.common.wire_ids import SERVER_NODE_ID, run_id_of
@@ -15,6 +19,7 @@ from hilum.server.federation.conduct import conduct
 from hilum.server.federation.store import RunStore
 
 DEPLOYED_PACE = Pace(poll_s=0.1, gather_s=600.0)
+_GB = 10**9
 AssignmentOf = Callable[[Context], Assignment]
 
 
@@ -46,6 +51,7 @@ def conduct_order(
     Raises:
         HilumError: If the run can't go on; what it has done is kept.
     """
+    _check_memory(order.study)
     resume = (folder / "study.resolved.toml").exists()
     if not resume:
         for left in folder.glob(".*.partial"):  # by a server that was killed while it wrote the first file
@@ -53,3 +59,17 @@ def conduct_order(
     with RunStore.open(folder, order, resume=resume) as store:
         app = make_app(lambda _: Assignment(signed, order, store, DEPLOYED_PACE, stop=stop))
         app(grid, Context(run_id_of(order.run), SERVER_NODE_ID, {}, RecordDict(), {}))
+
+
+def _check_memory(study: StudyConfig) -> None:
+    """See that a study fits into this machine: one that does not would have the server killed again and again.
+
+    Raises:
+        RunError: If it does not.
+    """
+    needed, free = server_bytes(study), free_machine_bytes()
+    if needed > free:
+        raise RunError(
+            f"the study's weights take about {needed / _GB:.3g} GB of this server, {free / _GB:.3g} GB are free; choose "
+            "a smaller encoder, image or decoder, or a larger machine"
+        )
