@@ -52,8 +52,8 @@ class Running:
         self.server = plane_server(app)
         self.socket = listen(self.path)
         self.threads = [
-            threading.Thread(target=self.worker.work),
-            threading.Thread(target=lambda: asyncio.run(self.server.serve([self.socket]))),
+            threading.Thread(target=self.worker.work, daemon=True),
+            threading.Thread(target=lambda: asyncio.run(self.server.serve([self.socket])), daemon=True),
         ]
         for thread in self.threads:
             thread.start()
