@@ -1,8 +1,16 @@
 """What the tests of the ways in share."""
 
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+import tomli_w
 
+from conftest import study_table
 from dicomweb_service import Service
 
 
@@ -33,3 +41,36 @@ def serve(archive):
     yield start
     for service in started:
         service.__exit__()
+
+
+@pytest.fixture(scope="session")
+def hospitals(tmp_path_factory):
+    """Three of them, large enough for a site's threshold of patients."""
+    from hilum.simulations.phantoms import write_phantoms
+
+    folder = tmp_path_factory.mktemp("hospitals") / "archives"
+    write_phantoms(folder, sites=3, patients=60, size=64, seed=5)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def deployed_study(tmp_path_factory):
+    table = study_table(
+        federation={"rounds": 3},
+        privacy={"min_patients": 11},
+        evaluation={"arms": ["federated", "raw"]},
+    )
+    path = tmp_path_factory.mktemp("study") / "study.toml"
+    path.write_text(tomli_w.dumps(table))
+    return path
+
+
+@pytest.fixture(scope="session")
+def expected(hospitals, deployed_study, tmp_path_factory):
+    """The encoder of the same study, simulated."""
+    folder = tmp_path_factory.mktemp("simulated")
+    words = ("simulate", deployed_study, "--archives", hospitals, "--out", folder / "run")
+    command = [str(Path(sys.executable).parent / "hilum"), *map(str, words)]
+    environment = {**os.environ, "HILUM_HOME": str(folder / "home")}
+    subprocess.run(command, check=True, capture_output=True, env=environment)
+    return json.loads((folder / "run" / "encoder" / "manifest.json").read_text())["encoder_sha256"]

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hilum.common.errors import ConfigError, FederationError, RunError
 from hilum.common.signing import SignedStudy, sign_study
 from hilum.server.admin import plane
-from hilum.server.admin.client import AdminClient, NoServerError
+from hilum.server.admin.client import AdminClient, NoAnswerError, NoServerError
 from hilum.server.admin.plane import MAX_BODY_BYTES, listen, make_plane, plane_server
 from hilum.server.admin.queue import RunQueue
 from hilum.server.admin.worker import RunWorker
@@ -52,8 +52,8 @@ class Running:
         self.server = plane_server(app)
         self.socket = listen(self.path)
         self.threads = [
-            threading.Thread(target=self.worker.work),
-            threading.Thread(target=lambda: asyncio.run(self.server.serve([self.socket]))),
+            threading.Thread(target=self.worker.work, daemon=True),
+            threading.Thread(target=lambda: asyncio.run(self.server.serve([self.socket])), daemon=True),
         ]
         for thread in self.threads:
             thread.start()
@@ -115,11 +115,14 @@ def test_a_long_path_is_no_hindrance(tmp_path):
         made.end()
 
 
-def test_another_user_is_turned_away_even_with_the_socket_open_to_all(running, monkeypatch):
+def test_another_user_is_turned_away_even_with_the_socket_open_to_all(running, monkeypatch, caplog):
     monkeypatch.setattr(plane.os, "geteuid", lambda: 12345)  # the server's own user is then another
     monkeypatch.setattr(plane, "ROOT", 12346)
-    with pytest.raises(NoServerError):
+    with pytest.raises(NoAnswerError):
         running.client.seen()
+    assert [record.getMessage() for record in caplog.records] == [
+        f"the admin socket: refused user {os.getuid()}"
+    ]
     monkeypatch.undo()
     assert running.client.seen() == {"site-0": 1.5}
 

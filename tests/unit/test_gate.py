@@ -403,6 +403,22 @@ def test_a_message_is_not_given_to_a_caller_that_hung_up(start: Callable[..., Tr
         assert time.perf_counter() - begin < 2
 
 
+def test_a_call_that_is_woken_for_nothing_is_held_on_quietly(
+    start: Callable[..., Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = start(GateBounds(poll_s=1.0))
+    asked: list[bytes] = []
+    name_of = trial.federation.name_of
+    monkeypatch.setattr(trial.federation, "name_of", lambda der: asked.append(der) or name_of(der))
+    site = trial.site()
+    with ThreadPoolExecutor(1) as pool:
+        held = pool.submit(site.take)
+        time.sleep(0.3)
+        trial.gate._mailbox.wake_all()
+        assert held.result() is None
+    assert len(asked) < 10
+
+
 def test_the_server_ends_soon_while_a_call_is_held(start: Callable[..., Trial]) -> None:
     trial = start(GateBounds(poll_s=10.0))
     site = trial.site()

@@ -78,7 +78,7 @@ def start(queue, conductor, tmp_path):
 
     def run(own_queue=None):
         worker = RunWorker(own_queue or queue, tmp_path / "runs", KEY.public_key(), Grid, conductor)
-        thread = threading.Thread(target=worker.work)
+        thread = threading.Thread(target=worker.work, daemon=True)
         thread.start()
         started.append((worker, thread))
         return worker
@@ -237,7 +237,7 @@ def test_an_orderly_end_leaves_the_run_to_be_taken_up_and_does_not_count_as_a_cr
 ):
     for _ in range(MAX_STARTS + 2):
         worker = RunWorker(queue, tmp_path / "runs", KEY.public_key(), Grid, conductor)
-        thread = threading.Thread(target=worker.work)
+        thread = threading.Thread(target=worker.work, daemon=True)
         begun = len(conductor.began)
         thread.start()
         if begun == 0:

@@ -168,13 +168,12 @@ class _OwnerOnly(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Ask the kernel who is at the other end (unix(7), SO_PEERCRED)."""
+        super().connection_made(transport)
         peer: socket.socket = transport.get_extra_info("socket")
         _pid, uid, _gid = struct.unpack("3i", peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
         if uid not in (os.geteuid(), ROOT):
             _log.warning("the admin socket: refused user %d", uid)
             transport.abort()
-            return
-        super().connection_made(transport)
 
 
 def plane_server(app: Starlette) -> uvicorn.Server:
