@@ -10,7 +10,9 @@ from hilum.client.pretraining.schedule import learning_rate_factor
 from hilum.client.pretraining.site import pretrain_alone, site_round
 from hilum.client.pretraining.step import PlainStep
 from hilum.client.site_data import SiteData
+from hilum.client.tasks.classification import LabelledRows, predict_by_finetuning
 from hilum.client.workspace import Workspace
+from hilum.common.encoders import build_encoder
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import get_federated
 from hilum.common.weights import apply_update
@@ -203,3 +205,16 @@ def test_a_round_runs_on_a_gpu_in_bf16(make_study, data, tmp_path, changes):
     sent = site_round(data, study, get_federated(build_method(study)), 1, tmp_path, device="cuda")
     assert np.isfinite(sent.update).all()
     assert np.isfinite(sent.outcome.loss)
+
+
+def test_hours_that_are_used_up_stop_every_training_at_its_next_step(make_study, data, tmp_path):
+    """A round may have a hundred epochs, a fine-tuning too: neither may be waited for to its end."""
+    study = make_study(training={"batch_size": 4}, evaluation={"finetune_epochs": 100})
+    with pytest.raises(KeyboardInterrupt):
+        pretrain_alone(data, study, tmp_path, device="cpu", steps=StopAt(2))
+    train = LabelledRows(np.arange(10), np.arange(10) % 2, 2)
+    fabric = make_fabric("cpu", "fp32", 1)
+    with pytest.raises(KeyboardInterrupt):
+        predict_by_finetuning(
+            build_encoder(study), data.images, train, np.arange(10, 20), study, fabric, StopAt(2)
+        )

@@ -53,6 +53,7 @@ def answer_evaluation(site: SiteConfig, asked: Asked, progress: Progress) -> dic
             device=site.compute.device,
             progress=progress,
             training=progress,
+            steps=progress,
         )
         return outgoing.evaluation_table(found, outgoing.Limits.of(study))
 

@@ -21,7 +21,7 @@ from hilum.common.config import StudyConfig
 from hilum.common.encoders import Encoder, build_encoder
 from hilum.common.encoders.base import initialise
 from hilum.common.errors import DataError
-from hilum.common.progress import Progress
+from hilum.common.progress import Progress, Quiet
 from hilum.common.results_table import TASK, Comparison, Evaluation, Row, combinations
 from hilum.common.seeding import derive
 from hilum.common.weights import NamedWeights
@@ -44,6 +44,7 @@ def evaluate_site(
     encoders: Mapping[str, NamedWeights],
     fabric: Fabric,
     progress: Progress,
+    steps: Progress | None = None,
 ) -> Evaluation:
     """Measure every arm at one site.
 
@@ -53,6 +54,7 @@ def evaluate_site(
         encoders: Weights by arm; `scratch`, `random` and `raw` need none, and an arm without weights is left out.
         fabric: The device.
         progress: Told after each combination.
+        steps: Told after each step of a fine-tuning.
 
     Raises:
         DataError: If the site's test patients do not have two classes.
@@ -68,7 +70,7 @@ def evaluate_site(
     truth = np.array([number[str(data.labels[row])] for row in test], np.int64)
     draws = patient_draws(data.split.group[test], study.evaluation.bootstrap_draws, study.study.seed)
     patients = len(np.unique(data.split.group[test]))
-    runner = _Runner(data, study, encoders, fabric)
+    runner = _Runner(data, study, encoders, fabric, steps or Quiet())
     found: dict[tuple[str, float, str, str], npt.NDArray[np.float64]] = {}
     for done, (protocol, share, arm) in enumerate(combinations(study, encoders), 1):
         rows = labelled_share(data.split, data.labels, share, seed=study.study.seed)
@@ -91,8 +93,14 @@ class _Runner:
     """Predictions of one site's test images; features of an arm are computed once."""
 
     def __init__(
-        self, data: SiteData, study: StudyConfig, encoders: Mapping[str, NamedWeights], fabric: Fabric
+        self,
+        data: SiteData,
+        study: StudyConfig,
+        encoders: Mapping[str, NamedWeights],
+        fabric: Fabric,
+        steps: Progress,
     ) -> None:
+        self.steps = steps
         self.data, self.study, self.encoders, self.fabric = data, study, encoders, fabric
         self.features: dict[str, npt.NDArray[np.float32]] = {}
 
@@ -101,7 +109,7 @@ class _Runner:
         if protocol == "finetune":
             encoder = encoder_from(self.study, self.encoders.get(arm))
             return classification.predict_by_finetuning(
-                encoder, self.data.images, train, test, self.study, self.fabric
+                encoder, self.data.images, train, test, self.study, self.fabric, self.steps
             )
         table = self._features(arm)
         if protocol == "knn":

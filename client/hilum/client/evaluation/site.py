@@ -24,6 +24,7 @@ def evaluate_arms(
     device: Device = "auto",
     progress: Progress | None = None,
     training: Progress | None = None,
+    steps: Progress | None = None,
 ) -> Evaluation:
     """Evaluate the arms that were sent, and those that need no one else.
 
@@ -38,11 +39,12 @@ def evaluate_arms(
         device: Where to train.
         progress: Told after each combination.
         training: Told after each round of the arm `local`.
+        steps: Told after each step of any training, which may be long; it may stop the work.
     """
     manifest = federated_manifest(build_method(study))
     weights = dict(sent)
     if "local" in study.evaluation.arms and "local" not in weights:
-        weights["local"] = pretrain_alone(data, study, folder, device=device, progress=training)
+        weights["local"] = pretrain_alone(data, study, folder, device=device, progress=training, steps=steps)
     encoders = {arm: encoder_part(manifest, flat) for arm, flat in weights.items()}
     fabric = make_fabric(device, study.training.precision, study.training.threads)
-    return evaluate_site(data, study, encoders, fabric, progress or Quiet())
+    return evaluate_site(data, study, encoders, fabric, progress or Quiet(), steps or Quiet())

@@ -89,8 +89,17 @@ def pretrain_alone(
     *,
     device: Device = "auto",
     progress: Progress | None = None,
+    steps: Progress | None = None,
 ) -> FlatWeights:
     """Pre-train without a federation, with the same schedule; a second call goes on from the last full round.
+
+    Args:
+        data: The site's images.
+        study: The study.
+        folder: Where the last full round is kept.
+        device: Where to train.
+        progress: Told after each round.
+        steps: Told after each step; it may stop the work.
 
     Returns:
         (P,) the final federated parts.
@@ -103,7 +112,7 @@ def pretrain_alone(
     if kept is not None and kept["content"] == data.content_sha256:
         done, weights = kept["round"], kept["weights"].numpy()
     for round_number in range(done + 1, study.federation.rounds + 1):
-        sent = site_round(data, study, weights, round_number, folder, device=device)
+        sent = site_round(data, study, weights, round_number, folder, device=device, progress=steps)
         weights = apply_update(weights, sent.update)
         kept = {"round": round_number, "content": data.content_sha256, "weights": torch.from_numpy(weights)}
         save_state(folder / "rounds.pt", kept)

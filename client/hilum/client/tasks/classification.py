@@ -23,6 +23,7 @@ from hilum.client.views import Viewer, to_unit
 from hilum.common.config import StudyConfig
 from hilum.common.encoders import Encoder
 from hilum.common.methods import ViewPlan
+from hilum.common.progress import Progress
 from hilum.common.seeding import derive, generator
 
 Rows = npt.NDArray[np.int64]
@@ -91,7 +92,13 @@ def predict_by_probe(
 
 
 def predict_by_finetuning(
-    encoder: Encoder, images: Packed, train: LabelledRows, test: Rows, study: StudyConfig, fabric: Fabric
+    encoder: Encoder,
+    images: Packed,
+    train: LabelledRows,
+    test: Rows,
+    study: StudyConfig,
+    fabric: Fabric,
+    steps: Progress,
 ) -> Probabilities:
     """(M, K) after training a copy of the encoder and a linear head on the labelled rows.
 
@@ -126,6 +133,7 @@ def predict_by_finetuning(
             fabric.backward(F.cross_entropy(module(views), truth, weight=weight))
             fabric.clip_gradients(module, wrapped_optimizer, max_norm=1.0)
             wrapped_optimizer.step()
+            steps.advance(number + 1)
     return _predict(module, viewer, images, test, fabric)
 
 
