@@ -614,3 +614,21 @@ def test_a_certificate_that_was_renewed_in_time_is_taken_up(papers, server, star
     wait_for_line(lines, "certificate expired")  # the one that the loop has; it then finds the new one
     del server.script["pull-messages"]
     server.answer_to(server.say(request("next")))
+
+
+def test_a_message_that_is_not_taken_does_not_make_the_loop_spin(server, start, lines):
+    kept = []
+
+    def always(_server, body):
+        if not kept:
+            found = fleet_pb2.PullMessagesResponse.FromString(server.pull_messages(body))
+            found.messages_list[0].metadata.message_type = "system"
+            kept.append(found.SerializeToString())
+        return kept[0]
+
+    server.say(request())
+    server.script["pull-messages"] = always
+    start()
+    wait_for_line(lines, "a message was not taken")
+    time.sleep(1)
+    assert server.calls.count("pull-messages") < 30

@@ -310,8 +310,10 @@ class Loop:
             )
         except Malformed as error:
             self._teller.trouble(f"a message was not taken: {error}", "")
+            self._pause(time.monotonic() + _FIRST_WAIT_S)  # else a server could keep this loop spinning
             return
         if letter.message_id in self._answered:
+            self._pause(time.monotonic() + _SLICE_S)
             return
         try:
             self._deliver(letter, self._reply_to(letter))
