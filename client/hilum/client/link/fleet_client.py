@@ -35,7 +35,7 @@ from flwr.proto.message_pb2 import (
 )
 from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.node_pb2 import Node
-from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError, Message
 
 from hilum.client.link.identity import Identity
 from hilum.client.link.proxies import Proxy, proxy_for
