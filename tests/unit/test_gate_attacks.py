@@ -558,6 +558,22 @@ def test_strangers_can_not_take_all_file_descriptors_nor_throw_a_site_out(
     assert trial.site(OTHER).take() is None  # room again
 
 
+def test_a_stranger_of_one_address_keeps_no_site_out(start: Callable[..., Trial]) -> None:
+    trial = start(GateBounds(connections=40, poll_s=0.1))
+    listener = trial.thread.server._listener
+    strangers = []
+    for _ in range(60):
+        stranger = socket.socket()
+        stranger.bind(("127.0.0.2", 0))
+        stranger.settimeout(10)
+        stranger.connect(("127.0.0.1", trial.thread.port))
+        strangers.append(stranger)
+    assert eventually(lambda: len(listener._open) == 5)
+    assert trial.site().take() is None
+    for stranger in strangers:
+        stranger.close()
+
+
 # What the log says.
 
 

@@ -39,6 +39,7 @@ from hilum.common.security.keys import (
     public_bytes,
     read_site_key,
     read_study_key,
+    write_paper,
     write_private_key,
 )
 from hilum.common.security.link_file import LinkFile, read_link_file
@@ -368,6 +369,18 @@ def test_enrolling_makes_a_key_and_a_request_and_twice_keeps_the_key(tmp_path):
     assert mode(tmp_path / "papers" / "site.key") == 0o600
     request = read_request(first.request.read_bytes(), "site.csr")
     assert (request.name, request.fingerprint) == ("st-elsewhere", first.fingerprint)
+
+
+def test_papers_in_a_folder_that_others_use_leave_it_as_it_is(tmp_path):
+    """Root may well do this in /tmp."""
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    enroll(shared, "st-elsewhere")
+    assert stat.S_IMODE(shared.stat().st_mode) == 0o1777
+    assert [mode(path) for path in sorted(shared.iterdir())] == [0o600, 0o600]
+    write_paper(shared / "new" / "paper", b"x")
+    assert mode(shared / "new") == 0o700
 
 
 def test_enrolling_does_not_touch_another_kind_of_key(tmp_path):

@@ -95,7 +95,8 @@ class Workspace:
         key = path.read_bytes()
         if len(key) != _KEY_BYTES:
             raise RunError(
-                "site.key is damaged: restore it from a backup, or remove the state folder and index again"
+                "site.key is damaged: restore it from a backup; without one, move the state folder away, index again, and put "
+                "runs.sqlite and answers.sqlite back: they are the ledgers"
             )
         return Pseudonyms(key)
 

@@ -15,15 +15,16 @@ def replacing(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
 
     Args:
         path: The final place. Its folder is made if it is missing.
-        private: Its owner alone may read it, whatever the umask, and a folder that is made for it likewise.
+        private: Its owner alone may read it, whatever the umask, and a folder that is made for it likewise. A folder that
+            is there stays as it is: it may be /tmp, or everybody's.
 
     Yields:
         A binary file to write to.
     """
-    if private:
-        private_folder(path.parent)
-    else:
+    if not private:
         path.parent.mkdir(parents=True, exist_ok=True)
+    elif not path.parent.exists():
+        private_folder(path.parent)
     aside = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.partial")
     try:
         with aside.open("xb") as file:

@@ -1,7 +1,8 @@
 """What an update must satisfy before anything else reads it.
 
-Its norm is held against the running median of the norms before it, so that one site can't drown the others even where
-the study names no absolute bound. A median of norms moves only where a majority moves it.
+Its norm is held against the running median of the norms before it, where the study names no absolute bound too. A median
+of norms moves only where a majority moves it; of two sites alone, the smaller norm is the measure. A site's weight is its
+own word, up to the cap.
 """
 
 import math

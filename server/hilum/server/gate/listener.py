@@ -1,6 +1,7 @@
 """The port: it accepts so many connections at a time, those that have not shown a certificate yet included.
 
 Without this bound a stranger that only opens connections takes every file descriptor, and a run can't write its state.
+Of those that have shown no certificate yet, one address has a part only: else that stranger keeps every site out.
 """
 
 import socket
@@ -10,6 +11,7 @@ from hilum.common.errors import FederationError
 from hilum.server.gate.refused import RefusalLog
 
 Address = Any  # a tuple of 2 or 4, as the family has it
+_PART, _LEAST_PART = 8, 4  # of all connections, for one address's strangers
 
 
 class Listener(socket.socket):
@@ -52,12 +54,17 @@ class Listener(socket.socket):
             ConnectionAbortedError: If it was one too many; the event loop goes on.
         """
         connection, address = super().accept()
-        if len(self._open) >= self._most:
+        if len(self._open) >= self._most or self._strangers(address[0]) >= max(
+            _LEAST_PART, self._most // _PART
+        ):
             connection.close()
             self._refusals.note(None, "too_many_connections")
             raise ConnectionAbortedError
         self._open[address] = False
         return _Accepted(self, address, connection.detach()), address
+
+    def _strangers(self, host: str) -> int:
+        return sum(known[0] == host for known, welcome in self._open.items() if not welcome)
 
     def welcome(self, address: Address) -> None:
         """Note that a connection showed a certificate of the federation."""
