@@ -90,13 +90,13 @@ _LARGE, _USUAL = "an update of 800 MB", "an update of NaN"
 _QUICK = ("a greeting in another's name", _LARGE, _USUAL, "evaluation of 200,000 brackets")
 ATTACKS = (
     Attack("a greeting in another's name", records.HELLO, _greeting("site-0"), "wrong_site"),
+    Attack(_USUAL, records.TRAIN, _update(lambda u: u * np.float32("nan")), "not_finite"),
     Attack(
-        "an update of 800 MB",
+        _LARGE,
         records.TRAIN,
         _update(lambda _: np.zeros(_LARGE_VALUES, np.float32)),
         "too_large",
     ),
-    Attack(_USUAL, records.TRAIN, _update(lambda u: u * np.float32("nan")), "not_finite"),
     Attack("an update of +8 everywhere", records.TRAIN, _update(lambda u: np.full_like(u, 8)), "too_large"),
     Attack("2**62 examples", records.TRAIN, _update(lambda u: u, 2**62), "examples"),
     Attack(

@@ -11,7 +11,7 @@ import pytest
 from flwr.app import Error, Message
 from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PullMessagesRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
@@ -113,12 +113,12 @@ def test_a_reply_says_what_the_gate_knows_and_not_what_the_site_said(trial: Tria
     assert (found.message_type, found.group_id) == ("query", "")
 
 
-def test_a_small_message_is_there_and_back_in_a_third_of_a_second(trial: Trial, grid: GateGrid) -> None:
+def test_a_small_message_is_there_and_back_in_a_third_of_a_second(start: Callable[..., Trial]) -> None:
+    trial = start(GateBounds(poll_s=5.0, recheck_s=5.0))  # so that only being woken is quick
     site = trial.site()
-    site.activate()
     took = []
-    for _ in range(3):
-        with ThreadPoolExecutor(1) as pool:
+    with trial.gate.grid("run-1", SITES) as grid, ThreadPoolExecutor(1) as pool:
+        for _ in range(3):
             waiting = pool.submit(site.wait)
             time.sleep(0.1)  # the call for messages is being held by now
             begin = time.perf_counter()
@@ -249,7 +249,21 @@ def test_a_message_whose_delivery_was_lost_is_delivered_again(start: Callable[..
         assert site.take() is None
         again = site.wait()
         assert again.tree == lost.tree
-        site.read(again)  # which confirms it
+        message = site.read(again)  # which confirms it
+        time.sleep(0.4)
+        assert site.take() is None
+        (second,) = grid.push_messages([question(text="two")])
+        unconfirmed = site.wait()
+        for _ in range(3):  # a site that asks for objects is at work on it
+            time.sleep(0.2)
+            site.fleet.PullObject(
+                PullObjectRequest(
+                    node=site.node, run_id=message.metadata.run_id, object_id=unconfirmed.tree.object_id
+                )
+            )
+        assert site.take() is None
+        unconfirmed.message.metadata.__dict__["_message_id"] = second
+        site.announce(answer_to(unconfirmed.message))  # and so is one that answers
         time.sleep(0.4)
         assert site.take() is None
 
@@ -284,6 +298,7 @@ def test_what_is_sent_twice_counts_once(trial: Trial, grid: GateGrid) -> None:
     site.send(reply, once)  # the answer to the last object was lost, and the site sends it again
     assert site.announce(reply).objects_to_push == []
     assert only(grid, message_id).has_content()
+    assert trial.gate._mailbox._messages[message_id].reply is None  # the grid has it, the gate not any more
     assert list(grid.pull_messages([message_id])) == []
     site.send(reply, announced)
     assert site.announce(reply).objects_to_push == []
@@ -321,6 +336,16 @@ def test_a_message_whose_time_is_over_is_dropped_and_says_so(trial: Trial, grid:
     assert len(trial.gate._mailbox._objects) == 0
 
 
+def test_what_is_answered_and_over_is_forgotten(trial: Trial, grid: GateGrid) -> None:
+    site = trial.site()
+    (message_id,) = grid.push_messages([question(ttl=1.5)])
+    site.answer(answer_to(site.read(site.wait())))
+    assert only(grid, message_id).has_content()
+    time.sleep(1.6)
+    assert site.take() is None
+    assert trial.gate._mailbox._messages == {}
+
+
 def test_waiting_ends_when_the_time_of_a_message_is_over(grid: GateGrid) -> None:
     begin = time.perf_counter()
     (reply,) = grid.send_and_receive([question(ttl=0.3)])
@@ -343,8 +368,9 @@ def test_a_grid_that_is_closed_leaves_nothing_behind(trial: Trial) -> None:
     assert not grid.wait([message_id], 5)
     assert list(trial.gate._mailbox._messages) == [kept]
     site.answer(answer_to(site.read(site.wait())))
+    assert other.wait([kept], 5)
+    assert list(grid.pull_messages([kept])) == []  # another run's
     assert only(other, kept).has_content()
-    assert list(grid.pull_messages([kept])) == []
 
 
 def test_the_grid_sends_to_its_own_sites_only_and_each_message_once(trial: Trial) -> None:

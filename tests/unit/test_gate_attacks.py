@@ -254,6 +254,8 @@ def test_messages_and_objects_of_another_site_are_out_of_reach(trial: Trial, gri
         assert refused(thief.fleet.PullObject, asking) == (403, "not_yours")
     confirming = ConfirmMessageReceivedRequest(node=thief.node, run_id=run_id, message_object_id=message_id)
     assert refused(thief.fleet.ConfirmMessageReceived, confirming) == (403, "not_yours")
+    other_run = PullObjectRequest(node=owner.node, run_id=run_id + 2, object_id=message_id)
+    assert refused(owner.fleet.PullObject, other_run) == (403, "not_yours")
     stolen = answer_to(message, "poison")
     stolen.metadata.__dict__["_src_node_id"] = thief.node_id
     assert refused(thief.announce, stolen) == (403, "not_yours")

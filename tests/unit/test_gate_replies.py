@@ -19,7 +19,19 @@ from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.proto.message_pb2 import ObjectTree, PushObjectRequest
 
 from gate_certificates import Federation
-from gate_site import SITES, Site, Trial, answer_to, only, question, refusal, weights_record
+from gate_site import (
+    SITES,
+    Site,
+    Trial,
+    answer_to,
+    connection,
+    everything_from,
+    head,
+    only,
+    question,
+    refusal,
+    weights_record,
+)
 from hilum.server.gate import MALFORMED, TOO_LARGE, GateBounds, GateGrid
 from hilum.server.gate.objects import ArrivingReply, Malformed, TooLarge, children_of, read_object
 
@@ -140,6 +152,7 @@ def test_a_record_with_many_names_is_read_once() -> None:
         message(Forged("ArrayRecord", b'{"w": "' + b"0" * 64 + b'"}', [array([CHUNK])])),
         message(Forged("ArrayRecord", b'{"w": ["x"]}', [array([CHUNK])])),
         message(Forged("ArrayRecord", b"[]", [])),
+        message(Forged("ArrayRecord", b"{}", [array([CHUNK])])),
         message(Forged("ArrayRecord", b"null", [array([CHUNK])])),
         Forged("Message", b"", []),
         Forged("Message", b"", [Forged("RecordDict", b"{}"), CHUNK]),
@@ -362,6 +375,26 @@ def test_a_reply_over_its_limit_fails_and_is_freed_at_once(tmp_path: Path) -> No
             assert refusal(again.value) == (413, "too_large")
     finally:
         trial.stop()
+
+
+def test_an_object_over_the_replys_limit_is_refused_unread(tmp_path: Path) -> None:
+    with running(tmp_path) as (site, grid):
+        (message_id,) = grid.push_messages([question()])
+        asked = site.read(site.wait())
+        site.announce(answer_to(asked))
+        with connection(site.context, site.port) as tls:
+            tls.sendall(head("/v1/fleet/push-object", f"content-length: {66 * KIB}"))  # and nothing more
+            assert everything_from(tls).startswith(b"HTTP/1.1 413")
+        assert only(grid, message_id).error.code == TOO_LARGE
+
+
+def test_an_object_that_comes_twice_counts_once() -> None:
+    forged = message(arrays(array([CHUNK])))
+    reply = ArrivingReply(forged.tree, sum(len(one.content) for one in forged.all()), BOUNDS)
+    for one in forged.all():
+        reply.put(one.id, one.content)
+        reply.put(one.id, one.content)
+    assert reply.missing == []
 
 
 def test_small_messages_have_a_limit_without_being_given_one(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_a_run_begins_goes_on_and_survives_a_kill_before_its_first_file(order, t
     server_app.conduct_order("grid", *order, folder, stop)
     server_app.conduct_order("grid", *order, folder, stop)
     assert [one[:3] for one in seen] == [("grid", "a", stop)] * 2
-    assert seen[0][3] == ["run.lock", "study.resolved.toml"]
+    assert seen[0][3] == [".lock", "study.resolved.toml"]
     assert "environment.json" in seen[1][3]
 
 

@@ -198,8 +198,7 @@ class Gate:
 
     async def _activate(self, request: ActivateNodeRequest, caller: Caller) -> ActivateNodeResponse:
         key = x509.load_der_x509_certificate(caller.peer.certificate_der).public_key()
-        # Our own link names no key: the certificate is enough.
-        if request.public_key not in (b"", key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)):
+        if request.public_key != key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo):
             raise Refused(403, "other_key")
         self._mailbox.activate(caller.name)
         return ActivateNodeResponse(node_id=caller.node_id)
