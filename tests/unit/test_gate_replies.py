@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -109,6 +110,16 @@ def test_a_reply_made_by_hand_as_flower_makes_it_is_read() -> None:
     content = arrived(message(arrays(array([CHUNK])))).content()
     assert isinstance(content, RecordDict)
     assert content["arrays"]["w"].data == b"1234"
+
+
+def test_a_tree_as_wide_as_a_call_may_be_is_refused_by_its_width_alone() -> None:
+    """The event loop waits meanwhile, and with it every other site."""
+    leaves = b"\x12\x00" * (BOUNDS.announce_bytes // 2 - 40)
+    tree = ObjectTree.FromString(ObjectTree(object_id="0" * 64).SerializeToString() + leaves)
+    began = time.process_time()
+    with pytest.raises(Malformed):
+        children_of(tree, BOUNDS)
+    assert time.process_time() - began < 0.05
 
 
 def test_a_record_with_many_names_is_read_once() -> None:

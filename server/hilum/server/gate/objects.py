@@ -68,6 +68,10 @@ def children_of(tree: ObjectTree, bounds: GateBounds) -> dict[str, tuple[str, ..
     while left:
         node, depth = left.pop()
         nodes += 1
+        if (
+            len(node.children) > bounds.objects_per_message
+        ):  # before each of them is made an object of Python's
+            raise Malformed
         children = tuple(child.object_id for child in node.children)
         well_formed = _ID.fullmatch(node.object_id) and found.setdefault(node.object_id, children) == children
         if not well_formed or depth > bounds.tree_depth or nodes + len(left) > bounds.objects_per_message:
