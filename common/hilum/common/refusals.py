@@ -7,7 +7,7 @@ asked and what is allowed stands in the site's own log.
 REFUSALS: dict[str, str] = {
     "wrong_format": "the request lacks a part, or has one of another kind or size",
     "unsigned": "the study is not signed by the admin whose key the site has pinned",
-    "expired": "the study's signature has expired; submit it again",
+    "expired": "the study's signature has expired; submit it again with --resume",
     "not_yet_valid": "the study was signed in the future; compare the clocks of admin and site",
     "not_invited": "the study does not name this site",
     "version": "the study and the site have different versions of Hilum; install the same one",

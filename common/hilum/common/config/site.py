@@ -68,7 +68,7 @@ class PolicySection(Section):
         max_disk_gb: Of prepared arrays and local state of a run.
         labels: Columns of the label table that a study may name.
         min_patients: Stand behind every number that leaves.
-        max_evaluations: Different evaluations that are answered in all; a repeated question gets the earlier answer.
+        max_evaluations: Different evaluations that are begun in all, failed ones too; a repeated question gets the earlier answer.
         max_repeats: From how many different weights one round may be asked for: a server that went back to a checkpoint
             asks again.
     """
