@@ -126,7 +126,9 @@ class RunWorker:
         try:
             order = verify_study(queued.signed, self._study_key, now=time.time(), site=None)
         except RequestRefused as refused:
-            raise RunError(f"its signed study does not hold: {refused}; submit it again with --resume") from None
+            raise RunError(
+                f"its signed study does not hold: {refused}; submit it again with --resume"
+            ) from None
         folder = self._runs / queued.name
         with closing(self._grid_of(order.run, order.sites)) as grid:
             done, rounds = rounds_done(folder), order.study.federation.rounds
