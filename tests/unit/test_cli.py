@@ -243,6 +243,20 @@ def test_a_study_file_without_permission_is_one_line(run_as_anyone, study_file):
     fails(run_as_anyone("simulate", study, "--archives", "A", "--out", "R"), "can't be read")
 
 
+def test_what_the_machine_refuses_is_one_line_that_names_no_file(run_as_anyone, tmp_path):
+    (tmp_path / "locked").mkdir(mode=0o500)
+    words = "this user may not write or read a file that is needed"
+    for call in (
+        ("study", "new", "locked/new.toml"),
+        ("phantom", "locked/archives", "--sites", 1, "--patients", 4),
+    ):
+        done = run_as_anyone(*call)
+        fails(done, words)
+        assert done.returncode == 4
+        assert "locked" not in done.stderr
+    assert list((tmp_path / "locked").iterdir()) == []
+
+
 def test_an_output_folder_that_holds_another_run(run_hilum, archives, study_file, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "study.resolved.toml").write_text("x")

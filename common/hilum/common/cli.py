@@ -4,6 +4,7 @@ Reports go to stdout, progress and errors to stderr. An error is one line that s
 the kind (see `hilum.common.errors`). `HILUM_DEBUG=1` shows the traceback.
 """
 
+import errno
 import json
 import os
 import sys
@@ -18,6 +19,14 @@ from hilum.common.errors import HilumError, RunError
 from hilum.common.quiet import close_outbound, configure_logging
 
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
+_MACHINE_SAYS_NO = {
+    errno.EACCES: "this user may not write or read a file that is needed; choose another folder, or change who may",
+    errno.EPERM: "this user may not write or read a file that is needed; choose another folder, or change who may",
+    errno.EROFS: "a folder that is to be written can only be read; choose another",
+    errno.ENOSPC: "a disk is full; make room, or choose a folder on another, and run the command again",
+    errno.EDQUOT: "a disk is full for this user; make room, or choose a folder on another, and run the command again",
+    errno.ENOTDIR: "a file lies where a folder is needed; choose another folder",
+}
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 Home = Annotated[
@@ -51,6 +60,7 @@ def study_new(
     print(
         f"run it with `hilum simulate {file} --archives ARCHIVES --out RUN`; `hilum phantom ARCHIVES` makes some"
     )
+    print(f"or, in a federation, with `hilum admin submit {file}`")
 
 
 @study_app.command("check")
@@ -147,6 +157,8 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("HILUM_DEBUG"):
             raise
+        if isinstance(error, OSError) and error.errno in _MACHINE_SAYS_NO:
+            fail(RunError(_MACHINE_SAYS_NO[error.errno]))
         # The text of a foreign exception may quote a path from an archive, so only its type is shown.
         print(f"error: internal error ({type(error).__name__}); HILUM_DEBUG=1 shows where", file=sys.stderr)
         sys.exit(INTERNAL_ERROR)
