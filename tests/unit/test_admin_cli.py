@@ -16,6 +16,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from hilum.client.link.identity import read_identity
+from hilum.common.config import load_site
 from hilum.common.errors import ConfigError
 from hilum.common.security.certificates import make_server_certificate, pem_of
 from hilum.common.security.keys import new_key, read_site_key
@@ -100,6 +102,17 @@ def test_the_way_of_the_papers_as_the_pages_tell_it(run_hilum, tmp_path, home):
     fails(run_hilum("admin", "approve", papers / "site.csr"), "with a key that was revoked")
 
 
+def test_a_federation_at_an_ipv6_address(run_hilum, tmp_path, home):
+    federation = init_federation(home, ["::1"], 9443)
+    assert federation.address().server == "[::1]:9443"
+    works(run_hilum("site", "enroll", "--name", "one"))
+    works(run_hilum("admin", "approve", "site.csr"))
+    (tmp_path / "site.toml").write_text('[site]\nname = "one"\n[data]\ndicom = "x"\n[state]\nfolder = "s"\n')
+    works(run_hilum("site", "join", "one.link.toml", "--site", "site.toml"))
+    identity = read_identity(load_site(tmp_path / "site.toml").link, "one")
+    assert (identity.host, identity.port, identity.where) == ("::1", 9443, "[::1]:9443")
+
+
 def test_each_wrong_paper_has_its_own_sentence(run_hilum, tmp_path, home):
     init_federation(home, ["127.0.0.1"], 9443)
     works(run_hilum("site", "enroll", "--name", "one", "--out", "one"))
@@ -111,9 +124,14 @@ def test_each_wrong_paper_has_its_own_sentence(run_hilum, tmp_path, home):
     fails(run_hilum("admin", "approve", "nowhere.csr"), "there is no such file")
     works(run_hilum("site", "enroll", "--name", "one", "--out", "other"))
     fails(run_hilum("admin", "approve", "other/site.csr"), "has another key", "--replace")
-    fails(run_hilum("site", "join", "one.link.toml", "--out", "other"), "is for another key")
+    fails(
+        run_hilum("site", "join", "one.link.toml", "--out", "other"),
+        "is for another key",
+        "for the site one; if that is this one",
+    )
     fails(run_hilum("site", "join", "one/site.csr", "--out", "one"), "holds no table [link]")
     fails(run_hilum("site", "enroll", "--name", "no spaces please"), "is not one")
+    fails(run_hilum("site", "enroll", "--name", "königin"), r"the name 'k\xf6nigin' is not one")
     fails(run_hilum("admin", "revoke", "onne"), "did you mean one?")
     fails(
         run_hilum("admin", "init", "--home", "new", "--host", "https://x"),
@@ -208,6 +226,8 @@ def test_what_is_wrong_with_a_submission_is_told_before_any_server_is_asked(
     fails(run_hilum("admin", "submit", "no.json", *at), "is not a signed study")
     works(run_hilum("admin", "sign", study, "--sites", "site-0,site-1", "--key", key, "--out", "signed.json"))
     fails(run_hilum("admin", "submit", "signed.json", *at, "--run", "b"), "is signed already")
+    key.rename(tmp_path / "study.key")
+    fails(run_hilum("admin", "submit", study, *at), "not in the federation's folder", "hilum admin sign")
     fails(run_hilum("admin", "submit", "signed.json", *at), "no server runs", "hilum admin serve")
     fails(run_hilum("admin", "stop", "study", *at), "no server runs")
     fails(run_hilum("admin", "fetch", "none", "--out", "x", *at), "hilum admin runs")

@@ -66,7 +66,7 @@ def test_the_resolved_form_reads_back_as_the_same_study():
         (lambda t: t["method"].pop("name"), "`method.name` is missing; choose one of mae, simclr"),
         (lambda t: t.pop("data"), "the table `data` is missing"),
         (lambda t: t.update(data=3), "must be a table, `[data]`"),
-        (lambda t: t["study"].update(name="../x"), "should match pattern"),
+        (lambda t: t["study"].update(name="../x"), "`study.name = '../x'`: expected letters, digits"),
         (
             lambda t: t["encoder"].update(patch_size=7),
             "data.image_size = 64 is not a multiple of encoder.patch_size = 7",
@@ -155,9 +155,30 @@ def test_a_wrong_site_file_is_told_all_that_is_wrong_and_where_to_look(tmp_path)
     problem = site_problem(tmp_path, '[site]\nname = "a b"\n[data]\n')
     assert "the key `data.dicom` is missing; docs/how-to/take-part.md shows a complete one" in problem
     assert "the table `state` is missing" in problem
-    assert "should match pattern" in problem
+    assert "`site.name = 'a b'`: expected letters, digits" in problem
     with pytest.raises(ConfigError, match=r"there is no such file; docs/how-to/take-part\.md"):
         load_site(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("server", "fits"),
+    [
+        ("federation.example:9443", True),
+        ("10.0.0.7:9443", True),
+        ("[::1]:9443", True),
+        ("::1:9443", False),
+        ("federation.example", False),
+        ("https://federation.example:9443", False),
+    ],
+)
+def test_a_server_is_a_host_and_a_port(tmp_path, server, fits):
+    paths = "\n".join(f'{key} = "x"' for key in ("root_certificate", "certificate", "key"))
+    link = f'[link]\nserver = "{server}"\n{paths}\nstudy_key = "ed25519:{"A" * 43}="\n'
+    if fits:
+        (tmp_path / "site.toml").write_text(SITE + link)
+        assert load_site(tmp_path / "site.toml").link.server == server
+    else:
+        assert "expected HOST:PORT, without https://" in site_problem(tmp_path, SITE + link)
 
 
 def test_a_site_file_can_not_do_without_a_policy(tmp_path):

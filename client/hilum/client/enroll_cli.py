@@ -28,7 +28,8 @@ def enroll(
     print(f"{out / KEY} {how}: it stays here, readable by you alone")
     print(f"send {made.request} to the federation's admin, and compare this fingerprint by telephone:")
     print(f"    {made.fingerprint}")
-    print(f"then, with the file that comes back: hilum site join {name}.link.toml --out {out}")
+    where = "" if out == Path() else f" --out {out}"
+    print(f"then, with the file that comes back: hilum site join {name}.link.toml --site site.toml{where}")
 
 
 def join(

@@ -268,7 +268,7 @@ def submit(
         signed = _read_signed(study)
     else:
         names = _approved(folder, study) if site is None else _checked(folder, _names(site))
-        signed, _ = _signed(study, run, names, days, key or folder.file("study.key"))
+        signed, _ = _signed(study, run, names, days, key or _own_study_key(folder))
     report = client.submit(signed, resume=resume)
     if not as_json:
         print(f"run {report['run']} is queued for {', '.join(report['sites'])}", flush=True)
@@ -352,6 +352,22 @@ def _take_up(folder: "FederationFolder") -> bool:
     except NoServerError:
         return False
     return True
+
+
+def _own_study_key(folder: "FederationFolder") -> Path:
+    """The federation's study key, where it is kept here.
+
+    Raises:
+        ConfigError: If it is not: then it lies where the admin signs.
+    """
+    path = folder.file("study.key")
+    if not path.exists():
+        problem = (
+            "is not in the federation's folder; name it with --key, or sign where it is kept with `hilum admin sign` and "
+            "submit the file that this writes"
+        )
+        raise ConfigError(path.name, [problem])
+    return path
 
 
 def _names(text: str) -> list[str]:

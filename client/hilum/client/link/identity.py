@@ -47,7 +47,7 @@ class Identity:
     @property
     def where(self) -> str:
         """The server, as lines for people name it."""
-        return f"{self.host}:{self.port}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
     def ends(self) -> dt.datetime:

@@ -9,14 +9,19 @@ from typing import Any, TypeVar, get_args
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from hilum.common.config.base import Section
-from hilum.common.config.site import SiteConfig
+from hilum.common.config.base import NAME_PATTERN, Section
+from hilum.common.config.site import SERVER_PATTERN, STUDY_KEY_PATTERN, SiteConfig
 from hilum.common.config.study import StudyConfig
 from hilum.common.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 _STUDY_HELP = "`hilum study new FILE` writes a complete template"
 _SITE_HELP = "docs/how-to/take-part.md shows a complete one"
+_PATTERNS = {
+    NAME_PATTERN: "expected letters, digits, '.', '_' and '-', at most 64, beginning with a letter or digit",
+    SERVER_PATTERN: "expected HOST:PORT, without https://",
+    STUDY_KEY_PATTERN: "expected the line that `hilum site join` writes",
+}
 
 
 def load_study(path: Path) -> StudyConfig:
@@ -99,6 +104,8 @@ def _explain(model: type[BaseModel], problem: Any, how_to_write: str) -> str:
     if kind == "value_error":
         return str(problem["ctx"]["error"])
     message = problem["msg"][0].lower() + problem["msg"][1:]
+    if kind == "string_pattern_mismatch":
+        message = _PATTERNS.get(problem["ctx"]["pattern"], message)
     if kind in {"model_type", "model_attributes_type", "dict_type"}:
         message = f"must be a table, `[{path}]`"
     return f"`{path} = {problem['input']!r}`: {message}"

@@ -10,6 +10,9 @@ from hilum.common.config.choices import EncoderName, MethodName, Size
 from hilum.common.config.study import MIN_PATIENTS
 
 FolderPath = Annotated[Path, Field(strict=False)]
+SERVER_PATTERN = r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):\d{1,5}$"
+"""HOST:PORT; an IPv6 address stands in brackets (RFC 3986, section 3.2.2)."""
+STUDY_KEY_PATTERN = r"^ed25519:[A-Za-z0-9+/]{43}=$"
 
 
 class SiteSection(Section):
@@ -48,11 +51,11 @@ class LinkSection(Section):
         study_key: The public key of the admin who signs studies.
     """
 
-    server: Annotated[str, Field(pattern=r"^[^\s:/]+:\d{1,5}$")]
+    server: Annotated[str, Field(pattern=SERVER_PATTERN)]
     root_certificate: FolderPath
     certificate: FolderPath
     key: FolderPath
-    study_key: Annotated[str, Field(pattern=r"^ed25519:[A-Za-z0-9+/]{43}=$")]
+    study_key: Annotated[str, Field(pattern=STUDY_KEY_PATTERN)]
 
 
 class PolicySection(Section):

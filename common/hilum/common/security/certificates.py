@@ -20,6 +20,7 @@ ROOT_DAYS, SERVER_DAYS, SITE_DAYS = 3650, 365, 90
 _SERVER_NAME = "Hilum server"  # with a space, so that it is never a site's name
 _CLOCK_SKEW = dt.timedelta(hours=1)  # a site whose clock is behind must be able to use a fresh certificate
 _LONGEST_HOST = 253  # RFC 1035
+_SEND_AGAIN = "send site.csr to the federation's admin again"
 _USAGES = (
     "digital_signature",
     "content_commitment",
@@ -170,18 +171,28 @@ def check_server_certificate(
 
 
 def check_site_certificate(
-    certificate: x509.Certificate, root: x509.Certificate, public: ec.EllipticCurvePublicKey, source: str
+    certificate: x509.Certificate,
+    root: x509.Certificate,
+    public: ec.EllipticCurvePublicKey,
+    source: str,
+    other_key: str = _SEND_AGAIN,
 ) -> None:
     """See that a site's certificate is of this root, for this key, and good now.
+
+    Args:
+        certificate: The site's.
+        root: The federation's.
+        public: Of the key that lies at the site.
+        source: Where the certificate was found, for messages.
+        other_key: What to do where the certificate is for another key.
 
     Raises:
         ConfigError: With what does not fit.
     """
-    advice = "send site.csr to the federation's admin again"
     _check_issuer(certificate, root, source)
-    _check_key(certificate, public, source, "site.key here", advice)
+    _check_key(certificate, public, source, "site.key here", other_key)
     _check_purpose(certificate, ExtendedKeyUsageOID.CLIENT_AUTH, source, "a site's")
-    check_dates(certificate, source, advice)
+    check_dates(certificate, source, _SEND_AGAIN)
 
 
 def check_dates(certificate: x509.Certificate, source: str, advice: str) -> None:
@@ -192,8 +203,11 @@ def check_dates(certificate: x509.Certificate, source: str, advice: str) -> None
     """
     now = dt.datetime.now(dt.UTC)
     if now > certificate.not_valid_after_utc:
-        when = certificate.not_valid_after_utc
-        raise ConfigError(source, [f"expired on {when:%Y-%m-%d at %H:%M} UTC; {advice}"])
+        problem = (
+            f"expired on {certificate.not_valid_after_utc:%Y-%m-%d at %H:%M} UTC, and this machine's clock says "
+            f"{now:%Y-%m-%d %H:%M} UTC; {advice}"
+        )
+        raise ConfigError(source, [problem])
     if now < certificate.not_valid_before_utc:
         problem = (
             f"is valid only from {certificate.not_valid_before_utc:%Y-%m-%d %H:%M} UTC, and this machine's clock says "

@@ -16,6 +16,7 @@ from typing import Any
 import tomli_w
 from cryptography import x509
 
+from hilum.common.config.site import SERVER_PATTERN
 from hilum.common.errors import ConfigError
 from hilum.common.security.certificates import (
     check_dates,
@@ -84,7 +85,7 @@ def read_link_file(path: Path) -> LinkFile:
         ConfigError: If it is no link file, or a certificate in it is not what it should be.
     """
     table = _table(read_paper(path, _ADVICE), path.name)
-    if not re.fullmatch(r"[^\s:/]+:\d{1,5}", table["server"]):
+    if not re.fullmatch(SERVER_PATTERN, table["server"]):
         raise ConfigError(path.name, [f"`link.server` is not HOST:PORT; {_ADVICE}"])
     public_key_of(table["study_key"])
     root = read_certificate(table["root_certificate"].encode(), f"{path.name}: root_certificate", _ADVICE)
@@ -100,7 +101,8 @@ def check_link(link: LinkFile, key: Any, source: str) -> None:
     Raises:
         ConfigError: If its certificate is not of its root, not for this key, or not good now.
     """
-    check_site_certificate(link.certificate, link.root, key.public_key(), source)
+    whose = f"the file is for the site {link.name}; if that is this one, send site.csr to the admin again"
+    check_site_certificate(link.certificate, link.root, key.public_key(), source, whose)
     check_dates(link.root, source, "ask the federation's admin")
 
 

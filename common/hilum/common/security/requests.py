@@ -47,9 +47,8 @@ def check_name(name: str, source: str) -> str:
         ConfigError: If it is not.
     """
     if not re.fullmatch(NAME_PATTERN, name):
-        shown = name[:80].encode("ascii", "backslashreplace").decode()
         problem = (
-            f"the name {shown!r} is not one: letters, digits, '.', '_' and '-', at most 64, beginning with a letter or "
+            f"the name {name[:80]!a} is not one: letters, digits, '.', '_' and '-', at most 64, beginning with a letter or "
             "digit"
         )
         raise ConfigError(source, [problem])

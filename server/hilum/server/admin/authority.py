@@ -62,8 +62,9 @@ class Address(Section):
 
     @property
     def server(self) -> str:
-        """HOST:PORT as sites have it."""
-        return f"{self.hosts[0]}:{self.port}"
+        """HOST:PORT as sites have it; an IPv6 address stands in brackets."""
+        host = self.hosts[0]
+        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
 
 @dataclass(frozen=True)
