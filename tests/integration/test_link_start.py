@@ -133,6 +133,15 @@ def test_a_state_folder_that_no_index_writes_to(site):
     assert "writes to HOME/site" in said
 
 
+def test_a_label_table_that_is_not_there(site):
+    site.index()
+    site.file.write_text(site.file.read_text().replace("[data]", '[data]\nlabels = "nowhere.csv"'))
+    code, said = ended(site)
+    assert code == 3
+    assert "the label table that `data.labels` names does not exist" in said
+    assert "nowhere.csv" not in said
+
+
 def test_a_site_file_of_another_name_than_the_certificate(tmp_path, papers, server):
     code, said = ended(Site(tmp_path, papers, f"localhost:{server.port}", name="site-b").index())
     assert code == 2

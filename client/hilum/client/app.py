@@ -91,8 +91,9 @@ def _answer(
         _log.warning("%s refused (%s): %s", name, error.code, _plain(str(error)))
         return outgoing.refusal(name, error.code)
     except HilumError as error:
-        _log.warning("%s refused: %s", name, _plain(str(error)))
-        return outgoing.refusal(name, "data" if isinstance(error, DataError) else "failed")
+        code = "data" if isinstance(error, DataError) else "failed"
+        _log.warning("%s refused (%s): %s", name, code, _plain(str(error)))
+        return outgoing.refusal(name, code)
     except Exception as error:
         _log.error("%s failed: %s at %s", name, type(error).__name__, _where(error))
         return outgoing.refusal(name, "failed")

@@ -13,7 +13,7 @@ from hilum.client.link.letters import MAX_MESSAGE_BYTES, MAX_RECORDS_BYTES
 from hilum.client.workspace import Workspace
 from hilum.common.config import SiteConfig, load_site
 from hilum.common.config.site import LinkSection, PolicySection
-from hilum.common.errors import ConfigError, DataError, RunError
+from hilum.common.errors import ConfigError, DataError, LabelError, RunError
 from hilum.common.files import private_folder
 from hilum.common.quiet import log_plainly
 from hilum.common.supervise import Stamp, supervise
@@ -75,7 +75,16 @@ def check_indexed(site: SiteConfig) -> None:
 
     Raises:
         DataError: If there is not; it names the command and the folder.
+        LabelError: If the site file names a label table that can't be opened.
     """
+    if site.data.labels is not None and not (
+        site.data.labels.is_file() and os.access(site.data.labels, os.R_OK)
+    ):
+        problem = (
+            "the label table that `data.labels` names does not exist or can't be read; mend the path, or leave the key "
+            "out: then this site pre-trains and is not evaluated"
+        )
+        raise LabelError(problem)
     workspace = Workspace(site.state.folder)
     if workspace.catalogue.exists():
         catalogue = Catalogue(workspace.catalogue)
