@@ -618,6 +618,21 @@ def test_a_certificate_that_was_renewed_in_time_is_taken_up(papers, server, star
     server.answer_to(server.say(request("next")))
 
 
+def test_a_certificate_that_was_renewed_is_taken_up_and_not_asked_for_again(papers, server, start, lines):
+    short = papers.site(ends=timedelta(days=3))
+    link = link_of(papers, f"localhost:{server.port}", short)
+
+    def read_papers():
+        found = read_identity(link, "site-a")
+        papers.site()  # `hilum site join`, right after
+        return found
+
+    start(read_papers=read_papers)
+    server.answer_to(server.say(request()))
+    wait_for_line(lines, "connected")
+    assert not any("this site's certificate ends" in line for line in lines())
+
+
 def test_a_message_that_is_not_taken_does_not_make_the_loop_spin(server, start, lines):
     kept = []
 

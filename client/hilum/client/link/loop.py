@@ -216,7 +216,10 @@ class Loop:
         line = clock_line(self._client.clock_ahead_s)
         if line is not None:
             _log.warning("%s", line)
-        left = self._identity.ends - dt.datetime.now(dt.UTC)
+        now = dt.datetime.now(dt.UTC)
+        if self._identity.ends - now < _EXPIRES_SOON:
+            self._renewed()  # what `hilum site join` has put there since is taken up, and not asked for again
+        left = self._identity.ends - now
         if left < _EXPIRES_SOON:
             _log.warning(
                 "this site's certificate ends in %d days: send site.csr to the federation's admin again, and take what "
