@@ -131,8 +131,12 @@ def test_lies_about_the_encoder_cost_their_site_its_place_in_the_results_and_not
     assert manifests[0] == manifests[1]
     assert honest["evaluation"] == []
     page = write_report(tmp_path / "run").read_text()
-    assert "Rounds 1 to 2: 10 of 10 sites." in page
+    assert "Rounds 1 to 2: 10 of 10 sites contributed." in page
     assert "site-6 was not evaluated: no_labels: the site has no label table for this task" in page
+    assert "run run: the sites measure the encoder" in caplog.messages
+    assert [line for line in caplog.messages if line.endswith("has sent its results")] == [
+        "site-0 has sent its results"
+    ]
     assert caplog.messages[-1].startswith("run run is finished: 2 rounds, encoder ")
 
 

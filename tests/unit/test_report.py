@@ -98,14 +98,18 @@ def test_the_verdict_says_how_many_contributed_to_each_round():
     lost = {"a": "lost: no sign of life"}
     rounds = [record(1), record(2), record(3), record(4, lost), record(5)]
     assert participation(as_json(*rounds)) == (
-        "Rounds 1 to 3: 3 of 3 sites; round 4: 2 of 3 sites (a: lost); round 5: 3 of 3 sites."
+        "Rounds 1 to 3: 3 of 3 sites contributed; round 4: 2 of 3 sites contributed (a: lost); "
+        "round 5: 3 of 3 sites contributed."
     )
     assert participation([]) == "There was no round."
     flickering = [record(n, lost if n % 2 else {}) for n in range(1, 41)]
-    assert (
-        participation(as_json(*flickering)) == "Rounds 1 to 40: 2 to 3 of 3 sites, all of them in 20 rounds."
+    assert participation(as_json(*flickering)) == (
+        "Rounds 1 to 40: 2 to 3 of 3 sites contributed, all of them in 20 rounds."
     )
-    assert judge({**results(), "rounds": as_json(record(1))}).participation == "Round 1: 3 of 3 sites."
+    assert (
+        judge({**results(), "rounds": as_json(record(1))}).participation
+        == "Round 1: 3 of 3 sites contributed."
+    )
 
 
 def test_rounds_in_words():
@@ -201,7 +205,7 @@ def results_with(tables):
 @settings(max_examples=60, deadline=None)
 def test_no_table_that_the_server_admits_breaks_the_verdict(tables):
     content = results_with(tables)
-    assert judge(content).participation == "Round 1: 1 of 2 sites (site-1: lost)."
+    assert judge(content).participation == "Round 1: 1 of 2 sites contributed (site-1: lost)."
     print_table(content)
 
 

@@ -33,6 +33,9 @@ def _log_to(*handlers: logging.Handler) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
     logging.getLogger("hilum").setLevel(logging.INFO)
     logging.getLogger("flwr").propagate = False  # it has a handler of its own
+    logging.getLogger("asyncio").setLevel(
+        logging.ERROR
+    )  # its warnings tell of callers that hung up, without a name
 
 
 class SiteWatch:

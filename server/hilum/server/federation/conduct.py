@@ -69,6 +69,7 @@ def _evaluate(federation: Federation) -> tuple[list[Evaluation], list[str]]:
     found: dict[str, Evaluation] = {}
     missing = federation.roster.absences(sites.values())
     federation.limit_replies(records.EVALUATE, MAX_TABLE_BYTES)
+    _log.info("run %s: the sites measure the encoder", work.order.run)
     with work.stage("evaluation at each site", len(sites)) as progress:
         answers = exchange(
             federation.grid,
@@ -84,6 +85,7 @@ def _evaluate(federation: Federation) -> tuple[list[Evaluation], list[str]]:
             name = sites[answer.node_id]
             try:
                 found[name] = _table_of(answer, federation, name, wanted)
+                _log.info("%s has sent its results", name)
             except UpdateRefused as refused:
                 missing[name] = str(refused)
                 _log.warning("no results of %s: %s", name, str(refused))
