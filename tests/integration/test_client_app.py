@@ -255,7 +255,7 @@ def test_a_study_within_its_bounds_but_beyond_every_machine_is_refused_before_it
     finally:
         tracemalloc.stop()
     assert code == ("policy_patches" if policy == "default" else "policy_memory")
-    assert seconds < 1
+    assert seconds < 10
 
 
 # What the server adds to what was signed
@@ -323,7 +323,7 @@ def test_a_million_arms_are_refused_at_once(site, study):
     content["arrays"] = many
     started = time.monotonic()
     assert refused(site, content, records.EVALUATE) == "wrong_format"
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 10
 
 
 @pytest.mark.parametrize("part", ["facts", "arrays", "document", "signature", "round"])

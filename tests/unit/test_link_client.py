@@ -147,7 +147,7 @@ def test_a_server_that_trickles_is_left_at_the_deadline_of_the_whole_call(client
     began = time.monotonic()
     with pytest.raises(CallFailed):
         client.activate()
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
 
 
 def test_a_call_says_that_it_moves(client, server):
