@@ -220,7 +220,7 @@ def test_no_table_that_the_server_admits_breaks_the_report(tmp_path_factory, tab
     machine = {"hilum": "0", "packages": {"torch": "0"}, "device": "cpu", "cores": 1}
     (folder / "environment.json").write_text(json.dumps(machine))
     (folder / "study.resolved.toml").write_text(study_to_toml(STUDY))
-    assert "Round 1: 1 of 2 sites (site-1: lost)." in write_report(folder).read_text()
+    assert "Round 1: 1 of 2 sites contributed (site-1: lost)." in write_report(folder).read_text()
 
 
 def test_a_protocol_without_the_charted_metric_has_a_table_and_no_chart(tmp_path_factory):
