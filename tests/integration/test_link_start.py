@@ -22,6 +22,7 @@ class Site:
 
     def __init__(self, folder: Path, papers: Papers, server: str, name="site-a") -> None:
         self.folder, self.state = folder, folder / "home" / "site"
+        self.environment: dict[str, str] = {}
         cert, key = papers.site("site-a")
         self.state.mkdir(parents=True, exist_ok=True)
         self.file = folder / "site.toml"
@@ -54,6 +55,7 @@ class Site:
         self.log = self.folder / "log"
         environment = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
         environment["HILUM_HOME"] = str(self.folder / "home")
+        environment.update(self.environment)
         with self.log.open("a") as log:
             return subprocess.Popen(
                 [HILUM, "site", "start", "site.toml"],
@@ -131,6 +133,15 @@ def test_a_state_folder_that_no_index_writes_to(site):
     code, said = ended(site)
     assert code == 3
     assert "writes to HOME/site" in said
+
+
+def test_a_proxy_variable_that_names_no_proxy(tmp_path, papers):
+    site = Site(tmp_path, papers, "federation.example:9443").index()
+    site.environment["HTTPS_PROXY"] = "ftp://proxy"
+    code, said = ended(site)
+    assert code == 2
+    assert "HTTPS_PROXY: expected http://HOST:PORT" in said
+    assert said.count("\n") == 1
 
 
 def test_a_label_table_that_is_not_there(site):

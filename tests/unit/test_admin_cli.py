@@ -23,6 +23,7 @@ from hilum.common.security.certificates import make_server_certificate, pem_of
 from hilum.common.security.keys import new_key, read_site_key
 from hilum.server.admin.authority import FederationFolder, init_federation, make_trial
 from hilum.server.admin.client import AdminClient
+from hilum.server.serve import default_host
 
 HILUM = str(Path(sys.executable).parent / "hilum")
 
@@ -393,6 +394,20 @@ def test_no_proxy_variable_comes_between_the_server_and_its_admin(run_hilum, ser
     for name, value in proxies.items():
         monkeypatch.setenv(name, value)
     assert "not yet seen" in works(run_hilum("admin", "sites", "--home", trial / "server"))
+
+
+@pytest.mark.parametrize(
+    ("told", "address"),
+    [
+        ("localhost", "127.0.0.1"),
+        ("127.0.0.1", "127.0.0.1"),
+        ("::1", "::1"),
+        ("2001:db8::7", "::"),
+        ("federation.example", "0.0.0.0"),
+    ],
+)
+def test_a_server_listens_where_its_sites_look_for_it(told, address):
+    assert default_host(told) == address
 
 
 def test_what_keeps_a_server_from_starting_is_one_sentence(run_hilum, trial, tmp_path):

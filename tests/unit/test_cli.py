@@ -1,5 +1,6 @@
 """Every command has help; every wrong input is one line that says what to do, with an exit code that is not 0."""
 
+import errno
 import functools
 import json
 import os
@@ -10,6 +11,7 @@ import click
 import numpy as np
 import pytest
 
+from hilum.common import cli
 from hilum.common.config import parse_study
 
 
@@ -255,6 +257,23 @@ def test_what_the_machine_refuses_is_one_line_that_names_no_file(run_as_anyone, 
         assert done.returncode == 4
         assert "locked" not in done.stderr
     assert list((tmp_path / "locked").iterdir()) == []
+
+
+def test_a_full_disk_is_one_line_even_where_a_library_wraps_it(monkeypatch, capsys):
+    def write():
+        refused = OSError(errno.ENOSPC, "No space left on device", "archive/P1-00000")
+        raise OSError("with tag (7FE0,0010) got exception") from refused
+
+    monkeypatch.setattr(cli, "build", lambda: write)
+    monkeypatch.setattr(cli, "close_outbound", lambda: None)
+    monkeypatch.setattr(cli, "configure_logging", lambda: None)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 4
+    said = capsys.readouterr().err
+    assert said.startswith("error: a disk is full; make room")
+    assert said.count("\n") == 1
+    assert "P1" not in said
 
 
 def test_an_output_folder_that_holds_another_run(run_hilum, archives, study_file, tmp_path):

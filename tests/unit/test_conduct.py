@@ -140,6 +140,15 @@ def test_lies_about_the_encoder_cost_their_site_its_place_in_the_results_and_not
     assert caplog.messages[-1].startswith("run run is finished: 2 rounds, encoder ")
 
 
+def test_an_arm_that_only_a_simulation_has_is_noted(make_study, run):
+    study = make_study(federation={"sites": 2}, evaluation={"arms": ["federated", "centralised"]})
+    results = run(study, {name: (lambda: RecordDict({})) for name in ("site-0", "site-1")})
+    assert (
+        "the arm centralised was not measured: only a simulation has all images in one place"
+        in results["notes"]
+    )
+
+
 def test_results_and_events_say_how_many_sites_contributed(make_study, run, tmp_path):
     tables = dict.fromkeys(("site-0", "site-1", "site-2"), LIES["site-8"][0])
     study = make_study(federation={"rounds": 4}, privacy={"min_patients": 5})

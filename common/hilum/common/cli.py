@@ -157,11 +157,22 @@ def main() -> None:
     except Exception as error:
         if os.environ.get("HILUM_DEBUG"):
             raise
-        if isinstance(error, OSError) and error.errno in _MACHINE_SAYS_NO:
-            fail(RunError(_MACHINE_SAYS_NO[error.errno]))
+        number = _errno_of(error)
+        if number in _MACHINE_SAYS_NO:
+            fail(RunError(_MACHINE_SAYS_NO[number]))
         # The text of a foreign exception may quote a path from an archive, so only its type is shown.
         print(f"error: internal error ({type(error).__name__}); HILUM_DEBUG=1 shows where", file=sys.stderr)
         sys.exit(INTERNAL_ERROR)
+
+
+def _errno_of(error: BaseException) -> int:
+    """The number of what the system refused, or 0; a library may have raised its own error from that of the system."""
+    found: BaseException | None = error
+    while found is not None:
+        if isinstance(found, OSError) and found.errno is not None:
+            return found.errno
+        found = found.__cause__
+    return 0
 
 
 def fail(error: HilumError) -> None:

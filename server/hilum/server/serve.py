@@ -37,7 +37,7 @@ def serve(home: Path, host: str | None, port: int | None) -> None:
     """
     folder = FederationFolder(home)
     address = folder.address()
-    host, port = host or _default_host(address.hosts[0]), port or address.port
+    host, port = host or default_host(address.hosts[0]), port or address.port
     own = [] if host in ALL_ADDRESSES else [host]
     certificate = folder.check_server([*address.hosts, *own])
     public_key_of(folder.study_key_text())
@@ -94,8 +94,11 @@ def _cannot_listen(host: str, port: int, error: OSError) -> ConfigError:
     return ConfigError("--host", [f"can't listen on {host}:{port} ({error.strerror})"])
 
 
-def _default_host(told: str) -> str:
-    loopback = told in {"localhost", "::1"} or told.startswith("127.")
+def default_host(told: str) -> str:
+    """The address to listen on for sites that are told a name or an address."""
+    if ":" in told:
+        return "::1" if told == "::1" else "::"
+    loopback = told == "localhost" or told.startswith("127.")
     return "127.0.0.1" if loopback else "0.0.0.0"  # noqa: S104 - the gate is made for strangers
 
 

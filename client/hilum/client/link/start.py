@@ -10,6 +10,7 @@ from pathlib import Path
 from hilum.client.catalogue import Catalogue
 from hilum.client.link.identity import read_identity
 from hilum.client.link.letters import MAX_MESSAGE_BYTES, MAX_RECORDS_BYTES
+from hilum.client.link.proxies import proxy_for
 from hilum.client.workspace import Workspace
 from hilum.common.config import SiteConfig, load_site
 from hilum.common.config.site import LinkSection, PolicySection
@@ -25,12 +26,13 @@ def start_link(site_file: Path) -> int:
     """Take part until asked to stop; give the exit code.
 
     Raises:
-        ConfigError: If the site file or the papers are not right.
+        ConfigError: If the site file, the papers or HTTPS_PROXY are not right.
         DataError: If nothing is indexed.
         RunError: If this site takes part already.
     """
     site = load_site(site_file)
-    read_identity(link_of(site, site_file), site.site.name)
+    identity = read_identity(link_of(site, site_file), site.site.name)
+    proxy_for(identity.host, os.environ)
     check_indexed(site)
     log_plainly()
     with only_one(link_folder(site)) as lock:

@@ -91,6 +91,8 @@ def _evaluate(federation: Federation) -> tuple[list[Evaluation], list[str]]:
                 _log.warning("no results of %s: %s", name, str(refused))
             progress.advance(done, name)
     notes = [f"{name} was not evaluated: {why}" for name, why in sorted(missing.items())]
+    if "centralised" in study.evaluation.arms and "centralised" not in wanted:
+        notes.append("the arm centralised was not measured: only a simulation has all images in one place")
     return [found[name] for name in sorted(found)], notes
 
 
