@@ -11,9 +11,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from hilum.common.errors import RunError
+from hilum.common.locks import is_held, only_one
 from hilum.common.signing import sign_study, verify_study
 from hilum.server import app as server_app
-from hilum.server.locks import is_held, only_one
 from hilum.server.server_log import LOST_AFTER_S, SiteWatch, log_to
 from hilum.server.sites import RegisteredSite
 
@@ -90,16 +90,22 @@ def test_the_log_is_a_file_of_its_owner_with_times_and_without_foreign_chatter(t
 def test_a_lock_is_held_by_one_and_looking_at_it_keeps_nobody_out(tmp_path):
     path = tmp_path / "lock"
     assert not is_held(path)
-    with only_one(path):
+    with only_one(path, "taken"):
         assert is_held(path)
-        with pytest.raises(RunError, match="runs on this state folder already"), only_one(path):
+        with pytest.raises(RunError, match="taken"), only_one(path, "taken"):
             pass
     assert not is_held(path)
     handle = os.open(path, os.O_RDWR)
     fcntl.flock(handle, fcntl.LOCK_SH)  # as `is_held` does, for longer
     threading.Timer(0.1, os.close, [handle]).start()
-    with only_one(path):
+    with only_one(path, "taken"):
         assert is_held(path)
+
+
+def test_an_error_inside_the_block_is_not_taken_for_a_lock(tmp_path):
+    with pytest.raises(BlockingIOError), only_one(tmp_path / "lock", "taken"):
+        raise BlockingIOError
+    assert not is_held(tmp_path / "lock")
 
 
 @pytest.fixture

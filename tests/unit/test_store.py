@@ -106,13 +106,13 @@ def test_one_process_holds_a_run_at_a_time(store, make_study, make_order):
     with pytest.raises(RunError, match="another process is working on this run"):
         RunStore.open(store.folder, order, resume=True)
     open_it = (
-        "import sys, time; from pathlib import Path; from hilum.server.federation.store import _lock; "
-        "_lock(Path(sys.argv[1]))"
+        "import sys, time; from pathlib import Path; from hilum.common.locks import take; "
+        "take(Path(sys.argv[1]) / '.lock', 'taken')"
     )
     child = subprocess.run(
         [sys.executable, "-c", open_it, store.folder], capture_output=True, text=True, check=False
     )
-    assert "another process is working on this run" in child.stderr
+    assert "RunError: taken" in child.stderr
     store.close()
     RunStore.open(store.folder, order, resume=True).close()
 

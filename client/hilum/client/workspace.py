@@ -16,9 +16,7 @@ but its owner, whoever makes it; `hilum site` also sets a umask under which each
     answers.sqlite      the answers given about the site (`hilum.client.answers`)
 """
 
-import fcntl
 import hmac
-import os
 import re
 import secrets
 from collections.abc import Iterator
@@ -26,6 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from hilum.common import locks
 from hilum.common.config.base import NAME_PATTERN
 from hilum.common.errors import RunError
 from hilum.common.files import private_folder, write_bytes
@@ -109,32 +108,21 @@ class Workspace:
         """
         try:
             private_folder(self.folder)
-            handle = os.open(self.folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
+            lock = locks.take(self._lock, "another hilum process is working on this site; wait until it ends")
         except OSError as error:
             raise RunError(
                 f"the state folder can't be written ({error.strerror}); choose another with --home"
             ) from None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with lock:
             yield
-        except BlockingIOError:
-            raise RunError("another hilum process is working on this site; wait until it ends") from None
-        finally:
-            os.close(handle)
 
     def is_locked(self) -> bool:
         """Whether a process holds the folder now."""
-        path = self.folder / ".lock"
-        if not path.exists():
-            return False
-        handle = os.open(path, os.O_RDWR)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(handle)
-        return False
+        return locks.is_held(self._lock)
+
+    @property
+    def _lock(self) -> Path:
+        return self.folder / ".lock"
 
 
 @dataclass(frozen=True)

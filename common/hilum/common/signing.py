@@ -49,16 +49,12 @@ class StudyOrder:
     Attributes:
         run: Names the run: a name, never a path.
         sites: The names of the sites that it is for.
-        issued: When it was signed, in seconds since 1970.
-        expires: Until when a site may act on it, likewise.
         terms: SHA-256 over study, sites and version, in hex: the same when a run is submitted again to be resumed.
     """
 
     study: StudyConfig
     run: str
     sites: tuple[str, ...]
-    issued: int
-    expires: int
     terms: str
 
 
@@ -163,8 +159,6 @@ def verify_study(signed: SignedStudy, key: Ed25519PublicKey, *, now: float, site
         study=study,
         run=table.run,
         sites=table.sites,
-        issued=table.issued,
-        expires=table.expires,
         terms=hashlib.sha256(terms.encode()).hexdigest(),
     )
 

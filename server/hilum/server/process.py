@@ -8,34 +8,31 @@ supervisor kills the process and starts another. A second thread works the queue
 
 import argparse
 import asyncio
-import contextlib
 import logging
 import os
 import signal
 import sys
 import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import uvicorn
 from sqlalchemy.exc import OperationalError
 
-from hilum.common.errors import ConfigError, DamagedError, FederationError, HilumError, RunError
+from hilum.common.errors import ConfigError, DamagedError, FederationError, HilumError
+from hilum.common.locks import only_one
 from hilum.common.quiet import close_outbound
 from hilum.common.signing import public_key_of
 from hilum.common.supervise import FINAL, Stamp
-from hilum.server.admin.authority import FederationFolder
+from hilum.server.admin.authority import ONE_SERVER, SERVER_LOCK, FederationFolder
 from hilum.server.admin.plane import listen, make_plane, plane_server
 from hilum.server.admin.queue import RunQueue
 from hilum.server.admin.worker import RunWorker
 from hilum.server.gate import Gate, GateServer, make_server
-from hilum.server.locks import SERVER_LOCK, only_one
 from hilum.server.serve import STAMP
 from hilum.server.server_log import SiteWatch, log_to
 from hilum.server.sites import SiteRegistry
 
-_TURN_S = 30.0
+_TURN_S = 30.0  # a server whose supervisor was killed needs a moment to end
 _LOOK_EVERY_S = 1.0
 _STOP_S = 3.0  # for each of two threads: together less than the supervisor's patience
 _log = logging.getLogger("hilum.server")
@@ -53,27 +50,11 @@ def main() -> None:
     folder = FederationFolder(options.home)
     try:
         log_to(folder.file("server.log"))
-        with _our_turn(folder.file(SERVER_LOCK)):
+        with only_one(folder.file(SERVER_LOCK), ONE_SERVER, patience_s=_TURN_S):
             Server(folder, options.host, options.port).run()
     except HilumError as error:
         _log.error("%s", error)
         sys.exit(FINAL if isinstance(error, ConfigError | DamagedError) else error.exit_code)
-
-
-@contextlib.contextmanager
-def _our_turn(path: Path) -> Iterator[None]:
-    """Hold the server's own lock: a server whose supervisor was killed needs a moment to end."""
-    until = time.monotonic() + _TURN_S
-    with contextlib.ExitStack() as stack:
-        while True:
-            try:
-                stack.enter_context(only_one(path))
-                break
-            except RunError:
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.2)
-        yield
 
 
 class Server:

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 from hilum.common.errors import ConfigError, FederationError
+from hilum.common.locks import only_one
 from hilum.common.quiet import OUTBOUND_OFF
 from hilum.common.security.certificates import days_left
 from hilum.common.signing import public_key_of
 from hilum.common.supervise import Stamp, supervise
-from hilum.server.admin.authority import FederationFolder
-from hilum.server.locks import SUPERVISOR_LOCK, only_one
+from hilum.server.admin.authority import ONE_SERVER, SUPERVISOR_LOCK, FederationFolder
 
 ALL_ADDRESSES = {"0.0.0.0", "::", ""}  # noqa: S104 - compared, and bound only where the admin says so
 STAMP = "server.stamp"
@@ -41,7 +41,7 @@ def serve(home: Path, host: str | None, port: int | None) -> None:
     own = [] if host in ALL_ADDRESSES else [host]
     certificate = folder.check_server([*address.hosts, *own])
     public_key_of(folder.study_key_text())
-    with only_one(folder.file(SUPERVISOR_LOCK)):
+    with only_one(folder.file(SUPERVISOR_LOCK), ONE_SERVER):
         listening_socket(host, port).close()
         _tell_where(folder, host, port, days_left(certificate))
         command = [sys.executable, "-P", "-m", "hilum.server.process", "--home", str(home)]

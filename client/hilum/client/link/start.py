@@ -1,10 +1,7 @@
 """`hilum site start`: what must be right before the first connection, and then the supervisor."""
 
-import fcntl
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from hilum.client.catalogue import Catalogue
@@ -14,12 +11,16 @@ from hilum.client.link.proxies import proxy_for
 from hilum.client.workspace import Workspace
 from hilum.common.config import SiteConfig, load_site
 from hilum.common.config.site import LinkSection, PolicySection
-from hilum.common.errors import ConfigError, DataError, LabelError, RunError
+from hilum.common.errors import ConfigError, DataError, LabelError
 from hilum.common.files import private_folder
+from hilum.common.locks import only_one
 from hilum.common.quiet import log_plainly
 from hilum.common.supervise import Stamp, supervise
 
 STAMP, ACKNOWLEDGED, _LOCK = "stamp", "acknowledged.json", "lock"
+_TAKES_PART = (
+    "this site takes part already: another `hilum site start` uses the state folder; stop that one first"
+)
 
 
 def start_link(site_file: Path) -> int:
@@ -35,7 +36,8 @@ def start_link(site_file: Path) -> int:
     proxy_for(identity.host, os.environ)
     check_indexed(site)
     log_plainly()
-    with only_one(link_folder(site)) as lock:
+    private_folder(link_folder(site))
+    with only_one(link_folder(site) / _LOCK, _TAKES_PART) as lock:
         command = [sys.executable, "-P", "-m", "hilum.client.link", str(site_file.absolute())]
         # The loop holds the lock too, so that one that outlives its supervisor keeps a second from starting.
         return supervise(command, Stamp(link_folder(site) / STAMP), name="the link", pass_fds=(lock,))
@@ -101,22 +103,3 @@ def check_indexed(site: SiteConfig) -> None:
     else:
         remedy = "`hilum site index --home HOME` writes to HOME/site: set `state.folder` to that folder"
     raise DataError(f"nothing is indexed in {folder}; {remedy}")
-
-
-@contextmanager
-def only_one(folder: Path) -> Iterator[int]:
-    """Hold a state folder for one link.
-
-    Raises:
-        RunError: If another link holds it.
-    """
-    private_folder(folder)
-    handle = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield handle
-    except BlockingIOError:
-        problem = "this site takes part already: another `hilum site start` uses the state folder; stop that one first"
-        raise RunError(problem) from None
-    finally:
-        os.close(handle)

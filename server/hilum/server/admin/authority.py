@@ -51,6 +51,11 @@ from hilum.common.security.site_folder import REQUEST, enroll, join, link_table
 from hilum.common.signing import public_text
 from hilum.server.sites import SiteRegistry
 
+SUPERVISOR_LOCK, SERVER_LOCK = (
+    "serve.lock",
+    "server.lock",
+)  # who keeps the server running, and the server itself
+ONE_SERVER = "a server runs on this state folder already; stop it first, or name another with --home"
 _INIT = "`hilum admin init` makes it"
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import httpx
 
 from hilum.common.errors import ConfigError, FederationError, HilumError, RunError
+from hilum.common.locks import is_held
 from hilum.common.signing import SignedStudy
+from hilum.server.admin.authority import SUPERVISOR_LOCK
 from hilum.server.admin.plane import reachable, signed_to_table
 from hilum.server.admin.queue import FINISHED, OVER
-from hilum.server.locks import SUPERVISOR_LOCK, is_held
 
 _TIMEOUT_S = 30.0
 _RESTART_PATIENCE_S = 180.0

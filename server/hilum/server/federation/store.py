@@ -4,10 +4,8 @@ Every checkpoint is written whole and carries the hash of its weights. The last 
 passed over for the one before it, and said so. One process holds a run directory at a time, and its user alone reads it.
 """
 
-import fcntl
 import json
 import logging
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +21,7 @@ from safetensors.numpy import save as save_tensors
 from hilum.common.config import StudyConfig, study_to_toml
 from hilum.common.errors import DamagedError, RunError
 from hilum.common.files import private_folder, write_bytes, write_json, write_text
+from hilum.common.locks import take
 from hilum.common.signing import StudyOrder
 from hilum.common.weights import FlatWeights, Manifest, sha256_of
 
@@ -90,7 +89,9 @@ class RunStore:
         check_output(folder, order.study, resume=resume)
         with _writing():
             private_folder(folder)
-            lock = _lock(folder)
+            lock = take(
+                folder / _LOCK, "another process is working on this run; wait until it ends, or stop it"
+            )
         try:
             check_output(folder, order.study, resume=resume)  # nobody changes it any more
             with _writing():
@@ -209,24 +210,6 @@ def _writing() -> Iterator[None]:
         raise RunError(
             f"the run folder can't be written ({error.strerror}); mend that and go on with --resume"
         ) from None
-
-
-def _lock(folder: Path) -> BinaryIO:
-    """The run's lock file, locked for as long as it is open.
-
-    Raises:
-        RunError: If a process has it.
-    """
-    handle = os.fdopen(os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600), "r+b")
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
-        raise RunError("another process is working on this run; wait until it ends, or stop it") from None
-    except BaseException:
-        handle.close()
-        raise
-    return handle
 
 
 def _read_checkpoint(path: Path, manifest: Manifest) -> Progressed | None:
