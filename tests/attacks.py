@@ -98,14 +98,20 @@ class Federation:
         wait_until(f"run {run}", lambda: self.state(run)[0] in ("finished", "failed", "stopped"), patience_s)
         return self.state(run)
 
-    def resident_mib(self) -> float:
-        """Memory of the server's process."""
+    def forget_peak(self) -> None:
+        """Let the peak of the server's memory count from here (proc(5), clear_refs)."""
+        (self._process() / "clear_refs").write_text("5")
+
+    def peak_mib(self) -> float:
+        """The peak of the memory of the server's process."""
+        lines = (self._process() / "status").read_text().splitlines()
+        [line] = [one for one in lines if one.startswith("VmHWM")]
+        return int(line.split()[1]) / 1024
+
+    def _process(self) -> Path:
         for entry in processes(self.home):
             if b"\0hilum.server.process\0" in (entry / "cmdline").read_bytes():
-                [line] = [
-                    one for one in (entry / "status").read_text().splitlines() if one.startswith("VmRSS")
-                ]
-                return int(line.split()[1]) / 1024
+                return entry
         raise SystemExit("the server's process was not found")
 
 

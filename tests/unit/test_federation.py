@@ -28,7 +28,7 @@ from hilum.server.federation.rounds import Federation
 from hilum.server.federation.store import RoundRecord, RunStore
 from hilum.simulations.grid import InProcessGrid
 
-PACE = Pace(poll_s=0.005, gather_s=0.5)
+PACE = Pace(poll_s=0.005, gather_s=30.0)
 EXAMPLES = {"site-0": 10, "site-1": 30, "site-2": 20}
 NAMES = tuple(EXAMPLES)
 
@@ -657,7 +657,7 @@ def test_missing_sites_are_waited_for_and_then_named(make_study, federate):
     sites = [f"site-{n}" for n in range(5)]
     study = make_study(federation={"sites": 5, "quorum": 4})
     with pytest.raises(FederationError, match=r"3 of 5 sites have greeted, 4 .*site-3: absent"):
-        federate(study, sites=sites)
+        federate(study, sites=sites, pace=Pace(0.005, 1.0))
 
 
 def test_a_run_begins_with_a_quorum_and_a_site_that_comes_later_joins_at_the_next_round(

@@ -30,10 +30,14 @@ from typing import Any
 
 from sqlalchemy import Column, Integer, MetaData, String, Table, func, select, update
 
-from hilum.client.database import Database
+from hilum.common.database import Database
 from hilum.common.errors import PolicyRefused
 
 DEFAULT_BUDGET = 20
+FORGET = (
+    "with the consent of the site's data protection officer, move it away; what was answered and used up is then "
+    "forgotten"
+)
 
 _VERSION = 2  # of the tables below
 _UPGRADES = {1: "ALTER TABLE answers ADD COLUMN kind VARCHAR NOT NULL DEFAULT 'description'"}
@@ -85,7 +89,7 @@ class AnswerLedger:
     """Reads and writes the answers of one site. For `ask`, one process at a time: hold `Workspace.locked`."""
 
     def __init__(self, path: Path) -> None:
-        self._database = Database(path, _metadata, version=_VERSION, upgrades=_UPGRADES)
+        self._database = Database(path, _metadata, version=_VERSION, upgrades=_UPGRADES, remedy=FORGET)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -203,8 +207,7 @@ class AnswerLedger:
             connection.execute(row.values(text=json.dumps(content)))
 
     def _record(self, kind: str, asked: str, text: str, patients: Mapping[str, Facts]) -> int:
-        with self._database.transaction() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # a description and an evaluation may come at once
+        with self._database.writing() as connection:  # a description and an evaluation may come at once
             number = (connection.scalar(select(func.max(_answers.c.answer))) or 0) + 1
             connection.execute(_answers.insert().values(answer=number, question=asked, text=text, kind=kind))
             rows = [

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from sqlalchemy import Row, delete, select, update
 
-from hilum.client.database import Database
 from hilum.client.tables import ANNOTATIONS, FILES, ITEMS, METADATA, REFILLED, VERSION
+from hilum.common.database import Database
 
 Kind = Literal["image", "volume", "cine"]
 Units = Literal["display", "hounsfield", "arbitrary"]
@@ -109,11 +109,16 @@ class Counts:
     skipped: dict[str, int]
 
 
+_INDEX_AGAIN = (
+    "move it away and run `hilum site index` again; what was decided in the quarantine is then forgotten"
+)
+
+
 class Catalogue:
     """Reads and writes one site's catalogue."""
 
     def __init__(self, path: Path) -> None:
-        self.database = Database(path, METADATA, version=VERSION, refilled=REFILLED)
+        self.database = Database(path, METADATA, version=VERSION, refilled=REFILLED, remedy=_INDEX_AGAIN)
 
     def close(self) -> None:
         """Let go of the file."""

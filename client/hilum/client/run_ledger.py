@@ -30,7 +30,8 @@ from sqlalchemy import (
     update,
 )
 
-from hilum.client.database import Database
+from hilum.client.answers import FORGET
+from hilum.common.database import Database
 from hilum.common.errors import PolicyRefused, RequestRefused
 
 _VERSION = 1  # of the tables below
@@ -107,7 +108,7 @@ class RunLedger:
     """Reads and writes the ledger of one site."""
 
     def __init__(self, path: Path) -> None:
-        self._database = Database(path, _metadata, version=_VERSION)
+        self._database = Database(path, _metadata, version=_VERSION, remedy=FORGET)
 
     def close(self) -> None:
         """Let go of the file."""
@@ -123,8 +124,7 @@ class RunLedger:
         Raises:
             RequestRefused: `run_taken`, if the name stands for other terms.
         """
-        with self._database.transaction() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")  # of two requests, one is first
+        with self._database.writing() as connection:  # of two requests, one is first
             known = connection.scalar(select(_runs.c.terms).where(_runs.c.run == run))
             if known is None:
                 connection.execute(_runs.insert().values(run=run, terms=terms, finished=False))
@@ -133,8 +133,7 @@ class RunLedger:
 
     def examples(self, run: str, found: int) -> int:
         """Keep the number of images that a run was told first: it is told no other, whatever is indexed meanwhile."""
-        with self._database.transaction() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        with self._database.writing() as connection:
             told = connection.scalar(select(_runs.c.examples).where(_runs.c.run == run))
             if told is None:
                 connection.execute(update(_runs).where(_runs.c.run == run).values(examples=found))
@@ -146,8 +145,7 @@ class RunLedger:
         Raises:
             RequestRefused: `run_over` or `repeated`.
         """
-        with self._database.transaction() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        with self._database.writing() as connection:
             here = (_rounds.c.run == run) & (_rounds.c.round == round_number)
             asked = set(connection.scalars(select(_rounds.c.base_sha256).where(here)))
             if base_sha256 in asked:
@@ -185,8 +183,7 @@ class RunLedger:
         Raises:
             PolicyRefused: `policy_hours` or `policy_bytes`, if the budget does not hold it.
         """
-        with self._database.transaction() as connection:
-            connection.exec_driver_sql("BEGIN IMMEDIATE")
+        with self._database.writing() as connection:
             seconds, sent = _used(connection, run)
             _check_budget(seconds, sent, sent_bytes, budget)
             values = {"run": run, "seconds": _ADVANCE_S, "sent_bytes": sent_bytes}

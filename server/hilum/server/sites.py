@@ -36,14 +36,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import OperationalError
 
+from hilum.common.database import Database
 from hilum.common.errors import ConfigError
 from hilum.common.security.certificates import der_of
 from hilum.common.security.keys import fingerprint, public_bytes
 from hilum.common.security.requests import SiteRequest
-from hilum.server.database import Database
 
 GRACE_S = 7 * 86_400.0
 _NOTE_AGAIN_S = 60.0
+_BUSY_S = 5.0  # the gate waits for it
+_APPROVE_AGAIN = "move it away and approve every site again"
 APPROVED, REVOKED, REPLACED = "approved", "revoked", "replaced"
 
 _log = logging.getLogger(__name__)
@@ -109,7 +111,7 @@ class SiteRegistry:
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
-        self._database = Database(path, _tables, version=1)
+        self._database = Database(path, _tables, version=1, remedy=_APPROVE_AGAIN, busy_s=_BUSY_S)
         self._clock = clock
         self._reader = self._database.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         self._lock = threading.Lock()
@@ -150,7 +152,7 @@ class SiteRegistry:
             ConfigError: If the name has another key, the key another name, or the key was revoked or replaced.
         """
         key, now = public_bytes(request.public_key), self._clock()
-        with self._database.transaction() as connection:
+        with self._database.writing() as connection:
             self._check_key(connection, request, key)
             _check_spelling(connection, request.name)
             current = _current_key(connection, request.name)
@@ -184,7 +186,7 @@ class SiteRegistry:
         Raises:
             ConfigError: If there is no such site, or it is revoked already.
         """
-        with self._database.transaction() as connection:
+        with self._database.writing() as connection:
             current = _current_key(connection, name)
             if current is None:
                 raise ConfigError(name, [_unknown(connection, name)])
@@ -198,7 +200,7 @@ class SiteRegistry:
 
     def sites(self) -> list[RegisteredSite]:
         """Every name, with the key that it has or last had."""
-        with self._database.reading() as connection:
+        with self._database.transaction() as connection:
             names = connection.execute(select(_keys.c.name).distinct().order_by(_keys.c.name)).scalars().all()
             return [_site(connection, name) for name in names]
 
@@ -209,7 +211,7 @@ class SiteRegistry:
             ConfigError: With the first name that is not.
         """
         for name in names:
-            with self._database.reading() as connection:
+            with self._database.transaction() as connection:
                 current = _current_key(connection, name)
                 if current is None:
                     raise ConfigError(name, [_unknown(connection, name)])
@@ -248,7 +250,7 @@ class SiteRegistry:
 
     def _note_first_use(self, digest: bytes, now: float) -> None:
         try:
-            with self._database.transaction() as connection:
+            with self._database.writing() as connection:
                 connection.execute(
                     update(_certificates)
                     .where(_certificates.c.sha256 == digest, _certificates.c.first_seen_at.is_(None))

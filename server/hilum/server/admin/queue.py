@@ -25,9 +25,9 @@ from sqlalchemy import (
     update,
 )
 
+from hilum.common.database import Database
 from hilum.common.errors import RunError
 from hilum.common.signing import SignedStudy
-from hilum.server.database import Database
 
 QUEUED, RUNNING, FINISHED, FAILED, STOPPED = "queued", "running", "finished", "failed", "stopped"
 OVER = {FINISHED, FAILED, STOPPED}
@@ -35,6 +35,7 @@ MAX_STARTS = 5
 """How often a run is taken up again after a crash without a further round done, until it counts as the cause."""
 
 _MAX_REASON = 2000
+_BEGIN_AGAIN = "move it away; the queue is then empty, and the run directories stay"
 _log = logging.getLogger(__name__)
 _tables = MetaData()
 _runs = Table(
@@ -81,7 +82,7 @@ class RunQueue:
     """
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.time) -> None:
-        self._database = Database(path, _tables, version=1)
+        self._database = Database(path, _tables, version=1, remedy=_BEGIN_AGAIN)
         self._clock = clock
 
     def submit(self, run: str, terms: str, signed: SignedStudy, *, resume: bool, exists: bool) -> None:
@@ -97,7 +98,7 @@ class RunQueue:
         Raises:
             RunError: If the name is taken, or there is nothing to go on with.
         """
-        with self._database.transaction() as connection:
+        with self._database.writing() as connection:
             known = connection.execute(select(_runs).where(_runs.c.name == run)).first()
             if known is None and resume:
                 raise RunError(
@@ -133,7 +134,7 @@ class RunQueue:
         server does not keep killing it.
         """
         while True:
-            with self._database.transaction() as connection:
+            with self._database.writing() as connection:
                 row = connection.execute(
                     select(_runs)
                     .where(_runs.c.state.in_([RUNNING, QUEUED]))
@@ -166,7 +167,7 @@ class RunQueue:
 
     def cut_off(self, run: str) -> None:
         """Note that the server ends in good order during a run: that is no start without a further round."""
-        with self._database.transaction() as connection:
+        with self._database.writing() as connection:
             connection.execute(update(_runs).where(_runs.c.name == run).values(starts=0))
 
     def stop(self, run: str) -> str:
@@ -189,7 +190,7 @@ class RunQueue:
         Raises:
             RunError: If there is none of this name.
         """
-        with self._database.reading() as connection:
+        with self._database.transaction() as connection:
             row = connection.execute(select(_runs).where(_runs.c.name == run)).first()
         if row is None:
             raise RunError(f"there is no run {run}; `hilum admin runs` lists them")
@@ -197,7 +198,7 @@ class RunQueue:
 
     def runs(self) -> list[QueuedRun]:
         """All runs, in the order of the queue."""
-        with self._database.reading() as connection:
+        with self._database.transaction() as connection:
             return [_run(row) for row in connection.execute(select(_runs).order_by(_runs.c.place))]
 
     def close(self) -> None:
@@ -205,7 +206,7 @@ class RunQueue:
         self._database.close()
 
     def _move(self, run: str, before: list[str], state: str, reason: str) -> bool:
-        with self._database.transaction() as connection:
+        with self._database.writing() as connection:
             moved = connection.execute(
                 update(_runs)
                 .where(_runs.c.name == run, _runs.c.state.in_(before))

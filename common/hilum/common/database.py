@@ -1,4 +1,4 @@
-"""A site's SQLite files, all opened one way: for their owner alone, and so that a committed row survives a power cut."""
+"""SQLite files of site and server, all opened one way: for their owner alone, and so that a committed row survives a power cut."""
 
 import os
 from collections.abc import Collection, Iterator, Mapping
@@ -22,9 +22,11 @@ class Database:
         version: Of the tables, kept in `PRAGMA user_version`. Raise it when columns change.
         refilled: Tables that are emptied where the file is of an earlier version, for the next index fills them again.
         upgrades: What brings the tables of a version up to the next one, in SQL, by that version.
+        remedy: What else than a backup helps where the file is damaged or of a later version, after "or".
+        busy_s: How long to wait for another that writes.
 
     Raises:
-        DamagedError: If the file is no database.
+        DamagedError: If the file is not a database.
         RunError: If it is of a later version, or can't be opened.
     """
 
@@ -36,9 +38,12 @@ class Database:
         version: int,
         refilled: Collection[Table] = (),
         upgrades: Mapping[int, str] | None = None,
+        remedy: str = "",
+        busy_s: float = 30.0,
     ) -> None:
-        self._engine = create_engine(f"sqlite:///{path}")
-        event.listen(self._engine, "connect", _durable)
+        self.engine = create_engine(f"sqlite:///{path}")
+        event.listen(self.engine, "connect", lambda connection, _record: _durable(connection, busy_s))
+        otherwise = f", or {remedy}" if remedy else ""
         try:
             private_folder(path.parent)
             # SQLite gives its -wal and -shm files the permissions of the file itself.
@@ -46,7 +51,13 @@ class Database:
             with self.transaction() as connection:
                 if not _is_current(connection, tables, version):
                     connection.exec_driver_sql("BEGIN IMMEDIATE")  # of two processes, one makes the tables
-                    _bring_up(connection, path.name, tables, version, refilled, upgrades or {})
+                    found = _version(connection)
+                    if found > version:
+                        raise RunError(
+                            f"{path.name} in the state folder was written by a later Hilum (its tables are version {found}, "
+                            f"this one knows {version}); install that Hilum again{otherwise}"
+                        )
+                    _bring_up(connection, tables, version, refilled, upgrades or {})
         except (OSError, OperationalError):
             raise RunError(
                 f"{path.name} in the state folder can't be opened; make sure that this user may write there and that "
@@ -54,23 +65,29 @@ class Database:
             ) from None
         except DatabaseError:
             raise DamagedError(
-                f"{path.name} in the state folder is damaged: restore it from a backup, or remove the site's state "
-                "folder and index again"
+                f"{path.name} in the state folder is damaged: restore it from a backup{otherwise}"
             ) from None
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
         """A connection whose changes are all kept, or none."""
-        with self._engine.begin() as connection:
+        with self.engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """The same, with no other that writes beside it from its first line: what it reads is still so when it writes."""
+        with self.transaction() as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection
 
     def close(self) -> None:
         """Let go of the file."""
-        self._engine.dispose()
+        self.engine.dispose()
 
 
-def _durable(connection: Any, _record: Any) -> None:
-    connection.execute("PRAGMA busy_timeout=30000")
+def _durable(connection: Any, busy_s: float) -> None:
+    connection.execute(f"PRAGMA busy_timeout={round(1000 * busy_s)}")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
 
@@ -87,19 +104,12 @@ def _is_current(connection: Connection, tables: MetaData, version: int) -> bool:
 
 def _bring_up(
     connection: Connection,
-    name: str,
     tables: MetaData,
     version: int,
     refilled: Collection[Table],
     upgrades: Mapping[int, str],
 ) -> None:
-    found = _version(connection)
-    if found > version:
-        raise RunError(
-            f"{name} in the state folder was written by a later Hilum (its tables are version {found}, this one knows "
-            f"{version}); install that Hilum again, or remove the site's state folder and index again"
-        )
-    if found < version:
+    if (found := _version(connection)) < version:
         tables.drop_all(connection, tables=list(refilled))
         known = set(inspect(connection).get_table_names()) & set(tables.tables)
         for before in range(found, version) if known else ():  # a new file has nothing to be brought up
