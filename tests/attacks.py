@@ -22,6 +22,7 @@ import attacks_by_readers
 import attacks_by_server
 import attacks_by_site
 import attacks_by_strangers
+import peaks
 from deployment import Process, free_port, hilum, processes, site_files, wait_until
 
 
@@ -99,19 +100,17 @@ class Federation:
         return self.state(run)
 
     def forget_peak(self) -> None:
-        """Let the peak of the server's memory count from here (proc(5), clear_refs)."""
-        (self._process() / "clear_refs").write_text("5")
+        """Let the peak of the server's memory count from here."""
+        peaks.forget_peak(self._process())
 
     def peak_mib(self) -> float:
         """The peak of the memory of the server's process."""
-        lines = (self._process() / "status").read_text().splitlines()
-        [line] = [one for one in lines if one.startswith("VmHWM")]
-        return int(line.split()[1]) / 1024
+        return peaks.peak_bytes(self._process()) / 2**20
 
-    def _process(self) -> Path:
+    def _process(self) -> str:
         for entry in processes(self.home):
             if b"\0hilum.server.process\0" in (entry / "cmdline").read_bytes():
-                return entry
+                return entry.name
         raise SystemExit("the server's process was not found")
 
 

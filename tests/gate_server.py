@@ -9,6 +9,7 @@ from pathlib import Path
 from gate_site import SITES, weights_record
 from hilum.common.wire_ids import node_id_of
 from hilum.server.gate import Gate, GateThread, make_server
+from peaks import forget_peak, peak_bytes, resident_bytes
 
 
 class AdmitAll:
@@ -16,13 +17,6 @@ class AdmitAll:
 
     def name_of(self, certificate_der: bytes) -> str | None:
         return SITES[0]
-
-
-def memory_bytes(field: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(field):
-            return int(line.split()[1]) * 1024
-    raise KeyError(field)
 
 
 def main(folder: Path, limit_bytes: int) -> None:
@@ -45,9 +39,9 @@ def main(folder: Path, limit_bytes: int) -> None:
             if line.strip() == "ask":
                 message = Message(weights_record(4), node_id_of(SITES[0]), "train", ttl=600)
                 ids = list(grid.push_messages([message]))
-                Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+                forget_peak()
             codes = [one.error.code if one.has_error() else 0 for one in grid.pull_messages(ids)]
-            print(memory_bytes("VmRSS"), memory_bytes("VmHWM"), *codes, flush=True)
+            print(resident_bytes(), peak_bytes(), *codes, flush=True)
 
 
 if __name__ == "__main__":
