@@ -25,6 +25,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 from hilum.client.catalogue import Catalogue
 from hilum.client.intake.annotations.annotate import annotate
 from hilum.client.intake.annotations.naming import LabelMap
+from hilum.client.intake.emptying import empty_inbox
 from hilum.client.intake.index import index_archive
 from hilum.client.intake.not_dicom import what_it_is
 from hilum.client.intake.reasons import Reason
@@ -319,6 +320,19 @@ def test_a_watch_goes_on_over_odd_names(archive, dicom, tmp_path):
     show = lambda _title, _total: nullcontext(Quiet())  # noqa: E731
     watch(archive, Workspace(tmp_path / "state"), 0.01, stop, show, tell, pytest.fail)
     assert (reports[0].files, reports[0].instances) == (2, 1)
+
+
+def test_what_somebody_put_into_the_inbox_is_left_there(dicom, tmp_path):
+    workspace = Workspace(tmp_path / "state")
+    dicom(workspace.inbox / "one.dcm", RAMP)
+    (workspace.inbox / "folder").symlink_to(tmp_path)
+    os.mkfifo(workspace.inbox / "pipe")
+    assert index_archive(None, workspace, Quiet()).counts.skipped == {
+        Reason.LINKED_FOLDER: 1,
+        Reason.NOT_A_FILE: 1,
+    }
+    report = empty_inbox(workspace, older_than_s=0)
+    assert (report.removed, report.kept) == (1, {"unsettled": 2})
 
 
 @pytest.fixture
