@@ -226,6 +226,17 @@ def test_what_macos_leaves_beside_a_picture_is_no_broken_picture(archive, index)
     assert (counts.instances, counts.skipped) == (2, {Reason.SYSTEM_FILE: 1})
 
 
+def test_dicom_files_named_as_pictures_are_read_as_dicom(archive, index, dicom, tmp_path):
+    dicom(archive / "one.png", RAMP)
+    dicom(archive / "two.jpg", RAMP + np.uint16(1), syntax=RLELossless)
+    Image.fromarray(RAMP.astype(np.uint8)).save(archive / "three.png")
+    assert index().instances == 2
+    counts = index(images="radiograph")
+    assert (counts.instances, counts.skipped) == (3, {})
+    report = index_archive(archive, Workspace(tmp_path / "state"), Quiet(), images="radiograph")
+    assert (report.counts, report.decoded) == (counts, 0), "and not again"
+
+
 def test_sparse_files_of_a_tebibyte_cost_nothing(archive, index, dicom):
     dicom(archive / "one.dcm", RAMP)
     for name, start in (("raw", b""), ("header.dcm", bytes(128) + b"DICM"), ("a.nii", b"\x5c\x01\x00\x00")):
