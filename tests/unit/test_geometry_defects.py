@@ -66,8 +66,10 @@ def check_volume(volume, made):
         assert inside.all()
     index = np.moveaxis(np.indices(volume.shape), 0, -1)
     expected = index @ affine[:3, :3].T + affine[:3, 3]
+    # A copy lies within the tolerance of the plane that is kept, not always at the very same place.
+    kept = replace(volume, verify_equal=())
     for axis, get_plane in enumerate(coordinates):
-        found, _affine = assemble(volume, get_plane, background=np.nan)
+        found, _affine = assemble(kept, get_plane, background=np.nan)
         np.testing.assert_allclose(found[inside], expected[..., axis][inside], rtol=0, atol=within_mm)
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     np.testing.assert_allclose(lengths, volume.spacing_mm, rtol=1e-5)

@@ -92,6 +92,7 @@ class SeriesWork:
     _asked: list[int] = field(default_factory=list)
     _answered: set[int] = field(default_factory=set)
     _refused: dict[int, Reason] = field(default_factory=dict)
+    _was_planned: set[int] = field(default_factory=set)
 
     def plan(self) -> None:
         """Plan what has not failed."""
@@ -114,6 +115,9 @@ class SeriesWork:
             *(tuple(map(named, cine.planes)) for cine in plan.cines),
         )
         self._refused = {alive[index]: reason for index, reason in plan.refused.items()}
+        left = [index for index in self._was_planned if self._refused.get(index) == Reason.TOO_FEW_SLICES]
+        self._refused.update(dict.fromkeys(left, Reason.TOO_FEW_LEFT))
+        self._was_planned.update(index for volume in self._volumes for index, _frame in volume.planes)
         for image in self._images:
             if (item := self.members[image[0][0]].item) is not None:
                 self._kept[image] = item
