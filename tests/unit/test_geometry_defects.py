@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from defects import AXIAL, CORONAL, DEFECTS, OBLIQUE, Defect, enhanced, mosaic, stack
 from hilum.client.intake.planner import SeriesPlan, assemble, plan_series
+from hilum.client.intake.planner.naming import SPLIT_WORDS, in_words
 from hilum.client.intake.reasons import Reason, Skip
 
 TOLERANCE_MM = 0.01
@@ -204,3 +205,19 @@ def test_any_mixture_is_planned_in_full_and_alike_for_every_order(made):
 
 def test_there_are_at_least_sixty_defects():
     assert len({defect.name for defect in DEFECTS}) == len(DEFECTS) >= 60
+
+
+def test_whatever_tells_volumes_apart_has_a_word():
+    splits = {
+        name
+        for defect in DEFECTS
+        for volume in plan_series([one.instance for one in defect.make()]).volumes
+        for name in volume.quality.split_on
+    }
+    assert splits > {"echo", "run", "acquisitions", "number_sweep"}
+    assert splits <= set(SPLIT_WORDS)
+
+
+def test_words_are_said_once():
+    assert in_words("echo,run") == "echo and gap or change of the slice distance"
+    assert in_words("acquisition,acquisition_sweep") == "acquisition number"

@@ -377,6 +377,9 @@ class SeriesWork:
     def _volume_item(self, volume: PlannedVolume, content_sha256: str) -> Item:
         first = self.members[volume.planes[0][0]]
         series_key = first.row.series_key
+        quality = {"part": volume.key, **asdict(volume.quality)}
+        if volume.tilt is not None:
+            quality["tilt"] = volume.tilt.told()
         units: Units = "hounsfield" if volume.family == "ct" else "arbitrary"
         return Item(
             item_key=self.keepers.names.of("volume", f"{series_key} {volume.key}")
@@ -393,7 +396,7 @@ class SeriesWork:
             series_key=series_key,
             study_key=first.row.study_key,
             patient_key=self.keepers.names.of("patient", first.instance.patient_id),
-            quality=json.dumps({"part": volume.key, **asdict(volume.quality)}),
+            quality=json.dumps(quality),
         )
 
 
