@@ -24,7 +24,7 @@ def _show_split(split_series: dict[str, int]) -> None:
 
     if split_series:
         parts = [f"{count} by {in_words(names)}" for names, count in split_series.items()]
-        print(f"{sum(split_series.values()):8} series hold several volumes: {', '.join(parts)}")
+        print(f"{sum(split_series.values()):8} series of several volumes: {', '.join(parts)}")
 
 
 def show_skipped(skipped: dict[str, int]) -> None:

@@ -21,7 +21,7 @@ from hilum.client.intake.reasons import Skip
 SWEPT_FAMILIES: frozenset[Family] = frozenset({"ct", "pet"})
 """Whose slices are made in the order in which they lie. MR measures every other slice first, in one pass."""
 
-_SHORT_SHARE = 0.25  # of the slices may be in passes too short for a volume, as a slice that was taken again
+_SHORT_SHARE = 1 / 3  # of the slices may be in passes too short for a volume, as slices that were taken again
 _PASSES_IN_DOUBT = (2, 3)
 _RATIO_TOLERANCE = 0.01
 
