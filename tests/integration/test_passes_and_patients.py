@@ -198,3 +198,13 @@ def test_series_that_hold_several_volumes_are_counted_by_what_tells_them_apart(s
     assert site.index().split_series == {"acquisition": 1}
     text = run_hilum("site", "index", site.archive).stdout
     assert "1 series of several volumes: 1 by acquisition number" in text
+
+
+def test_another_way_of_reading_reads_an_unchanged_archive_again(site, monkeypatch):
+    (made,) = site.passes({"InstanceNumber": lambda k: k})
+    site.index()
+    assert index_archive(site.archive, site.workspace, Quiet()).decoded == 0
+    monkeypatch.setattr("hilum.client.intake.scan.READING", -1)
+    again = index_archive(site.archive, site.workspace, Quiet())
+    assert (again.decoded, again.removed, again.counts.volumes, again.counts.skipped) == (8, 0, 1, {})
+    assert same(site.arrays(), [made])
