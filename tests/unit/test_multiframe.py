@@ -166,8 +166,6 @@ def change(edit):
         lambda whole, frame: setattr(
             frame.PlanePositionSequence[0], "ImagePositionPatient", [1.0, 2.0, 3.0, 4.0]
         ),
-        lambda whole, frame: setattr(frame, "PixelMeasuresSequence", sequence(PixelSpacing=[0.0, 1.0])),
-        lambda whole, frame: setattr(frame, "PixelMeasuresSequence", sequence(PixelSpacing=[0.5])),
         lambda whole, frame: setattr(frame.PixelValueTransformationSequence[0], "RescaleSlope", 0.0),
         lambda whole, frame: setattr(frame.MREchoSequence[0], "EffectiveEchoTime", float("nan")),
         lambda whole, frame: frame.add_new(0x00209113, "LO", "no sequence"),
@@ -177,6 +175,14 @@ def change(edit):
 def test_groups_that_contradict_themselves_are_refused(edit):
     with pytest.raises(Skip, match=Reason.UNSUPPORTED_MULTIFRAME):
         frames_of(change(edit))
+
+
+@pytest.mark.parametrize("spacing", [[0.0, 1.0], [0.5], [-1.0, 1.0], [0.5, 0.5, 0.5], [float("nan"), 1.0]])
+def test_a_spacing_that_can_not_be_used_is_none_of_that_frame(spacing):
+    edited = change(
+        lambda _whole, frame: setattr(frame, "PixelMeasuresSequence", sequence(PixelSpacing=spacing))
+    )
+    assert [frame.spacing_mm for frame in frames_of(edited)] == [(0.7, 0.8), None, (0.7, 0.8)]
 
 
 def test_more_frames_than_any_object_holds_are_refused_before_they_are_made():

@@ -128,6 +128,7 @@ def _contrast(groups: _Groups) -> Contrast:
     # Legacy converted objects keep what has no macro of its own here (PS3.3 section C.7.6.16.2.25).
     legacy = groups.macro("UnassignedPerFrameConvertedAttributesSequence")
     legacy_shared = groups.macro("UnassignedSharedConvertedAttributesSequence")
+    reconstruction = groups.macro("CTReconstructionSequence")
     inversion = _number(modifier, "InversionTimes")
     return Contrast(
         vendor=_text(groups.whole, "Manufacturer"),
@@ -160,6 +161,14 @@ def _contrast(groups: _Groups) -> Contrast:
         acquisition_time_s=_seconds(_text(content, "FrameAcquisitionDateTime")),
         instance_number=_whole(legacy, "InstanceNumber"),
         stack=_text(content, "StackID"),
+        kvp_kv=_first(
+            _number(groups.macro("CTXRayDetailsSequence"), "KVP"),
+            _number(legacy, "KVP"),
+            _number(legacy_shared, "KVP"),
+        ),
+        kernel=_text(reconstruction, "ConvolutionKernel")
+        or _text(legacy, "ConvolutionKernel")
+        or _text(legacy_shared, "ConvolutionKernel"),
     )
 
 
@@ -277,11 +286,13 @@ def _types(dataset: Dataset, name: str) -> tuple[str, ...]:
 
 
 def _spacing(dataset: Dataset) -> tuple[float, float] | None:
-    spacing = _numbers(dataset, "PixelSpacing", 2)
-    if spacing is None:
+    """Distance of rows and of columns; None where it is absent, or no two positive numbers."""
+    try:
+        spacing = tuple(float(value) for value in _values(dataset, "PixelSpacing"))
+    except ValueError:
         return None
-    if min(spacing) <= 0:
-        raise Skip(Reason.UNSUPPORTED_MULTIFRAME)
+    if len(spacing) != 2 or not (0 < min(spacing) <= max(spacing) < math.inf):  # noqa: PLR2004 - of rows and of columns
+        return None
     return spacing[0], spacing[1]
 
 
