@@ -17,6 +17,7 @@ from hilum.client.intake.instance import (
     Region,
     Window,
 )
+from hilum.client.intake.quantity import quantity_of
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sop_classes import Taken, refusal, taken
 from hilum.client.intake.tags import Tags, Value
@@ -28,6 +29,7 @@ from hilum.client.intake.transfer_syntaxes import (
     JPEG_2000,
     NATIVE,
     READ,
+    RLE,
 )
 
 Planes = tuple[tuple[Frame, ...], tuple[Region, ...]]
@@ -130,6 +132,13 @@ def _instance(tags: Tags, uids: tuple[str, str, str], planes: Callable[[Frame], 
         _number(get("RescaleIntercept"), 0.0),
         _window(tags),
         _contrast(tags, image_type, kind),
+        quantity_of(
+            kind.family,
+            _name(get("RescaleType")),
+            image_type,
+            slope=bool(_values_of(get("RescaleSlope"))),
+            intercept=bool(_values_of(get("RescaleIntercept"))),
+        ),
     )
     regions: tuple[Region, ...] = ()
     if planes is not None and needs_dataset(tags):
@@ -152,6 +161,7 @@ def _instance(tags: Tags, uids: tuple[str, str, str], planes: Callable[[Frame], 
         _optional(get("FrameTime")) if pixels.frames > 1 else None,
         tags.pixels.offset_bytes if tags.pixels is not None else None,
         _burned_in(get("BurnedInAnnotation")),
+        _name(get("LossyImageCompression")) == "01",
     )
 
 
@@ -245,7 +255,9 @@ def _check_sizes(tags: Tags, pixels: PixelFormat) -> None:
     edges = 0 < pixels.rows <= _MAX_EDGE and 0 < pixels.columns <= _MAX_EDGE
     if not edges or pixels.frames > _MAX_FRAMES:
         raise Skip(Reason.IMPLAUSIBLE_SIZE)
-    samples = 2 if pixels.photometric == "YBR_FULL_422" and tags.syntax in NATIVE else pixels.samples
+    samples = (
+        2 if pixels.photometric == "YBR_FULL_422" and tags.syntax in BIT_BY_BIT - {RLE} else pixels.samples
+    )
     frame_bytes = pixels.rows * pixels.columns * samples * pixels.bits_allocated // 8
     element = tags.pixels
     if element is None:

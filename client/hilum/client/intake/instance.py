@@ -8,6 +8,7 @@ tables).
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from hilum.client.intake.quantity import HOUNSFIELD
 from hilum.common.errors import DataError
 
 PixelKind = Literal["whole", "float", "double"]
@@ -105,6 +106,7 @@ class Frame:
         position_mm: LPS position of the first voxel's centre, or None.
         orientation: Direction cosines of a row and of a column, or None.
         slope: Modality rescale (PS3.3 section C.11.1); a frame of an enhanced object has its own.
+        quantity: What the rescaled values of a CT measure; see `quantity_of`.
     """
 
     index: int
@@ -116,6 +118,12 @@ class Frame:
     intercept: float = 0.0
     window: Window | None = None
     contrast: Contrast = Contrast()
+    quantity: str = ""
+
+    @property
+    def hounsfield(self) -> bool:
+        """Whether the rescaled values are Hounsfield units."""
+        return self.quantity == HOUNSFIELD
 
 
 @dataclass(frozen=True)
@@ -148,6 +156,7 @@ class Instance:
         regions: Of ultrasound; empty elsewhere.
         frame_time_ms: Of a cine; None elsewhere.
         burned_in: Whether BurnedInAnnotation (0028,0301) says that text stands in the pixels.
+        lossy: The file says that its pixels went through a compression that loses (0028,2110).
         pixel_offset: Where the value of the pixel data starts in the file as it lies there, or None if not known.
     """
 
@@ -168,6 +177,7 @@ class Instance:
     frame_time_ms: float | None = None
     pixel_offset: int | None = None
     burned_in: bool = False
+    lossy: bool = False
 
     @property
     def inverted(self) -> bool:

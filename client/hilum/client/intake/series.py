@@ -5,7 +5,7 @@ may fall into two regular ones, or be refused. So are files of one instance that
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -380,7 +380,7 @@ class SeriesWork:
         quality = {"part": volume.key, **asdict(volume.quality)}
         if volume.tilt is not None:
             quality["tilt"] = volume.tilt.told()
-        units: Units = "hounsfield" if volume.family == "ct" else "arbitrary"
+        units: Units = "hounsfield" if _in_hounsfield(volume, self.members) else "arbitrary"
         return Item(
             item_key=self.keepers.names.of("volume", f"{series_key} {volume.key}")
             if volume.key
@@ -398,6 +398,20 @@ class SeriesWork:
             patient_key=self.keepers.names.of("patient", first.instance.patient_id),
             quality=json.dumps(quality),
         )
+
+
+def _in_hounsfield(volume: PlannedVolume, members: Sequence[Member]) -> bool:
+    """Whether every plane of a volume is known to be in Hounsfield units."""
+    if volume.family != "ct":
+        return False
+    files = {index for index, _frame in volume.planes}
+    known = {
+        (index, frame.index)
+        for index in files
+        for frame in members[index].instance.frames
+        if frame.hounsfield
+    }
+    return known.issuperset(volume.planes)
 
 
 def _whole_spacing(instance: Instance) -> tuple[float, float] | None:

@@ -57,7 +57,9 @@ TAKEN: dict[int, tuple[str, str]] = {
     0x0028_1051: ("WindowWidth", "DS"),
     0x0028_1052: ("RescaleIntercept", "DS"),
     0x0028_1053: ("RescaleSlope", "DS"),
+    0x0028_1054: ("RescaleType", "LO"),
     0x0028_1056: ("VOILUTFunction", "CS"),
+    0x0028_2110: ("LossyImageCompression", "CS"),
 }
 """Tag to keyword and value representation (PS3.6 chapter 6): the allow-list of values."""
 

@@ -83,6 +83,7 @@ _EXACT: dict[str, Callable[[Plane], Hashable]] = {
     "frame_of_reference": lambda plane: plane.source.frame_of_reference or None,
     "size": lambda plane: plane.shape,
     "inverted": lambda plane: plane.source.inverted,
+    "quantity": lambda plane: plane.frame.quantity,
     "vendor": lambda plane: plane.frame.contrast.vendor,
     "mosaic": lambda plane: in_time(plane) if plane.source.mosaic else (),
     "type": image_type_of,
