@@ -10,12 +10,23 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 from hilum.common.errors import RunError
 from hilum.common.files import read_json, write_text
 from hilum.simulations.charts import ARM_COLOURS, arms_chart, loss_chart
+from hilum.simulations.claims import claims_of
 from hilum.simulations.verdict import METRIC, judge
 
 _PROTOCOL_WORDS = {
     "linear": "Linear probe: the encoder is frozen, a logistic regression is fitted",
     "finetune": "Full fine-tuning: encoder and head are trained on the site's labels",
     "knn": "Nearest neighbours: nothing is trained",
+}
+
+
+_ARM_WORDS = {
+    "federated": "the encoder of this run",
+    "local": "pre-trained by each site alone for as many epochs",
+    "centralised": "pre-trained on all training images in one place",
+    "scratch": "trained on labels only",
+    "random": "an untrained encoder",
+    "raw": "regression on pixels",
 }
 
 
@@ -58,10 +69,18 @@ def write_report(folder: Path) -> Path:
         previews=_previews(folder),
         totals=_totals(results),
         colours=ARM_COLOURS,
+        claims=claims_of(results),
+        arms=_arm_words(results),
     )
     path = folder / "report.html"
     write_text(path, page)
     return path
+
+
+def _arm_words(results: dict[str, Any]) -> dict[str, str]:
+    """The arms that were measured, in words."""
+    measured = {row["arm"] for row in results["evaluation"]}
+    return {arm: words for arm, words in _ARM_WORDS.items() if arm in measured}
 
 
 def _totals(results: dict[str, Any]) -> dict[str, Any]:
