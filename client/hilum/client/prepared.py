@@ -11,6 +11,7 @@ import hashlib
 import json
 import shutil
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -38,10 +39,12 @@ class PreparedImages:
     Attributes:
         images: uint16 (N, 1, *S), a memory map.
         items: What each row is.
+        folder: Where they lie; what is worked out from them is kept there, and goes with them.
     """
 
     images: Packed = field(repr=False)
     items: tuple[Item, ...] = field(repr=False)
+    folder: Path = field(repr=False)
 
 
 def prepare(workspace: Workspace, data: DataSection) -> PreparedImages:
@@ -56,7 +59,7 @@ def prepare(workspace: Workspace, data: DataSection) -> PreparedImages:
         with workspace.locked():
             _pack(ArrayCache(workspace.cache), items, data, workspace, folder.name)
     images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-    return PreparedImages(images, tuple(items))
+    return PreparedImages(images, tuple(items), folder)
 
 
 def count_images(workspace: Workspace, data: DataSection) -> tuple[int, bool]:

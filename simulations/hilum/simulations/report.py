@@ -16,11 +16,22 @@ from hilum.common.participation import participation
 from hilum.common.results_table import NOTE_WORDS
 from hilum.common.verdict import METRIC, Verdict, judge
 from hilum.simulations.charts import ARM_COLOURS, arms_chart, loss_chart
+from hilum.simulations.claims import claims_of
 
 _PROTOCOL_WORDS = {
     "linear": "Linear probe: the encoder is frozen, a logistic regression is fitted",
     "finetune": "Full fine-tuning: encoder and head are trained on the site's labels",
     "knn": "Nearest neighbours: nothing is trained",
+}
+
+
+_ARM_WORDS = {
+    "federated": "the encoder of this run",
+    "local": "pre-trained by each site alone for as many epochs",
+    "centralised": "pre-trained on all training images in one place",
+    "scratch": "trained on labels only",
+    "random": "an untrained encoder",
+    "raw": "regression on pixels",
 }
 
 
@@ -61,6 +72,8 @@ def write_report(folder: Path, others: Sequence[Path] = ()) -> Path:
         previews=_previews(folder),
         totals=_totals(results),
         colours=ARM_COLOURS,
+        claims=claims_of(results),
+        arms=_arm_words(results),
     )
     path = folder / "report.html"
     write_text(path, page)
@@ -121,6 +134,12 @@ def _need_own_seeds(runs: Sequence[dict[str, Any]]) -> None:
         raise RunError(
             f"two of the runs have one seed ({', '.join(map(str, seeds))}); runs that are judged together have seeds of their own"
         )
+
+
+def _arm_words(results: dict[str, Any]) -> dict[str, str]:
+    """The arms that were measured, in words."""
+    measured = {row["arm"] for row in results["evaluation"]}
+    return {arm: words for arm, words in _ARM_WORDS.items() if arm in measured}
 
 
 def _totals(results: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -13,12 +14,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from flwr.app import Context, RecordDict
 
 from hilum.client.app import make_app as make_client_app
+from hilum.client.class_table import ClassTable, class_table, labels_json, table_lines
+from hilum.client.evaluation.kept_split import KeptSplits
 from hilum.client.pretraining.device import make_fabric
 from hilum.client.pretraining.site import pretrain_alone
 from hilum.client.run_ledger import RunLedger
-from hilum.client.site_data import SiteData, pooled
+from hilum.client.site_data import SiteData, open_site, pooled
 from hilum.client.workspace import Workspace
 from hilum.common.config import SiteConfig, StudyConfig, study_to_toml
+from hilum.common.errors import RunError
+from hilum.common.files import read_json
 from hilum.common.progress import progress_bar
 from hilum.common.quiet import close_outbound
 from hilum.common.signing import (
@@ -36,6 +41,7 @@ from hilum.server.federation.assignment import Assignment, Pace
 from hilum.server.federation.store import RunStore, check_output
 from hilum.simulations.archives import find_sites, index_sites, open_sites
 from hilum.simulations.grid import InProcessGrid
+from hilum.simulations.overlap import Overlap, overlap_lines, separation
 from hilum.simulations.preview import write_previews
 
 Backend = Literal["process", "ray"]
@@ -76,16 +82,22 @@ def simulate(
     files = sum(sum(1 for _ in site.data.dicom.rglob("*")) for site in sites)
     with progress_bar("indexing", files) as progress:
         index_sites(sites, progress)
-    data = open_sites(sites, study)
+    key = Ed25519PrivateKey.generate()  # the simulation is its own admin
+    signed, order = _sign(study, out, sites, key)
+    going_on = resume and _has_begun(out, order.run, sites)
+    data, overlap = open_sites(sites, study, order.run if going_on else None)
+    tables = [class_table(one) for one in data]
+    _tell(study, tables, overlap, data)
     make_fabric(
         "auto", study.training.precision, study.training.threads
     )  # threads are set before any worker starts
-    key = Ed25519PrivateKey.generate()  # the simulation is its own admin
-    signed, order = _sign(study, out, sites, key)
     with RunStore.open(out, order, resume=resume) as store:
         central = Workspace(home / "simulations" / "centralised").run(store.run_id)
         if not resume:
             _forget(store.run_id, central, sites)
+        if not going_on:
+            for site, one in zip(sites, data, strict=True):
+                KeptSplits(Workspace(site.state.folder)).keep(store.run_id, one.kept(study))
         try:
             assignment = Assignment(
                 signed,
@@ -101,7 +113,41 @@ def simulate(
             if (out / "results.json").exists():
                 _forget(store.run_id, central, sites)
         write_previews(study, store, data)
-        return _finish(store, backend, time.monotonic() - started)
+        used = [open_site(site, study, store.run_id) for site in sites]
+        told = {
+            "labels": labels_json(study, [class_table(one) for one in used]),
+            "separation": separation(used, overlap),
+        }
+        results = _finish(store, backend, time.monotonic() - started, told)
+        for site in sites:
+            made = read_json(out / "encoder" / "manifest.json")["encoder_sha256"]
+            KeptSplits(Workspace(site.state.folder)).name_encoder(store.run_id, made)
+        return results
+
+
+def _has_begun(out: Path, run: str, sites: list[SiteConfig]) -> bool:
+    """Whether every site keeps the split that a run began with.
+
+    Raises:
+        RunError: If the run has trained, and a site does not know whom it set aside.
+    """
+    kept = [KeptSplits(Workspace(site.state.folder)).of_run(run) is not None for site in sites]
+    if not all(kept) and any((out / "checkpoints").glob("*")):
+        lacking = ", ".join(site.site.name for site, known in zip(sites, kept, strict=True) if not known)
+        raise RunError(
+            f"it is not known here whom this run set aside for testing at {lacking}: --home or --archives is another than "
+            "when it began, or a site was added; give the same ones, or start the study in a new output folder"
+        )
+    return all(kept)
+
+
+def _tell(study: StudyConfig, tables: list[ClassTable], overlap: Overlap, data: list[SiteData]) -> None:
+    """Say on stderr, before anything is trained, what was read and who stands where."""
+    lines = []
+    if study.tasks.classification is not None:
+        lines += table_lines(tables, study.tasks.classification.label)
+    lines += overlap_lines(overlap, data)
+    sys.stderr.writelines(f"{line}\n" for line in lines)
 
 
 def _sign(
@@ -175,19 +221,17 @@ def _partition(context: Context) -> int:
 def _need_ray() -> None:
     from importlib.util import find_spec
 
-    from hilum.common.errors import RunError
-
     if find_spec("ray") is None:
         raise RunError("--backend ray needs Ray: pip install 'hilum[simulation]'")
 
 
-def _finish(store: RunStore, backend: Backend, seconds: float) -> dict[str, Any]:
+def _finish(store: RunStore, backend: Backend, seconds: float, told: Mapping[str, Any]) -> dict[str, Any]:
     """Add what only the simulation knows to `results.json`, and write the report."""
-    from hilum.common.files import read_json
     from hilum.simulations.report import write_report
 
     results: dict[str, Any] = read_json(store.folder / "results.json")
     results["simulation"] = {"backend": backend, "wall_seconds": round(seconds, 1)}
+    results |= told
     store.write("results.json", results)
     write_report(store.folder)
     return results
