@@ -36,18 +36,35 @@ def simulate_command(
     backend: Annotated[BackendName, typer.Option("--backend", help="Threads in this process, or Ray.")] = (
         BackendName.PROCESS
     ),
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was killed.")] = False,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            help="HOST:PORT of a Ray cluster that runs already; default: RAY_ADDRESS, else a Ray of its own.",
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a whole federated study on this machine: index, pre-train, fine-tune at each site, report."""
     from hilum.common.config import load_study
-    from hilum.simulations.run import simulate
-    from hilum.simulations.table import print_table
+    from hilum.common.errors import ConfigError
+    from hilum.common.interrupt import going_on
+    from hilum.common.machine import name_place
 
     config = load_study(study)
     engine: Literal["ray", "process"] = "ray" if backend is BackendName.RAY else "process"
-    results = simulate(config, archives, out, hilum_home(home), backend=engine, resume=resume)
+    if ray_address is not None and engine != "ray":
+        raise ConfigError("simulate", ["--ray-address goes with --backend ray"])
+    where, state = name_place("the run folder (--out)", out), hilum_home(home)
+    with going_on("what is done is kept: the same command with --resume goes on"):
+        from hilum.simulations.run import simulate
+        from hilum.simulations.table import print_table
+
+        results = simulate(
+            config, archives, where, state, backend=engine, ray_address=ray_address, resume=resume
+        )
     if as_json:
         print_json(results)
         return

@@ -37,6 +37,13 @@ from hilum.server.federation.store import RunStore, check_output
 from hilum.simulations.archives import find_sites, index_sites, open_sites
 from hilum.simulations.grid import InProcessGrid
 from hilum.simulations.preview import write_previews
+from hilum.simulations.resume import (
+    RUN_NAME_FILE,
+    check_kept_parts,
+    check_same_sites,
+    has_begun,
+    kept_run_name,
+)
 
 Backend = Literal["process", "ray"]
 _PACES = {"process": Pace(poll_s=0.01, gather_s=60.0), "ray": Pace(poll_s=0.05, gather_s=300.0)}
@@ -49,6 +56,7 @@ def simulate(
     home: Path,
     *,
     backend: Backend = "process",
+    ray_address: str | None = None,
     resume: bool = False,
 ) -> dict[str, Any]:
     """Index, federate, evaluate, and write the run directory.
@@ -58,8 +66,9 @@ def simulate(
         archives: One folder a site; see `find_sites`.
         out: The run directory: new, empty, or with `resume` this study's own.
         home: Where catalogues and caches are kept.
-        backend: `process` for threads in this process, `ray` for Flower's Ray engine.
-        resume: Go on with a run that was killed.
+        backend: `process` for threads in this process, `ray` for Ray tasks.
+        ray_address: Of a Ray cluster that runs already; None looks at RAY_ADDRESS, and then starts a Ray here.
+        resume: Go on with a run that was stopped; one that was stopped before it wrote anything begins.
 
     Returns:
         What `results.json` holds.
@@ -71,18 +80,24 @@ def simulate(
     started = time.monotonic()
     check_output(out, study, resume=resume)
     if backend == "ray":
-        _need_ray()
+        _need_ray(ray_address)
     sites = find_sites(archives, home)
     files = sum(sum(1 for _ in site.data.dicom.rglob("*")) for site in sites)
     with progress_bar("indexing", files) as progress:
         index_sites(sites, progress)
+    resume = resume and has_begun(out)
+    if resume:
+        check_same_sites(out, sites)
     data = open_sites(sites, study)
     make_fabric(
         "auto", study.training.precision, study.training.threads
     )  # threads are set before any worker starts
     key = Ed25519PrivateKey.generate()  # the simulation is its own admin
     signed, order = _sign(study, out, sites, key)
+    if resume:
+        check_kept_parts(out, study, sites, order.run)
     with RunStore.open(out, order, resume=resume) as store:
+        store.write(RUN_NAME_FILE, {"run": order.run})
         central = Workspace(home / "simulations" / "centralised").run(store.run_id)
         if not resume:
             _forget(store.run_id, central, sites)
@@ -95,8 +110,11 @@ def simulate(
                 more_arms=_central_arm(study, data, central),
                 stage=progress_bar,
             )
-            engine = _run_in_process if backend == "process" else _run_on_ray
-            engine(assignment, sites, public_text(key.public_key()))
+            study_key = public_text(key.public_key())
+            if backend == "process":
+                _run_in_process(assignment, sites, study_key)
+            else:
+                _run_on_ray(assignment, sites, study_key, home, ray_address)
         finally:
             if (out / "results.json").exists():
                 _forget(store.run_id, central, sites)
@@ -109,17 +127,18 @@ def _sign(
 ) -> tuple[SignedStudy, StudyOrder]:
     """Sign as an admin would, so that a simulated site checks all that a deployed one does.
 
-    The run's name comes from the study and its place: a resumed simulation goes on with the same, and another place's
-    local state is never taken up.
+    The run's name comes from the study and the place where it began: a resumed simulation goes on with the same, and
+    another place's local state is never taken up.
     """
-    digest = hashlib.sha256(f"{out.absolute()}\0{study_to_toml(study)}".encode()).hexdigest()
-    run, names, now = (
-        f"{study.study.name[:51]}-{digest[:12]}",
-        [site.site.name for site in sites],
-        time.time(),
-    )
+    run = kept_run_name(out) or _run_name(study, out)
+    names, now = [site.site.name for site in sites], time.time()
     signed = sign_study(study, run=run, sites=names, days=MAX_DAYS, now=now, key=key)
     return signed, verify_study(signed, key.public_key(), now=now, site=None)
+
+
+def _run_name(study: StudyConfig, out: Path) -> str:
+    digest = hashlib.sha256(f"{out.absolute()}\0{study_to_toml(study)}".encode()).hexdigest()
+    return f"{study.study.name[:51]}-{digest[:12]}"
 
 
 def _forget(run: str, central: Path, sites: list[SiteConfig]) -> None:
@@ -158,27 +177,43 @@ def _run_in_process(assignment: Assignment, sites: list[SiteConfig], study_key: 
         server_app(grid=grid, context=context)
 
 
-def _run_on_ray(assignment: Assignment, sites: list[SiteConfig], study_key: str) -> None:
+def _run_on_ray(
+    assignment: Assignment, sites: list[SiteConfig], study_key: str, home: Path, address: str | None
+) -> None:
     from hilum.simulations.ray_engine import run_on_ray
 
     client_app = make_client_app(
         lambda context: sites[_partition(context)], lambda _site: public_key_of(study_key)
     )
     server_app = make_server_app(lambda _context: assignment)
-    run_on_ray(server_app, client_app, nodes=len(sites), threads=assignment.study.training.threads)
+    run_on_ray(
+        server_app,
+        client_app,
+        archives=[site.data.dicom for site in sites],
+        home=home,
+        threads=assignment.study.training.threads,
+        address=address,
+    )
 
 
 def _partition(context: Context) -> int:
     return int(context.node_config["partition-id"])
 
 
-def _need_ray() -> None:
+def _need_ray(address: str | None) -> None:
+    """See that Ray is there, and a cluster's address right, before hours of indexing.
+
+    Raises:
+        HilumError: If they are not.
+    """
     from importlib.util import find_spec
 
     from hilum.common.errors import RunError
+    from hilum.simulations.ray_cluster import check_answers
 
     if find_spec("ray") is None:
         raise RunError("--backend ray needs Ray: pip install 'hilum[simulation]'")
+    check_answers(address)
 
 
 def _finish(store: RunStore, backend: Backend, seconds: float) -> dict[str, Any]:
