@@ -95,8 +95,9 @@ def test_indexing_reports_counts_that_add_up(run_hilum, dicom, tmp_path):
         dicom(tmp_path / "archive" / f"{n}.dcm", rng.integers(0, 99, (8, 8)).astype(np.uint16))
     (tmp_path / "archive" / "ZZPHI.txt").write_text("hello")
     first = json.loads(run_hilum("site", "index", "archive", "--json").stdout)
-    assert {k: first[k] for k in ("files", "instances", "series", "volumes", "patients", "skipped", "decoded")} == {
+    assert {k: first[k] for k in ("files", "instances", "series", "volumes", "patients", "skipped", "decoded", "split_series")} == {
         "files": 4, "instances": 3, "series": 3, "volumes": 0, "patients": 1, "skipped": {"not_dicom": 1}, "decoded": 3,
+        "split_series": {},
     }  # fmt: skip
     second = json.loads(run_hilum("site", "index", "archive", "--json").stdout)
     assert second["decoded"] == 0
@@ -262,7 +263,7 @@ def test_a_study_file_without_permission_is_one_line(run_as_anyone, study_file):
 
 def test_what_the_machine_refuses_is_one_line_that_names_no_file(run_as_anyone, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
-    words = "this user may not write or read a file that is needed"
+    words = "may not be written or read by this user: choose another folder"
     for call in (
         ("study", "new", "locked/new.toml"),
         ("phantom", "locked/archives", "--sites", 1, "--patients", 4),
@@ -286,7 +287,7 @@ def test_a_full_disk_is_one_line_even_where_a_library_wraps_it(monkeypatch, caps
         cli.main()
     assert ended.value.code == 4
     said = capsys.readouterr().err
-    assert said.startswith("error: a disk is full; make room")
+    assert said.startswith("error: a disk is full: make room")
     assert said.count("\n") == 1
     assert "P1" not in said
 
@@ -296,7 +297,7 @@ def test_an_output_folder_that_holds_another_run(run_hilum, archives, study_file
     (tmp_path / "run" / "study.resolved.toml").write_text("x")
     common = ("simulate", study_file(), "--archives", archives, "--out", tmp_path / "run")
     fails(run_hilum(*common), "holds another run", "--resume")
-    fails(run_hilum(*common, "--resume"), "another study")
+    fails(run_hilum(*common, "--resume"), "is damaged")
     assert (tmp_path / "run" / "study.resolved.toml").read_text() == "x"
     fails(run_hilum("phantom", tmp_path / "run"), "not empty")
 

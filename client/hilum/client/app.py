@@ -23,7 +23,8 @@ from hilum.client.run_ledger import Budget, Charge, RunLedger
 from hilum.client.workspace import Workspace
 from hilum.common import records
 from hilum.common.config import SiteConfig
-from hilum.common.errors import DataError, HilumError, RequestRefused
+from hilum.common.errors import DataError, HilumError, LabelError, RequestRefused
+from hilum.common.machine import machine_problem
 from hilum.common.quiet import close_outbound, configure_logging
 from hilum.common.signing import public_key_of
 
@@ -92,9 +93,13 @@ def _answer(
         return outgoing.refusal(name, error.code)
     except HilumError as error:
         code = "data" if isinstance(error, DataError) else "failed"
-        _log.warning("%s refused (%s): %s", name, code, _plain(str(error)))
+        said = error.message if isinstance(error, LabelError) else str(error)
+        _log.warning("%s refused (%s): %s", name, code, _plain(said))
         return outgoing.refusal(name, code)
     except Exception as error:
+        if (problem := machine_problem(error)) is not None:
+            _log.error("%s failed: %s", name, problem)
+            return outgoing.refusal(name, "machine")
         _log.error("%s failed: %s at %s", name, type(error).__name__, _where(error))
         return outgoing.refusal(name, "failed")
 
@@ -109,22 +114,25 @@ def _check_size(site: SiteConfig, asked: Asked) -> None:
 
 
 def _hello(site: SiteConfig, asked: Asked) -> RecordDict:
-    from hilum.client.site_data import open_site
+    from hilum.client.site_data import open_run
 
     with _charged(site, asked, sent_bytes=0) as (ledger, _):
-        examples = ledger.examples(asked.order.run, open_site(site, asked.study).examples(_threshold(asked)))
+        data = open_run(site, asked.study, asked.order.run)
+        for note in data.notes:
+            _log.warning("%s: %s", site.site.name, note)
+        examples = ledger.examples(asked.order.run, data.examples(_threshold(asked)))
         return outgoing.hello(site.site.name, examples, outgoing.Limits.of(asked.study))
 
 
 def _train(site: SiteConfig, asked: Asked) -> RecordDict:
     from hilum.client.pretraining.site import site_round
-    from hilum.client.site_data import open_site
+    from hilum.client.site_data import open_run
     from hilum.common.weights import sha256_of
 
     study, run = asked.study, asked.order.run
     with _charged(site, asked, sent_bytes=asked.base.nbytes) as (ledger, charge):
         ledger.ask_round(run, asked.round_number, sha256_of({"base": asked.base}), _budget(site))
-        data = open_site(site, study)
+        data = open_run(site, study, run)
         examples = ledger.examples(run, data.examples(_threshold(asked)))
         sent = site_round(
             data,

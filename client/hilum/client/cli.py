@@ -1,8 +1,9 @@
 """The site engineer's commands: `hilum site ...`."""
 
 import os
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,6 +18,10 @@ from hilum.client.skipped_cli import skipped
 from hilum.common.cli import AsJson, Home, print_json
 from hilum.common.home import hilum_home
 from hilum.common.progress import progress_bar
+
+if TYPE_CHECKING:
+    from hilum.client.site_data import SiteData
+    from hilum.common.config import StudyConfig
 
 app = typer.Typer(no_args_is_help=True, help="For the site engineer: index, train and take part.")
 
@@ -50,6 +55,16 @@ def register(root: typer.Typer) -> None:
     root.add_typer(app, name="site")
 
 
+def _tell_classes(study: "StudyConfig", data: "SiteData") -> None:
+    """Show on stderr which classes were read; or, without a task, what changed since the run began."""
+    from hilum.client.class_table import class_table, table_lines
+
+    task = study.tasks.classification
+    lines = data.notes if task is None else table_lines([class_table(data)], task.label)
+    for line in lines:
+        print(line, file=sys.stderr)
+
+
 @app.command()
 def status(home: Home = None, as_json: AsJson = False) -> None:
     """Show what is indexed. This is for the site alone: nothing of it is sent."""
@@ -73,12 +88,12 @@ def pretrain(
     as_json: AsJson = False,
 ) -> None:
     """Pre-train alone, with the study's whole schedule. A killed call goes on where it was."""
-    import hashlib
-
+    from hilum.client.class_table import class_table, labels_json
+    from hilum.client.evaluation.kept_split import KeptSplits, study_digest
     from hilum.client.pretraining.site import pretrain_alone
     from hilum.client.site_data import open_site
     from hilum.client.workspace import Workspace
-    from hilum.common.config import load_site, load_study, study_to_toml
+    from hilum.common.config import load_site, load_study
     from hilum.common.errors import RunError
     from hilum.common.export import Made, write_encoder
     from hilum.common.methods import build_method
@@ -87,15 +102,24 @@ def pretrain(
     what, where = load_study(study), load_site(site)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError("the output folder is not empty; name a folder that is new or empty")
-    data = open_site(where, what)
-    digest = hashlib.sha256(study_to_toml(what).encode()).hexdigest()
-    folder = Workspace(where.state.folder).run(f"{what.study.name[:45]}-alone-{digest[:12]}")
+    workspace = Workspace(where.state.folder)
+    run, splits = f"{what.study.name[:45]}-alone-{study_digest(what)[:12]}", KeptSplits(workspace)
+    begun = splits.of_run(run)
+    if begun is None or begun.encoder:  # an earlier call has ended
+        data = open_site(where, what, anew=True)
+        splits.keep(run, data.kept(what))
+    else:
+        data = open_site(where, what, run)
+    _tell_classes(what, data)
+    folder = workspace.run(run)
     with progress_bar("pre-training", what.federation.rounds) as progress:
         weights = pretrain_alone(data, what, folder, device=where.compute.device, progress=progress)
     manifest = federated_manifest(build_method(what))
     sha256 = write_encoder(out, what, manifest, weights, Made(rounds=what.federation.rounds, sites=1))
+    splits.name_encoder(run, sha256)
     if as_json:
-        print_json({"encoder_sha256": sha256, "examples": len(data.split.pretrain)})
+        read = labels_json(what, [class_table(data)])
+        print_json({"encoder_sha256": sha256, "examples": len(data.split.pretrain), "labels": read})
     else:
         print(f"encoder written to {out} (SHA-256 {sha256})")
 
@@ -110,6 +134,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune and measure an encoder on this site's labels, beside the floors. Its rows are named `federated`."""
+    from hilum.client.class_table import class_table, labels_json
     from hilum.client.evaluation.protocol import combinations_count, evaluate_site
     from hilum.client.pretraining.device import make_fabric
     from hilum.client.site_data import open_site
@@ -117,13 +142,15 @@ def evaluate(
     from hilum.common.export import read_encoder
 
     what, where = load_study(study), load_site(site)
-    encoders = {"federated": read_encoder(encoder, what).weights}
-    data = open_site(where, what)
+    given = read_encoder(encoder, what)
+    encoders = {"federated": given.weights}
+    data = open_site(where, what, encoder=given.sha256)
+    _tell_classes(what, data)
     fabric = make_fabric(where.compute.device, what.training.precision, what.training.threads)
     with progress_bar("evaluating", combinations_count(what, encoders)) as progress:
         found = evaluate_site(data, what, encoders, fabric, progress).to_json()
     if as_json:
-        print_json(found)
+        print_json({**found, "labels": labels_json(what, [class_table(data)])})
         return
     for row in found["rows"]:
         interval = f"{row['value']:.3f} ({row['ci_low']:.3f} to {row['ci_high']:.3f})"

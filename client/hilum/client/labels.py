@@ -3,23 +3,16 @@
 A file is named relative to the indexed folder. UIDs, files and patients become pseudonyms as they are read; nothing else remembers them.
 """
 
-import csv
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from hilum.client.catalogue import ACCEPTED, Catalogue, FileRow, Item
+from hilum.client.label_table import KEY_COLUMNS, read_table
+from hilum.client.label_values import check_spellings, class_of, is_missing, number_text, tidy
 from hilum.client.workspace import Pseudonyms
 from hilum.common.errors import LabelError
-
-_KEY_COLUMNS = {
-    "sop_instance_uid": "sop",
-    "series_instance_uid": "series",
-    "study_instance_uid": "study",
-    "file": "file",
-}
-_PATIENT_COLUMN = "patient"
 
 
 @dataclass(frozen=True)
@@ -27,24 +20,30 @@ class Labels:
     """One column of a label table, tied to the catalogue.
 
     Attributes:
-        label_of: Item key to label; items without a label are absent.
-        patient_of: Item key to patient pseudonym, as the table groups patients.
+        label_of: Item key to class; items without a label are absent.
+        patient_of: Item key to patient pseudonym, where the table names a patient.
         without_image: Rows whose image was seen but set aside.
+        set_aside: Of them, those with a label, by class.
+        read_as_missing: Cells that are not empty and say that there is no label, as they stand, and how often.
     """
 
     label_of: dict[str, str] = field(repr=False)
     patient_of: dict[str, str] = field(repr=False)
     without_image: int
+    set_aside: Mapping[str, int] = field(default_factory=dict, repr=False)
+    read_as_missing: Mapping[str, int] = field(default_factory=dict, repr=False)
 
 
 def read_labels(path: Path, column: str, catalogue: Catalogue, names: Pseudonyms) -> Labels:
     """Read one column.
 
     Raises:
-        LabelError: If the table can't be read, a column is missing, a UID is unknown or labelled twice unlike.
+        LabelError: If the table can't be read, a column is missing, a class is spelled in several ways, a UID is unknown,
+            or an image has two labels or two patients.
     """
-    rows, key_column = _read_rows(path, column)
-    kind = _KEY_COLUMNS[key_column]
+    table = read_table(path, column)
+    check_spellings(column, Counter(row.label for row in table.rows))
+    kind = KEY_COLUMNS[table.key_column]
     files = catalogue.files().values()
     by_key = (
         _items_by_file(files, catalogue.items()) if kind == "file" else _items_by(kind, catalogue.items())
@@ -54,44 +53,41 @@ def read_labels(path: Path, column: str, catalogue: Catalogue, names: Pseudonyms
     patient_of: dict[str, str] = {}
     problems: Counter[str] = Counter()
     first_line: dict[str, int] = {}
-    without_image = 0
-    for line, row in rows:
-        identifier = (row[key_column] or "").strip()
-        key = names.of(kind, relative_name(identifier) if kind == "file" else identifier)
-        items, label = by_key.get(key, []), (row[column] or "").strip()
+    set_aside: Counter[str | None] = Counter()
+    for row in table.rows:
+        key = names.of(kind, relative_name(row.key) if kind == "file" else row.key)
+        items, label, patient = by_key.get(key, []), class_of(row.label), _patient(row.patient)
+        faults = []
         if not items:
-            if key in seen:
-                without_image += 1
-            else:
-                problems["unknown"] += 1
-                first_line.setdefault("unknown", line)
+            set_aside[label] += key in seen
+            faults += [] if key in seen else ["unknown"]
         for item in items:
-            if label and label_of.setdefault(item.item_key, label) != label:
-                problems["twice"] += 1
-                first_line.setdefault("twice", line)
-            patient = (row[_PATIENT_COLUMN] or "").strip()
-            patient_of[item.item_key] = names.of("label patient", patient) if patient else item.patient_key
-    _complain(path, key_column, problems, first_line)
-    return Labels(label_of, patient_of, without_image)
+            if label is not None and label_of.setdefault(item.item_key, label) != label:
+                faults.append("label")
+            person = names.of("label patient", patient) if patient else None
+            if person is not None and patient_of.setdefault(item.item_key, person) != person:
+                faults.append("patient")
+        for fault in faults:
+            problems[fault] += 1
+            first_line.setdefault(fault, row.line)
+    _complain(path, table.key_column, problems, first_line)
+    return Labels(
+        label_of,
+        patient_of,
+        set_aside.total(),
+        {label: count for label, count in sorted(set_aside.items(), key=str) if label is not None and count},
+        Counter(tidy(row.label) for row in table.rows if tidy(row.label) and is_missing(row.label)),
+    )
 
 
-def _read_rows(path: Path, column: str) -> tuple[list[tuple[int, dict[str, str | None]]], str]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            columns = [name for name in reader.fieldnames or [] if name]
-            rows = [(reader.line_num, row) for row in reader]
-    except FileNotFoundError:
-        raise LabelError("the label table does not exist; check `data.labels` of the site") from None
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise LabelError(f"the label table can't be read as UTF-8 CSV ({type(error).__name__})") from None
-    key_column = next((name for name in _KEY_COLUMNS if name in columns), None)
-    if key_column is None:
-        raise LabelError(f"the label table needs one of the columns {', '.join(_KEY_COLUMNS)}")
-    for name in (_PATIENT_COLUMN, column):
-        if name not in columns:
-            raise LabelError(f"the label table has no column `{name}`; it has {len(columns)} others")
-    return rows, key_column
+def _patient(cell: str) -> str:
+    """A patient in one spelling; empty where the table does not say who it is."""
+    if is_missing(cell):
+        return ""
+    text = tidy(cell)
+    return (
+        number_text(text) if "." in text else None
+    ) or text.casefold()  # a table may have turned 17 into 17.0
 
 
 def _items_by(kind: str, items: list[Item]) -> dict[str, list[Item]]:
@@ -124,8 +120,9 @@ def _complain(path: Path, key_column: str, problems: Counter[str], first_line: d
             f"{path.name} line {first_line['unknown']}: its {key_column} is in no indexed file "
             f"({problems['unknown']} such lines); index the archive that holds it, or remove the lines"
         )
-    if problems["twice"]:
-        raise LabelError(
-            f"{path.name} line {first_line['twice']}: this image already has another label "
-            f"({problems['twice']} such lines); keep one line an image"
-        )
+    for what in ("label", "patient"):
+        if problems[what]:
+            raise LabelError(
+                f"{path.name} line {first_line[what]}: this image already has another {what} "
+                f"({problems[what]} such lines); keep one line an image"
+            )

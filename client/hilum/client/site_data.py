@@ -1,6 +1,7 @@
 """What one site brings to one study: packed images, labels, and the split by patient."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -9,12 +10,49 @@ import numpy as np
 from hilum.client.answers import Facts
 from hilum.client.catalogue import Catalogue, Item
 from hilum.client.disclosure.counts import banded_total
-from hilum.client.evaluation.splits import Split, split_patients
+from hilum.client.evaluation.kept_split import (
+    KeptSplit,
+    KeptSplits,
+    Side,
+    sides_of,
+    split_of,
+    study_digest,
+)
+from hilum.client.evaluation.splits import Rows, Split, patient_groups, split_patients
+from hilum.client.label_values import check_is_classes
 from hilum.client.labels import Labels, read_labels
-from hilum.client.prepared import Packed, prepare
+from hilum.client.prepared import Packed, PreparedImages, prepare
+from hilum.client.twins import Pairs, twins_within
 from hilum.client.workspace import Workspace
 from hilum.common.config import SiteConfig, StudyConfig
-from hilum.common.errors import DataError, RequestRefused
+from hilum.common.errors import DataError, LabelError, RequestRefused
+
+_MAKER_UNKNOWN = (
+    "whom this encoder was pre-trained on is not known at this site: if its test patients were among them, its numbers are "
+    "too good"
+)
+_MAKER_KNOWN = "patients on whom this encoder may have been pre-trained here are not tested; those who were set aside then are"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a site's rows come from.
+
+    Attributes:
+        workspace: The site's.
+        prepared: The packed images, and what each is.
+        labels: The label column, as it was read.
+        label_keys: Pseudonym of each row's label, empty for none.
+        people: Of each row, the pseudonyms of its patient: the archive's, and the label table's.
+        joined: Pairs of images that show the same under two of the archive's patients, who are one in the split.
+    """
+
+    workspace: Workspace
+    prepared: PreparedImages
+    labels: Labels
+    label_keys: tuple[str, ...]
+    people: tuple[frozenset[str], ...]
+    joined: int
 
 
 @dataclass(frozen=True)
@@ -28,6 +66,8 @@ class SiteData:
         split: Who is trained on and who is tested.
         content_sha256: Over the images that are trained on: a checkpoint of other images is not taken up.
         facts: What lies behind an answer, by pseudonym of the patient.
+        origin: Where it all comes from; None for rows of several sites.
+        notes: What a reader of the split must know: what changed since it was made.
     """
 
     name: str
@@ -36,6 +76,31 @@ class SiteData:
     split: Split = field(repr=False)
     content_sha256: str = field(repr=False)
     facts: Mapping[str, Facts] = field(repr=False, default_factory=dict)
+    origin: "Origin | None" = field(repr=False, default=None)
+    notes: tuple[str, ...] = ()
+
+    def kept(self, study: StudyConfig) -> KeptSplit:
+        """The split, as a run keeps it."""
+        assert self.origin is not None, "a site's own"
+        contents = [item.content_sha256 for item in self.origin.prepared.items]
+        return KeptSplit(
+            study_digest(study),
+            dict(zip(contents, sides_of(self.split), strict=True)),
+            dict(zip(contents, self.origin.label_keys, strict=True)),
+        )
+
+    def without(self, rows: Rows, study: StudyConfig) -> "SiteData":
+        """The same with some training rows left out.
+
+        Raises:
+            DataError: If too few are left.
+        """
+        assert self.origin is not None, "a site's own"
+        sides = np.array([side.value for side in sides_of(self.split)], np.int64)
+        sides[rows] = Side.LEFT_OUT
+        labelled = np.array([label is not None for label in self.labels], bool)
+        split = split_of(sides, labelled, self.split.group)
+        return _site_data(self.name, self.origin, split, self.labels, self.notes, study)
 
     def examples(self, threshold: int) -> int:
         """How many images the site trains on, as it may be told; see `banded_total`.
@@ -58,41 +123,147 @@ class SiteData:
         return len(np.unique(self.split.group[self.split.test]))
 
 
-def open_site(site: SiteConfig, study: StudyConfig) -> SiteData:
+def open_site(
+    site: SiteConfig,
+    study: StudyConfig,
+    run: str | None = None,
+    *,
+    anew: bool = False,
+    encoder: str | None = None,
+) -> SiteData:
     """Open an indexed site for a study.
+
+    Args:
+        site: The site.
+        study: The study.
+        run: Of this run: with the split that it began with, if it has begun here. Without a run, with that of the latest
+            run of the study here, for its encoder knows whom it trained on.
+        anew: Whatever runs there were, split by today's images and labels.
+        encoder: SHA-256 of an encoder that is to be measured: whom it was trained on is not tested.
 
     Raises:
         DataError: If the site has no usable image for the study, or too few.
-        LabelError: If its label table is wrong.
+        LabelError: If its label table is wrong, or its classes are none.
     """
     workspace = Workspace(site.state.folder)
     try:
         prepared = prepare(workspace, study.data)
         labels = _labels(site, study, workspace)
+        twins = twins_within(workspace, prepared)
+        group = patient_groups(prepared.items, labels.patient_of, twins)
+        label_of = tuple(labels.label_of.get(item.item_key) for item in prepared.items)
+        if study.tasks.classification is not None:
+            check_is_classes(study.tasks.classification.label, _patients_by_class(label_of, group))
+    except LabelError as error:
+        raise LabelError(f"{site.site.name}: {error.message}", error.cells) from None
     except DataError as error:
         raise type(error)(f"{site.site.name}: {error}") from None
+    names = workspace.pseudonyms()
+    people = tuple(
+        frozenset({item.patient_key, labels.patient_of.get(item.item_key, item.patient_key)})
+        for item in prepared.items
+    )
+    origin = Origin(
+        workspace,
+        prepared,
+        labels,
+        tuple("" if label is None else names.of("label", label) for label in label_of),
+        people,
+        _joined(prepared.items, twins),
+    )
+    split, notes = _split(origin, study, group, twins, KeptSplits(workspace), run, anew=anew, encoder=encoder)
+    return _site_data(site.site.name, origin, split, label_of, notes, study)
+
+
+def open_run(site: SiteConfig, study: StudyConfig, run: str) -> SiteData:
+    """Open a site for a run that was asked for; what it is split into at first stays so until the run's end.
+
+    Raises:
+        DataError: As `open_site`.
+    """
+    data = open_site(site, study, run)
+    kept = KeptSplits(Workspace(site.state.folder))
+    if kept.of_run(run) is None:
+        kept.keep(run, data.kept(study))
+    return data
+
+
+def _split(
+    origin: "Origin",
+    study: StudyConfig,
+    group: Rows,
+    twins: Pairs,
+    kept: KeptSplits,
+    run: str | None,
+    *,
+    anew: bool,
+    encoder: str | None,
+) -> tuple[Split, tuple[str, ...]]:
+    """The split that holds here, and what its reader must know of it."""
+    contents = [item.content_sha256 for item in origin.prepared.items]
+    earlier = None if anew or encoder else kept.of_study(study) if run is None else kept.of_run(run)
+    if earlier is not None:
+        split, changes = earlier.apply(contents, origin.label_keys, group)
+        return split, (changes.words(),) if changes else ()
     split = split_patients(
-        prepared.items,
-        labels.label_of,
-        labels.patient_of,
+        origin.prepared.items,
+        origin.labels.label_of,
+        origin.labels.patient_of,
         test_share=study.evaluation.test_share,
         seed=study.study.seed,
+        twins=twins,
     )
+    if encoder is None:
+        return split, ()
+    maker = kept.of_encoder(encoder)
+    if maker is None:
+        return split, (_MAKER_UNKNOWN,)
+    labelled = np.array([bool(key) for key in origin.label_keys], bool)
+    return maker.extend(contents, labelled, split), (_MAKER_KNOWN,)
+
+
+def _site_data(
+    name: str,
+    origin: "Origin",
+    split: Split,
+    labels: tuple[str | None, ...],
+    notes: tuple[str, ...],
+    study: StudyConfig,
+) -> SiteData:
+    items = origin.prepared.items
     needed = 2 if study.method.name == "simclr" else 1
     if len(split.pretrain) < needed:
-        raise DataError(
-            f"{site.site.name}: {len(split.pretrain)} images are left for training once test patients are set aside, "
-            f"{needed} are needed; add images, or lower evaluation.test_share"
+        aside = (
+            "test patients, and images that were left out, are set aside"
+            if len(split.left_out)
+            else "test patients are set aside"
         )
-    label_of = tuple(labels.label_of.get(item.item_key) for item in prepared.items)
+        raise DataError(
+            f"{name}: {len(split.pretrain)} images are left for training once {aside}, {needed} are needed; add images, or "
+            "lower evaluation.test_share"
+        )
     return SiteData(
-        site.site.name,
-        prepared.images,
-        label_of,
+        name,
+        origin.prepared.images,
+        labels,
         split,
-        _digest(prepared.items[row].content_sha256 for row in split.pretrain),
-        _facts(prepared.items, label_of, split),
+        _digest(items[row].content_sha256 for row in split.pretrain),
+        _facts(items, labels, split),
+        origin,
+        notes,
     )
+
+
+def _patients_by_class(labels: Sequence[str | None], group: Rows) -> dict[str, int]:
+    pairs = {
+        (label, number) for label, number in zip(labels, group.tolist(), strict=True) if label is not None
+    }
+    return dict(Counter(label for label, _ in pairs))
+
+
+def _joined(items: Sequence[Item], twins: Pairs) -> int:
+    """How many pairs of images show the same under two names of the archive's."""
+    return sum(items[one].patient_key != items[other].patient_key for one, other in twins)
 
 
 def pooled(sites: list[SiteData]) -> SiteData:

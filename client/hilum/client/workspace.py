@@ -11,6 +11,7 @@ but its owner, whoever makes it; `hilum site` also sets a umask under which each
     incoming/           the same, on their way
     masks/              one array a mask, likewise
     prepared/           packed arrays at a study's size
+    splits/<run>.npz    who was set aside when a run began (`hilum.client.evaluation.kept_split`)
     runs/<run>/         local parts and step checkpoints of one run
     runs.sqlite         what was asked in each run, and what it used up (`hilum.client.run_ledger`)
     answers.sqlite      the answers given about the site (`hilum.client.answers`)
@@ -64,6 +65,11 @@ class Workspace:
         return self.folder / "prepared"
 
     @property
+    def splits(self) -> Path:
+        """Who was set aside in each run."""
+        return self.folder / "splits"
+
+    @property
     def runs(self) -> Path:
         """The ledger of what was asked in each run."""
         return self.folder / "runs.sqlite"
@@ -83,13 +89,17 @@ class Workspace:
             raise ValueError("a run's name is a folder's name and nothing more")
         return self.folder / "runs" / run_id
 
-    def pseudonyms(self) -> "Pseudonyms":
-        """The site's pseudonyms; the key is made at first use, readable by its owner alone."""
+    def pseudonyms(self, first: bytes | None = None) -> "Pseudonyms":
+        """The site's pseudonyms; the key is made at first use, readable by its owner alone.
+
+        Args:
+            first: The key to begin with, instead of a random one.
+        """
         path = self.folder / "site.key"
         if not path.exists():
             with self.locked():
                 if not path.exists():
-                    write_bytes(path, secrets.token_bytes(_KEY_BYTES))
+                    write_bytes(path, first or secrets.token_bytes(_KEY_BYTES))
                     path.chmod(0o600)
         key = path.read_bytes()
         if len(key) != _KEY_BYTES:

@@ -45,7 +45,21 @@ class DataError(HilumError):
 
 
 class LabelError(DataError):
-    """A label table names an unknown image, lacks a column, or contradicts itself."""
+    """A label table names an unknown image, lacks a column, or contradicts itself.
+
+    Args:
+        message: What is wrong, without any cell of the table.
+        cells: The cells in question, for the one who asked on the spot. A log gets `message` alone.
+    """
+
+    def __init__(self, message: str, cells: str = "") -> None:
+        super().__init__(f"{message}: {cells}" if cells else message)
+        self.message = message
+        self.cells = cells
+
+    def __reduce__(self) -> tuple[type["LabelError"], tuple[str, str]]:
+        """Rebuild from both arguments, so that the error survives a trip through a worker process."""
+        return LabelError, (self.message, self.cells)
 
 
 class RunError(HilumError):

@@ -19,7 +19,7 @@ REFUSALS: dict[str, str] = {
     "policy_methods": "the site's policy does not list the method",
     "policy_encoders": "the site's policy does not list the encoder or its size",
     "policy_rounds": "the study has more rounds than the site's policy allows",
-    "policy_epochs": "the study has more local epochs than the site's policy allows",
+    "policy_epochs": "the study has more local epochs or steps of fine-tuning than the site's policy allows",
     "policy_batch": "the study has larger batches than the site's policy allows",
     "policy_patches": "an image of the study has more patches or voxels than the site's policy allows",
     "policy_memory": "the study would need more memory than the site's policy allows or the machine has",
@@ -34,5 +34,6 @@ REFUSALS: dict[str, str] = {
     "no_labels": "the site has no label table for this task",
     "data": "the site's images or labels can't serve the study; the site's log says why",
     "trainer_died": "the site's training process died twice on this request; the site's log says why",
+    "machine": "a disk, a folder or the memory of the site's machine does not allow it; the site's log says which",
     "failed": "the site's process failed; the site's log says why",
 }

@@ -17,6 +17,7 @@ from hilum.common.config.base import NAME_PATTERN
 from hilum.common.config.site import SiteDataSection, SiteSection, SiteStateSection
 from hilum.common.errors import DataError, RequestRefused
 from hilum.common.progress import Onward, Progress
+from hilum.simulations.overlap import Overlap, find_overlap, set_apart
 
 
 def find_sites(archives: Path, home: Path) -> list[SiteConfig]:
@@ -79,6 +80,7 @@ def index_sites(
     Raises:
         DataError: If a site's archive can't be read, is empty, or holds no usable image; the message names the site.
     """
+    _share_key(sites)
     reports = {}
     done = 0
     for site, family in zip(sites, images or [None] * len(sites), strict=True):
@@ -102,24 +104,43 @@ def index_sites(
     return reports
 
 
-def open_sites(sites: list[SiteConfig], study: StudyConfig) -> list[SiteData]:
+def _share_key(sites: list[SiteConfig]) -> None:
+    """Give the sites of one simulation one key, so that a patient has one pseudonym at all of them.
+
+    A site that has a key keeps it: its catalogue is written under it.
+    """
+    key = Workspace(sites[0].state.folder).pseudonyms().key
+    for site in sites[1:]:
+        Workspace(site.state.folder).pseudonyms(first=key)
+
+
+def open_sites(
+    sites: list[SiteConfig], study: StudyConfig, run: str | None = None
+) -> tuple[list[SiteData], Overlap]:
     """Open every site for a study, so that what is wrong is known before anything is trained.
 
+    Args:
+        sites: The sites.
+        study: The study.
+        run: Go on with the splits that this run keeps; without one, split anew, and keep whoever is tested anywhere out of
+            all training.
+
     Raises:
-        DataError: If the study does not fit the archives, or a site has fewer patients than the study's threshold.
+        DataError: If the study does not fit the archives.
     """
     if len(sites) != study.federation.sites:
         raise DataError(
             f"the archives hold {len(sites)} sites, the study asks for {study.federation.sites}; "
             f"set federation.sites = {len(sites)}"
         )
-    data = [open_site(site, study) for site in sites]
-    for one in data:
-        _check_patients(one, study)
-    return data
+    data = [open_site(site, study, run, anew=run is None) for site in sites]
+    overlap = find_overlap(data)
+    if run is None:
+        data = set_apart(data, study, overlap)
+    return data, overlap
 
 
-def _check_patients(data: SiteData, study: StudyConfig) -> None:
+def check_patients(data: SiteData, study: StudyConfig) -> None:
     """Refuse now what the site would refuse in an hour.
 
     Raises:

@@ -7,7 +7,7 @@ from hilum.client.answers import AnswerLedger
 from hilum.client.disclosure import outgoing
 from hilum.client.evaluation.site import evaluate_arms
 from hilum.client.incoming import Asked
-from hilum.client.site_data import open_site
+from hilum.client.site_data import open_run
 from hilum.client.workspace import Workspace
 from hilum.common.config import SiteConfig
 from hilum.common.errors import RequestRefused
@@ -36,7 +36,7 @@ def answer_evaluation(site: SiteConfig, asked: Asked, progress: Progress) -> dic
     study = asked.study
     threshold = study.privacy.min_patients
     workspace = Workspace(site.state.folder)
-    data = open_site(site, study)
+    data = open_run(site, study, asked.order.run)
     if data.test_patients < threshold:
         raise RequestRefused(
             "too_few_patients",

@@ -1,7 +1,7 @@
 """Splits by patient that depend on content and seed alone, so that every machine makes the same one."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -22,19 +22,28 @@ class Split:
         train: The labelled ones among them.
         test: Labelled rows of test patients.
         group: The patient number of each row.
+        left_out: Rows that are neither trained on nor tested, for a reason that whoever made the split knows.
     """
 
     pretrain: Rows = field(repr=False)
     train: Rows = field(repr=False)
     test: Rows = field(repr=False)
     group: Rows = field(repr=False)
+    left_out: Rows = field(repr=False, default_factory=lambda: np.zeros(0, np.int64))
 
 
-def patient_groups(items: Sequence[Item], patient_of: Mapping[str, str]) -> Rows:
+def patient_groups(
+    items: Sequence[Item], patient_of: Mapping[str, str], twins: Iterable[Sequence[int]] = ()
+) -> Rows:
     """Number the patients of items.
 
-    Two items are one patient's if the archive or the label table says so, also through a third item. Numbers follow
-    the order in which patients first appear.
+    Two items are one patient's if the archive or the label table says so, or if they show the same, also through a third
+    item. Numbers follow the order in which patients first appear.
+
+    Args:
+        items: The items.
+        patient_of: What the label table says, by item.
+        twins: Pairs of rows that show the same.
     """
     leader: dict[str, str] = {}
 
@@ -48,6 +57,8 @@ def patient_groups(items: Sequence[Item], patient_of: Mapping[str, str]) -> Rows
         stated = patient_of.get(item.item_key)
         if stated is not None:
             leader[find("label:" + stated)] = find("archive:" + item.patient_key)
+    for one, other in twins:
+        leader[find("archive:" + items[one].patient_key)] = find("archive:" + items[other].patient_key)
     numbers: dict[str, int] = {}
     roots = [find("archive:" + item.patient_key) for item in items]
     return np.array([numbers.setdefault(root, len(numbers)) for root in roots], np.int64)
@@ -60,12 +71,15 @@ def split_patients(
     *,
     test_share: float,
     seed: int,
+    twins: Iterable[Sequence[int]] = (),
 ) -> Split:
     """Set aside a share of the labelled patients for testing, the same share of each class.
 
-    A patient's class is the largest label among the patient's images. A class of one patient is only trained on.
+    A patient's class is the largest label among the patient's images. A class of one patient is only trained on. Within a
+    class, patients stand in an order that their own images and the seed decide, and the first are tested: a patient who
+    comes or goes moves at most one other of the class to the other side.
     """
-    group = patient_groups(items, patient_of)
+    group = patient_groups(items, patient_of, twins)
     labels = [label_of.get(item.item_key) for item in items]
     class_of: dict[int, str] = {}
     name_of: dict[int, str] = {}

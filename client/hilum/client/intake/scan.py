@@ -13,6 +13,9 @@ from pathlib import Path
 from hilum.client.intake.reasons import Reason
 from hilum.common.errors import DataError
 
+READING = 2
+"""How files are read. Raise it where the same file becomes another item, or none: then the next index reads all again."""
+
 
 @dataclass(frozen=True)
 class FoundFile:
@@ -20,7 +23,7 @@ class FoundFile:
 
     Attributes:
         path: Where it lies; an identifier, so it is never stored, and shown by `hilum site skipped` alone.
-        identity: Size, time of change and inode. While they stay the same, the content is taken to.
+        identity: How files are read, size, time of change and inode. While they stay the same, so does what it gave.
         set_aside: Why it is not opened, where the look itself tells.
         mode: Its type and permissions.
     """
@@ -33,7 +36,7 @@ class FoundFile:
 
 def identity_of(status: os.stat_result) -> str:
     """The identity of a file; see `FoundFile`."""
-    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
+    return f"{READING}:{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
 
 
 def scan(archive: Path) -> Iterator[FoundFile]:

@@ -13,6 +13,7 @@ from hilum.common.config.base import NAME_PATTERN, Section
 from hilum.common.config.site import SERVER_PATTERN, STUDY_KEY_PATTERN, SiteConfig
 from hilum.common.config.study import StudyConfig
 from hilum.common.errors import ConfigError
+from hilum.common.home import expanded
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 _STUDY_HELP = "`hilum study new FILE` writes a complete template"
@@ -53,7 +54,7 @@ def load_site(path: Path) -> SiteConfig:
     def rooted(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: rooted(inner) for key, inner in value.items()}
-        return folder / value.expanduser() if isinstance(value, Path) else value
+        return folder / expanded(value) if isinstance(value, Path) else value
 
     return SiteConfig.model_validate(rooted(site.model_dump()))
 

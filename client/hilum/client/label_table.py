@@ -1,0 +1,156 @@
+"""Read a label table from bytes: its encoding, its separator, its header.
+
+Nothing is guessed that could be wrong in silence. Text is UTF-8, or UTF-16 with a byte order mark; the separator is the
+one of comma, semicolon, tab and `|` that cuts the header into columns among which is a known key. Blanks, case,
+hyphens and quotes in a header do not matter, as long as one column alone fits.
+"""
+
+import codecs
+import csv
+import difflib
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hilum.common.errors import LabelError
+
+KEY_COLUMNS = {
+    "sop_instance_uid": "sop",
+    "series_instance_uid": "series",
+    "study_instance_uid": "study",
+    "file": "file",
+}
+PATIENT_COLUMN = "patient"
+
+_SEPARATORS = (",", ";", "\t", "|")
+_SEPARATOR_LINE = re.compile(r"\A\s*\"?sep=(.)\"?\s*\r?\n", re.IGNORECASE)  # what Excel writes and reads
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_SAVE_AS = "save it as UTF-8 (in Excel: `CSV UTF-8`)"
+_NEAR = 0.6
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One line of a table: its number in the file, and the cells that were asked for."""
+
+    line: int
+    key: str = field(repr=False)
+    patient: str = field(repr=False)
+    label: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """One label column of a table.
+
+    Attributes:
+        key_column: Of `KEY_COLUMNS`.
+        rows: In the order of the file.
+    """
+
+    key_column: str
+    rows: tuple[TableRow, ...] = field(repr=False)
+
+
+def read_table(path: Path, column: str) -> LabelTable:
+    """Read the key, the patient and one label of each row.
+
+    Raises:
+        LabelError: If the table can't be read, lacks a column, or has one twice.
+    """
+    lines = _cells(_text(path))
+    if not lines:
+        raise LabelError(f"the label table is empty; it needs one of the columns {', '.join(KEY_COLUMNS)}")
+    header = [_plain(cell) for cell in lines[0][1]]
+    key_column = next((name for name in KEY_COLUMNS if name in header), None)
+    if key_column is None:
+        raise LabelError(
+            f"the label table needs one of the columns {', '.join(KEY_COLUMNS)}{_nearest(KEY_COLUMNS, header)}"
+        )
+    key, patient = _place(key_column, lines[0][1]), _place(PATIENT_COLUMN, lines[0][1])
+    label = _place(column, lines[0][1])
+    rows = []
+    for number, cells in lines[1:]:
+        if any(cell.strip() for cell in cells[len(header) :]):
+            raise LabelError(
+                f"line {number} of the label table has {len(cells)} cells, the header has {len(header)}; put a cell that "
+                "holds the separator in double quotes"
+            )
+        full = [*cells, *[""] * (len(header) - len(cells))]
+        rows.append(TableRow(number, full[key].strip(), full[patient].strip(), full[label]))
+    return LabelTable(key_column, tuple(rows))
+
+
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise LabelError("the label table does not exist; check `data.labels` of the site") from None
+    except OSError as error:
+        raise LabelError(f"the label table can't be read ({type(error).__name__})") from None
+    try:
+        text = content.decode("utf-16" if content.startswith(_UTF16) else "utf-8-sig")
+    except UnicodeDecodeError:
+        raise LabelError(f"the label table is neither UTF-8 nor UTF-16 with its mark; {_SAVE_AS}") from None
+    if "\0" in text:
+        raise LabelError(
+            f"the label table holds zero bytes, so it is no text, or UTF-16 without its mark; {_SAVE_AS}"
+        )
+    return text
+
+
+def _cells(text: str) -> list[tuple[int, list[str]]]:
+    """The lines that hold anything, with their numbers, cut at the table's separator."""
+    stated = _SEPARATOR_LINE.match(text)
+    found: list[list[tuple[int, list[str]]]] = []
+    for separator in (stated[1],) if stated else _SEPARATORS:
+        reader = csv.reader(
+            io.StringIO(text[stated.end() :] if stated else text, newline=""), delimiter=separator
+        )
+        try:
+            lines = [
+                (reader.line_num + bool(stated), cells) for cells in reader if any(c.strip() for c in cells)
+            ]
+        except csv.Error as error:
+            raise LabelError(f"the label table is no CSV ({error}); check its quotes") from None
+        if lines and set(KEY_COLUMNS) & {_plain(cell) for cell in lines[0][1]}:
+            return lines
+        found.append(lines)
+    return max(found, key=lambda lines: len(lines[0][1]) if lines else 0)
+
+
+def _place(name: str, header: Sequence[str]) -> int:
+    """Where a column is: the one of just this name, or the only one that differs in blanks, case or hyphens alone."""
+    stripped = [cell.strip() for cell in header]
+    exact = [index for index, cell in enumerate(stripped) if cell == name]
+    near = exact or [index for index, cell in enumerate(header) if _plain(cell) == _plain(name)]
+    if len(near) == 1:
+        return near[0]
+    if near:
+        raise LabelError(
+            f"the label table has {len(near)} columns `{name}`; keep one, or give them different names"
+        )
+    hint = _nearest([name], header)
+    raise LabelError(
+        f"the label table has no column `{name}`{hint or f'; it has {len(header)} others, none of a like name'}"
+    )
+
+
+def _nearest(wanted: "Sequence[str] | dict[str, str]", header: Sequence[str]) -> str:
+    """Name the column that is most like a wanted one. One that is not is not named: it may be the cell of a patient."""
+    best = max(
+        (
+            (difflib.SequenceMatcher(None, _plain(name), _plain(cell)).ratio(), name, cell.strip())
+            for name in wanted
+            for cell in header
+        ),
+        default=(0.0, "", ""),
+    )
+    return f"; the nearest is `{best[2]}`: rename it to `{best[1]}`" if best[0] >= _NEAR else ""
+
+
+def _plain(name: str) -> str:
+    """A column's name without what people do not see: case, blanks around it, and which kind of gap joins its words."""
+    return re.sub(r"[\s_\-]+", "_", name.strip("\ufeff\u200b\"' \t\r\n\xa0")).casefold()
