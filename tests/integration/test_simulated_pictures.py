@@ -13,6 +13,7 @@ from hilum.client.workspace import Workspace
 from hilum.common.errors import ConfigError, DataError
 from hilum.common.progress import Quiet
 from hilum.simulations.archives import find_sites, index_sites
+from hilum.simulations.overlap import find_overlap
 from hilum.simulations.research_folders import look_at, with_class_folders
 
 
@@ -159,6 +160,19 @@ def test_pictures_beside_dicom_are_taken_only_if_somebody_says_so(archives, open
 def test_another_family_than_the_study_has_is_refused(pictures, opened):
     with pytest.raises(ConfigError, match=r'--images is mr, .* data\.modality is "radiograph"'):
         opened(pictures(lambda number, _label: f"{number}.png"), images="mr")
+
+
+def test_pictures_of_one_name_at_two_sites_are_not_one_patient(pictures, opened):
+    archives = pictures(lambda number, _label: f"{number}.png")
+    for site in ("s0", "s1"):
+        rows = [f"{number}.png,{site}-P{number},{number % 2}" for number in range(8)]
+        (archives / site / "labels.csv").write_text("\n".join(["file,patient,label", *rows]) + "\n")
+    study, sites, _told, _reports = opened(archives)
+    overlap = find_overlap([open_site(site, study) for site in sites])
+    assert (overlap.by_name, overlap.patients, overlap.images) == (True, 0, 0)
+    (archives / "s1" / "labels.csv").write_text((archives / "s0" / "labels.csv").read_text())
+    overlap = find_overlap([open_site(site, study) for site in sites])
+    assert overlap.patients == 8, "those whom the tables name alike are"
 
 
 def test_files_of_the_system_beside_pictures_are_no_patients(pictures, opened, tmp_path):

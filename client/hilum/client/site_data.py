@@ -43,7 +43,7 @@ class Origin:
         prepared: The packed images, and what each is.
         labels: The label column, as it was read.
         label_keys: Pseudonym of each row's label, empty for none.
-        people: Of each row, the pseudonyms of its patient: the archive's, and the label table's.
+        people: Of each row, the pseudonyms of its patient: the archive's where it names one, and the label table's.
         joined: Pairs of images that show the same under two of the archive's patients, who are one in the split.
     """
 
@@ -160,7 +160,10 @@ def open_site(
         raise type(error)(f"{site.site.name}: {error}") from None
     names = workspace.pseudonyms()
     people = tuple(
-        frozenset({item.patient_key, labels.patient_of.get(item.item_key, item.patient_key)})
+        frozenset(
+            ({item.patient_key} if item.names_patient else set())
+            | ({labels.patient_of[item.item_key]} if item.item_key in labels.patient_of else set())
+        )
         for item in prepared.items
     )
     origin = Origin(
