@@ -27,7 +27,7 @@ VENDORS = "dicom2nifti_vendors"
 TOLERANCE_MM = 1e-3
 # dcm2niix takes the distance from (0018,0088), here 3.313 mm; the positions say 3.3125 mm.
 ROUNDED_DISTANCE = {f"{VENDORS}/philips_enhanced/fmri/001": 5e-3}
-NO_IMAGES = {Reason.NOT_DICOM, Reason.NOT_AN_IMAGE}
+NO_IMAGES = {Reason.NOT_DICOM, Reason.NEEDS_FAMILY, Reason.PACKED, Reason.NOT_AN_IMAGE}
 RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 SAME = {  # folder: volumes in it, all of them as dcm2niix has them

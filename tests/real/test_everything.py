@@ -7,6 +7,7 @@ import pytest
 
 import index_mutants
 from hilum.client.catalogue import Catalogue
+from hilum.client.intake.reasons import Reason
 from hilum.client.intake.sources import find
 from hilum.client.workspace import Workspace
 
@@ -66,12 +67,15 @@ def test_files_that_no_reader_decodes_have_a_reason(statuses):
     assert {found[name] for name in NOT_DECODED_BY_OTHERS} == {"other_modality"}
 
 
+NO_DICOM = {Reason.NOT_DICOM, Reason.NEEDS_FAMILY, Reason.PACKED, Reason.SYSTEM_FILE, Reason.EMPTY_FILE}
+
+
 @pytest.mark.parametrize("folder", REASONS)
 def test_each_folder_is_taken_or_refused_for_its_own_reasons(folder, statuses):
     found = Counter(
         status
         for path, status in statuses.items()
-        if path.startswith(f"dicom/{folder}/") and status != "not_dicom"
+        if path.startswith(f"dicom/{folder}/") and status not in NO_DICOM
     )
     assert found == REASONS[folder]
 
