@@ -186,6 +186,7 @@ def _tar():
         ("none.zip", _zip(""), Reason.PACKED),
         ("report.docx", _zip("[Content_Types].xml"), Reason.NOT_DICOM),
         ("notes.odt", _zip("mimetype"), Reason.NOT_DICOM),
+        ("arrays.npz", _zip("images.npy"), Reason.NOT_DICOM),
         ("tape", _tar(), Reason.PACKED),
         ("old.tar", b"v7 has no mark" + bytes(600), Reason.PACKED),
         ("a.tar.gz", gzip.compress(_tar()), Reason.PACKED),

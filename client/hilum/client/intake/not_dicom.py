@@ -31,6 +31,8 @@ _PACKED_SUFFIXES = (".tar", ".zip", ".7z", ".rar", ".gz", ".tgz", ".bz2", ".xz",
 _ZIP_NAME = 30  # where the name of the first member begins (APPNOTE.TXT 4.3.7)
 _DOCUMENTS = (b"[Content_Types].xml", b"_rels/", b"mimetype", b"META-INF/")
 """First members of office files, e-books and Java archives: ZIP files that nobody packed images into."""
+_ZIP_NAME_LENGTH = slice(26, 28)
+_ARRAYS = b".npy"  # NumPy's .npz is a ZIP file of these
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"  # RFC 1740
 _SYSTEM_NAMES = frozenset(
     (".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", ".directory", ".localized")
@@ -83,6 +85,8 @@ def is_apple_double(path: Path) -> bool:
 
 def _is_packed(path: Path, start: bytes) -> bool:
     if start.startswith(b"PK"):
-        return start.startswith(_PACKED) and not start[_ZIP_NAME:].startswith(_DOCUMENTS)
+        length = int.from_bytes(start[_ZIP_NAME_LENGTH], "little")
+        first = start[_ZIP_NAME:][:length]
+        return start.startswith(_PACKED) and not (first.startswith(_DOCUMENTS) or first.endswith(_ARRAYS))
     named = path.name.lower().endswith(_PACKED_SUFFIXES)
     return named or start.startswith(_PACKED) or start[_TAR_MARK] == b"ustar"
