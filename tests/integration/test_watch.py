@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hilum.client.intake import watch as watch_module
 from hilum.client.intake.watch import watch
 from hilum.client.workspace import Workspace
 from hilum.common.errors import DataError
@@ -76,30 +77,26 @@ def test_a_pass_follows_each_change_and_no_pass_follows_none(watching, radiograp
     assert [report.removed for report in reports] == [0, 0, 1]
 
 
-def test_a_file_that_is_still_being_written_is_not_read(watching, radiograph, tmp_path):
+def test_a_file_that_is_still_being_written_is_not_read(watching, radiograph, tmp_path, monkeypatch):
     folder = tmp_path / "archive"
     (folder / "0.dcm").write_bytes(radiograph("0.dcm"))
     content = radiograph("1.dcm")
     growing = folder / "1.dcm"
-    growing.write_bytes(content[:200])
-    written, reports, done = 200, None, threading.Event()
+    written, look, writing = [200], watch_module._look, threading.Lock()
 
-    def grow():
-        nonlocal written
-        while not done.wait(EVERY_S / 10):
-            written = min(written + 1, len(content) - 10)
-            growing.write_bytes(content[:written])
+    def grow_and_look(where):
+        with writing:
+            if written:
+                written.append(written[-1] + 1)
+                growing.write_bytes(content[: written[-1]])
+        return look(where)
 
-    writer = threading.Thread(target=grow)
-    writer.start()
-    try:
-        reports, _ = watching()
-        until(lambda: reports)
-        time.sleep(5 * EVERY_S)
-    finally:
-        done.set()
-        writer.join()
-    growing.write_bytes(content)
+    monkeypatch.setattr(watch_module, "_look", grow_and_look)
+    reports, _ = watching()
+    until(lambda: reports and len(written) > 10)
+    with writing:
+        written.clear()
+        growing.write_bytes(content)
     assert {report.counts.files for report in reports} == {1}
     assert all(report.counts.skipped == {} for report in reports)
     until(lambda: reports[-1].counts.instances == 2)
