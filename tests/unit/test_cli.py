@@ -231,6 +231,21 @@ def test_a_file_without_permission_is_counted(run_as_anyone, archives, tmp_path)
     done = run_as_anyone("site", "index", "half", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["skipped"] == {"unreadable": 1}
+    min(file for file in (tmp_path / "half").rglob("*") if file.is_file()).chmod(0o600)
+    done = run_as_anyone("site", "index", "half", "--json")
+    assert json.loads(done.stdout)["skipped"] == {}, "permissions change no time, and yet it is read now"
+
+
+def test_a_folder_without_permission_is_counted_until_it_can_be_read(run_as_anyone, archives, tmp_path):
+    shutil.copytree(archives / "site-0" / "dicom", tmp_path / "half" / "open")
+    shutil.copytree(archives / "site-1" / "dicom", tmp_path / "half" / "shut")
+    (tmp_path / "half" / "shut").chmod(0)
+    done = run_as_anyone("site", "index", "half", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["skipped"] == {"unreadable_folder": 1}
+    (tmp_path / "half" / "shut").chmod(0o700)
+    done = run_as_anyone("site", "index", "half", "--json")
+    assert json.loads(done.stdout)["skipped"] == {}
 
 
 def test_a_state_folder_without_permission_is_one_line(run_as_anyone, archives, tmp_path):
