@@ -44,6 +44,7 @@ def study_table(**changes: dict[str, Any]) -> dict[str, Any]:
             "label_fractions": [1.0],
             "bootstrap_draws": 100,
             "finetune_epochs": 1,
+            "finetune_min_steps": 1,
         },
     }
     for section, values in changes.items():

@@ -289,10 +289,13 @@ def acquisition_numbers_differ():
     return _each(stack(), lambda k, one: one.contrast(acquisition_number=k))
 
 
-@defect(WHOLE)
+@defect({"acquisition=1": 4, "acquisition=2": 4})
 def interleaved_acquisitions():
     return _each(
-        stack(), lambda k, one: one.contrast(acquisition_number=k % 2, acquisition_time_s=40.0 * (k % 2) + k)
+        stack(),
+        lambda k, one: one.contrast(acquisition_number=k % 2, acquisition_time_s=40.0 * (k % 2) + k).image(
+            k % 2
+        ),
     )
 
 
@@ -490,7 +493,7 @@ def two_series_in_one_without_a_difference():
     return [*stack(), *stack(uid="z", image=1)]
 
 
-@defect({}, {Reason.MULTIPLE_TIMES: 9})
+@defect(WHOLE, {Reason.TOO_FEW_SLICES: 1})
 def one_slice_taken_again_later():
     made = _each(stack(), lambda k, one: one.contrast(acquisition_time_s=float(k)))
     return [*made, stack(uid="z", image=1)[3].contrast(acquisition_time_s=50.0)]
@@ -623,7 +626,7 @@ def cardiac_phases_whose_trigger_times_drift():
     return made
 
 
-@defect({}, {Reason.MULTIPLE_TIMES: 23})
+@defect({"trigger_sweep=1": 8, "trigger_sweep=2": 8, "trigger_sweep=3": 7})
 def a_cardiac_phase_is_missing_at_one_slice():
     return cardiac_phases_whose_trigger_times_drift()[:-1]
 
@@ -633,7 +636,7 @@ def two_passes_told_apart_by_acquisition_number():
     return [*stack(acquisition_number=1), *stack(uid="b", image=1, acquisition_number=2)]
 
 
-@defect({}, {Reason.MULTIPLE_TIMES: 15})
+@defect({"acquisition=1": 8, "acquisition=2": 7})
 def two_passes_by_acquisition_number_and_one_slice_missing():
     return two_passes_told_apart_by_acquisition_number()[:-1]
 
@@ -686,7 +689,7 @@ def two_time_points_numbered_at_random():
     return _numbered([(7 * k) % 17 for k in range(1, 17)])
 
 
-@defect({}, {Reason.DUPLICATE: 8}, differ=1)
+@defect({"number_sweep=1": 8, "number_sweep=2": 8})
 def two_time_points_numbered_backwards_in_the_second():
     return _numbered([*range(1, 9), *range(16, 8, -1)])
 
@@ -702,6 +705,234 @@ def overlapping_acquisitions_at_other_positions():
 @defect({}, {Reason.TOO_FEW_SLICES: 8})
 def one_slice_over_time():
     return _each(stack(offsets=[0] * 8), lambda k, one: one.contrast(temporal_position=float(k)))
+
+
+# --- passes over one region, at positions between one another
+
+
+def _shifted(n=8, *, shift=0.5, start=0.0, image=1, uid="b", first_number=9, down=False, **contrast):
+    """A second pass: its positions lie a part of a step further, its numbers go on."""
+    made = stack(n, uid=uid, image=image, offsets=[k + shift + start for k in range(n)], **contrast)
+    order = range(n)[::-1] if down else range(n)
+    return [made[k].contrast(instance_number=first_number + rank) for rank, k in enumerate(order)]
+
+
+def _unnumbered(made):
+    return [one.contrast(instance_number=None) for one in made]
+
+
+TWO_SWEEPS = {"number_sweep=1": 8, "number_sweep=2": 8}
+TWO_ACQUISITIONS = {"acquisition=1": 8, "acquisition=2": 8}
+
+
+@defect(TWO_ACQUISITIONS)
+def passes_half_a_step_apart_by_acquisition():
+    return _unnumbered([*stack(acquisition_number=1), *_shifted(acquisition_number=2)])
+
+
+@defect({f"acquisition={k}": 8 for k in (1, 2, 3)})
+def three_passes_a_third_of_a_step_apart_by_acquisition():
+    made = [
+        _shifted(uid=f"q{k}", image=k, shift=k / 3, acquisition_number=k, first_number=1 + 8 * k)
+        for k in range(3)
+    ]
+    return [one for part in made for one in part]
+
+
+@defect(TWO_ACQUISITIONS)
+def passes_that_overlap_by_half_a_step_by_acquisition():
+    return _unnumbered([*stack(acquisition_number=1), *_shifted(start=5, acquisition_number=2)])
+
+
+@defect(TWO_ACQUISITIONS)
+def passes_that_share_one_position_by_acquisition():
+    return [*stack(acquisition_number=1), *_shifted(shift=7, acquisition_number=2)]
+
+
+@defect({"acquisition=1": 8, "acquisition=2": 5})
+def a_short_second_pass_by_acquisition():
+    return _unnumbered([*stack(acquisition_number=1), *_shifted(5, start=1, acquisition_number=2)])
+
+
+@defect(WHOLE, {Reason.TOO_FEW_SLICES: 3})
+def a_second_pass_too_short_for_a_volume_by_acquisition():
+    return [*stack(acquisition_number=1), *_shifted(3, start=2, acquisition_number=2)]
+
+
+@defect(WHOLE)
+def acquisitions_that_follow_one_another_are_one_stack():
+    return _each(stack(), lambda k, one: one.contrast(acquisition_number=1 + k // 2))
+
+
+@defect({"acquisitions=1": 8, "acquisitions=2": 8})
+def two_passes_of_several_acquisitions_each():
+    first = _each(stack(), lambda k, one: one.contrast(acquisition_number=1 + k // 4))
+    return [*first, *_each(_shifted(), lambda k, one: one.contrast(acquisition_number=3 + k // 4))]
+
+
+@defect({"agent=1": 8, "agent=2": 8})
+def passes_before_and_after_the_contrast_agent():
+    return _unnumbered([*stack(), *_shifted(contrast_agent="AGENT")])
+
+
+@defect({"agent=1": 8, "agent=2": 8})
+def passes_at_equal_positions_before_and_after_the_contrast_agent():
+    return [*stack(), *stack(uid="b", image=1, contrast_agent="AGENT")]
+
+
+@defect({"kvp=1": 8, "kvp=2": 8})
+def passes_half_a_step_apart_by_voltage():
+    return [*stack(kvp_kv=80.0), *_shifted(kvp_kv=140.0)]
+
+
+@defect({"kvp=1": 8, "kvp=2": 8})
+def passes_at_equal_positions_by_voltage():
+    return [*stack(kvp_kv=80.0), *stack(uid="b", image=1, kvp_kv=140.0)]
+
+
+@defect(WHOLE)
+def a_voltage_that_some_slices_do_not_tell():
+    return _each(stack(), lambda k, one: one.contrast(kvp_kv=None if k % 3 else 120.0))
+
+
+@defect({"kernel=1": 8, "kernel=2": 8})
+def two_kernels_half_a_step_apart():
+    return [*stack(kernel="B30f"), *_shifted(kernel="B70f")]
+
+
+@defect({"type=1": 8, "type=2": 8})
+def two_image_types_half_a_step_apart():
+    return [
+        *stack(image_type=("ORIGINAL", "PRIMARY", "A")),
+        *_shifted(image_type=("ORIGINAL", "PRIMARY", "B")),
+    ]
+
+
+@defect({"time_sweep=1": 8, "time_sweep=2": 8})
+def passes_half_a_step_apart_by_time():
+    first = _each(stack(), lambda k, one: one.contrast(acquisition_time_s=float(k)))
+    second = _each(_shifted(), lambda k, one: one.contrast(acquisition_time_s=100.0 - k))
+    return _unnumbered([*first, *second])
+
+
+@defect({"time_sweep=1": 8, "time_sweep=2": 8})
+def passes_half_a_step_apart_of_one_time_each():
+    return _unnumbered([*stack(acquisition_time_s=10.0), *_shifted(acquisition_time_s=20.0)])
+
+
+@defect({"trigger_sweep=1": 8, "trigger_sweep=2": 8})
+def passes_half_a_step_apart_by_trigger_time():
+    return _unnumbered([*stack(trigger_time_ms=0.0), *_shifted(trigger_time_ms=400.0)])
+
+
+@defect(TWO_SWEEPS)
+def passes_half_a_step_apart_by_number():
+    return [*stack(), *_shifted()]
+
+
+@defect(TWO_SWEEPS)
+def passes_half_a_step_apart_and_back_by_number():
+    return [*stack(), *_shifted(down=True)]
+
+
+@defect(TWO_SWEEPS)
+def passes_that_overlap_at_their_ends_by_number():
+    return [*stack(), *_shifted(start=5)]
+
+
+@defect(TWO_SWEEPS)
+def passes_that_overlap_and_go_back_by_number():
+    return [*stack(), *_shifted(start=5, down=True)]
+
+
+@defect(TWO_SWEEPS)
+def passes_that_share_one_position_by_number():
+    return [*stack(), *_shifted(shift=7)]
+
+
+@defect({"number_sweep=1": 8, "number_sweep=2": 4})
+def a_short_second_pass_by_number():
+    return [*stack(), *_shifted(4, start=2)]
+
+
+@defect(WHOLE)
+def mr_slices_measured_every_other_one_first():
+    made = stack(family="mr")
+    return _each(
+        made,
+        lambda k, one: one.contrast(
+            acquisition_time_s=k + 50.0 * (k % 2), instance_number=1 + k // 2 + 4 * (k % 2)
+        ),
+    )
+
+
+@defect({}, {Reason.OVERLAPPING_PASSES: 16})
+def passes_half_a_step_apart_by_nothing():
+    return _unnumbered([*stack(), *_shifted()])
+
+
+@defect({}, {Reason.OVERLAPPING_PASSES: 24})
+def three_passes_a_third_of_a_step_apart_by_nothing():
+    made = [one for k in range(3) for one in _shifted(uid=f"q{k}", image=k, shift=k / 3)]
+    return _unnumbered(made)
+
+
+@defect({"run=1": 6, "run=2": 5}, {Reason.OVERLAPPING_PASSES: 5})
+def passes_that_overlap_at_their_ends_by_nothing():
+    return _unnumbered([*stack(), *_shifted(start=5)])
+
+
+@defect({"run=1": 6, "run=2": 5}, {Reason.OVERLAPPING_PASSES: 5})
+def passes_without_thickness_that_overlap_at_their_ends_by_nothing():
+    made = _unnumbered([*stack(), *_shifted(start=5)])
+    return [one.says(thickness_mm=None) for one in made]
+
+
+@defect(WHOLE)
+def overlapping_reconstruction_of_one_pass():
+    return _each(stack(), lambda k, one: one.says(thickness_mm=4.0).contrast(instance_number=8 - k))
+
+
+@defect({"run=1": 8, "run=2": 8})
+def passes_with_a_gap_between_them_by_nothing():
+    return _unnumbered([*stack(), *_shifted(start=20)])
+
+
+@defect(WHOLE)
+def a_frame_of_reference_for_each_slice():
+    return _each(stack(), lambda k, one: one.file(frame_of_reference=f"1.9.{k}"))
+
+
+@defect({"echo=1": 8, "echo=2": 8})
+def a_frame_of_reference_for_each_place_of_two_echoes():
+    both = _two({"echo_number": 1}, {"echo_number": 2})
+    return _each(both, lambda k, one: one.file(frame_of_reference=f"1.9.{k % 8}"))
+
+
+@defect(WHOLE)
+def a_frame_of_reference_that_some_slices_lack():
+    return _each(stack(), lambda k, one: one.file(frame_of_reference="" if k % 3 else "1.9"))
+
+
+@defect(WHOLE)
+def a_frame_of_reference_for_each_slice_that_has_one():
+    return _each(stack(), lambda k, one: one.file(frame_of_reference="" if k == 2 else f"1.9.{k}"))
+
+
+@defect({}, {Reason.IRREGULAR_SPACING: 8})
+def a_frame_of_reference_for_each_slice_of_no_stack():
+    made = stack(offsets=[0, 1.0, 2.2, 3.1, 4.5, 5.2, 6.6, 7.3])
+    return _each(made, lambda k, one: one.file(frame_of_reference=f"1.9.{k}"))
+
+
+@defect({"frame_of_reference=1": 4, "frame_of_reference=2": 4})
+def two_frames_of_reference_that_follow_one_another():
+    return _each(stack(), lambda k, one: one.file(frame_of_reference=f"1.9.{k // 4}").image(k // 4))
+
+
+@defect({}, {Reason.MIXED_GEOMETRY: 6})
+def two_frames_of_reference_of_three_slices():
+    return _each(stack(6), lambda k, one: one.file(frame_of_reference=f"1.9.{k // 3}").image(k // 3))
 
 
 # --- tilt
@@ -1006,7 +1237,7 @@ def enhanced_with_one_frame_without_a_place():
     return [enhanced([*made[:4], made[4].says(position_mm=None), *made[5:]])]
 
 
-@defect({}, {Reason.MULTIPLE_TIMES: 1})
+@defect({"trigger_sweep=1": 8, "trigger_sweep=2": 7})
 def enhanced_with_times_that_make_no_grid():
     both = _two({"trigger_time_ms": 1.0}, {"trigger_time_ms": 2.0})
     return [enhanced(both[:15])]

@@ -92,7 +92,7 @@ def instance_of(dataset):
     is_mosaic = "MOSAIC" in image_type
     kind = next((kind for name, kind in FLOATS.items() if name in dataset), "whole")
     if "PerFrameFunctionalGroupsSequence" in dataset or frames > 1:
-        planes = frames_of(dataset)
+        planes = frames_of(dataset, FAMILIES[str(dataset.SOPClassUID)])
     else:
         planes = (_single(dataset, image_type),)
     if is_mosaic:

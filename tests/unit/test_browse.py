@@ -182,7 +182,7 @@ def test_status_tells_families_shapes_spacing_reasons_and_sizes(site, run_hilum)
     text = run_hilum("site", "status").stdout
     assert "mr: 5 volumes of 5 patients in 5 studies" in text
     assert "volume spacing 4 x 1 x 1 mm" in text
-    assert "1 skipped: a scout image (localizer)" in text
+    assert "1 skipped: a scout image, or a few images across the slices of a volume (localizer)" in text
 
 
 def test_status_lists_what_is_prepared_for_studies(site, run_hilum):

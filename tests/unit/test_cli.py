@@ -95,8 +95,9 @@ def test_indexing_reports_counts_that_add_up(run_hilum, dicom, tmp_path):
         dicom(tmp_path / "archive" / f"{n}.dcm", rng.integers(0, 99, (8, 8)).astype(np.uint16))
     (tmp_path / "archive" / "ZZPHI.txt").write_text("hello")
     first = json.loads(run_hilum("site", "index", "archive", "--json").stdout)
-    assert {k: first[k] for k in ("files", "instances", "series", "volumes", "patients", "skipped", "decoded")} == {
+    assert {k: first[k] for k in ("files", "instances", "series", "volumes", "patients", "skipped", "decoded", "split_series")} == {
         "files": 4, "instances": 3, "series": 3, "volumes": 0, "patients": 1, "skipped": {"not_dicom": 1}, "decoded": 3,
+        "split_series": {},
     }  # fmt: skip
     second = json.loads(run_hilum("site", "index", "archive", "--json").stdout)
     assert second["decoded"] == 0

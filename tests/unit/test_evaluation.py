@@ -45,21 +45,42 @@ def test_metrics_agree_with_scikit_learn_under_weights(classes):
         assert balanced_accuracy(scores, truth, weights)[row] == pytest.approx(expected)
 
 
-def test_a_draw_without_a_class_is_nan_and_left_out():
-    scores = np.array([[0.2, 0.8], [0.7, 0.3], [0.4, 0.6]])
+def test_a_metric_is_of_the_classes_that_are_tested():
+    scores = np.array([[0.2, 0.7, 0.1], [0.7, 0.2, 0.1], [0.4, 0.5, 0.1]])
     weights = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 0]], float)
     values = auroc(scores, np.array([1, 0, 1]), weights)
     assert np.isnan(values).tolist() == [False, True, False]
-    assert interval(values).value == 1.0
+    assert values[0] == 1.0
+    assert balanced_accuracy(scores, np.array([1, 0, 1]), weights)[0] == 1.0
+
+
+def draw(group, truth=None, draws=200, seed=3, site="a"):
+    group = np.asarray(group)
+    truth = np.zeros(len(group), np.int64) if truth is None else np.asarray(truth)
+    return patient_draws(group, truth, draws, seed=seed, site=site)
 
 
 def test_draws_take_patients_whole():
-    group = np.array([5, 5, 9, 2, 2, 2])
-    draws = patient_draws(group, 200, seed=3)
+    draws = draw([5, 5, 9, 2, 2, 2])
     assert draws[0].tolist() == [1] * 6
     assert np.array_equal(draws[:, 0], draws[:, 1])
     assert np.array_equal(draws[:, 3], draws[:, 5])
     assert np.all(draws[1:, [0, 2, 3]].sum(1) == 3)
+
+
+def test_no_resample_lacks_a_class():
+    """One patient of class 1, another of both classes: each kind keeps its number in every resample."""
+    draws = draw([0, 1, 2, 3, 4, 4], [0, 0, 0, 1, 0, 1])
+    assert np.all(draws[1:, :3].sum(1) == 3)
+    assert np.all(draws[1:, 3:] == 1)
+    assert len(np.unique(draws[1:, :3], axis=0)) > 5
+
+
+def test_sites_of_one_size_do_not_draw_alike():
+    patients = np.arange(20)
+    assert np.array_equal(draw(patients), draw(patients))
+    assert not np.array_equal(draw(patients), draw(patients, site="b"))
+    assert not np.array_equal(draw(patients), draw(patients, seed=4))
 
 
 def test_the_interval_covers_a_known_mean():
@@ -68,7 +89,7 @@ def test_the_interval_covers_a_known_mean():
     covered = 0
     for trial in range(200):
         values = rng.normal(size=100)
-        draws = patient_draws(np.arange(100), 300, seed=trial)
+        draws = draw(np.arange(100), draws=300, seed=trial)
         known = interval((draws @ values) / draws.sum(1))
         covered += known.low <= 0 <= known.high
     assert 178 <= covered <= 198

@@ -60,7 +60,7 @@ def enhanced(frames=3, **attributes):
 
 
 def test_own_and_shared_groups_make_a_frame():
-    frame = frames_of(enhanced())[2]
+    frame = frames_of(enhanced(), "mr")[2]
     assert (frame.index, frame.spacing_mm, frame.thickness_mm) == (2, (0.7, 0.8), 2.5)
     assert (frame.position_mm, frame.orientation) == ((1.0, 2.0, 6.0), (1, 0, 0, 0, 1, 0))
     assert (frame.slope, frame.intercept, frame.window) == (3.0, -2.0, Window(42, 400, "LINEAR"))
@@ -83,7 +83,7 @@ def test_own_and_shared_groups_make_a_frame():
 def test_a_frames_own_group_counts_before_the_shared_one():
     dataset = enhanced()
     dataset.PerFrameFunctionalGroupsSequence[1].PixelMeasuresSequence = sequence(PixelSpacing=[2, 3])
-    assert [frame.spacing_mm for frame in frames_of(dataset)] == [(0.7, 0.8), (2.0, 3.0), (0.7, 0.8)]
+    assert [frame.spacing_mm for frame in frames_of(dataset, "mr")] == [(0.7, 0.8), (2.0, 3.0), (0.7, 0.8)]
 
 
 def test_an_ultrasound_volume_has_groups_of_its_own():
@@ -94,7 +94,7 @@ def test_an_ultrasound_volume_has_groups_of_its_own():
     shared = dataset.SharedFunctionalGroupsSequence[0]
     del shared.PlaneOrientationSequence
     shared.PlaneOrientationVolumeSequence = sequence(ImageOrientationVolume=[1, 0, 0, 0, 1, 0])
-    frame = frames_of(dataset)[2]
+    frame = frames_of(dataset, "mr")[2]
     assert (frame.position_mm, frame.orientation) == ((0.0, 0.0, 2.0), (1, 0, 0, 0, 1, 0))
 
 
@@ -104,7 +104,7 @@ def test_a_legacy_converted_object_keeps_its_contrast_in_unassigned_attributes()
         own.UnassignedPerFrameConvertedAttributesSequence = sequence(
             InstanceNumber=k + 7, TriggerTime=30.0 * k
         )
-    contrast = frames_of(dataset)[2].contrast
+    contrast = frames_of(dataset, "mr")[2].contrast
     assert (contrast.instance_number, contrast.trigger_time_ms) == (9, 60.0)
 
 
@@ -124,7 +124,7 @@ def test_a_missing_group_leaves_its_facts_unknown(lost):
     dataset = enhanced()
     for own in dataset.PerFrameFunctionalGroupsSequence:
         delattr(own, lost)
-    frame = frames_of(dataset)[0]
+    frame = frames_of(dataset, "mr")[0]
     unknown = {
         "PlanePositionSequence": frame.position_mm is None,
         "PixelValueTransformationSequence": (frame.slope, frame.intercept) == (1.0, 0.0),
@@ -140,11 +140,11 @@ def test_a_missing_group_leaves_its_facts_unknown(lost):
 def test_an_empty_group_is_as_good_as_none():
     dataset = enhanced()
     dataset.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence = Sequence([])
-    assert frames_of(dataset)[0].position_mm is None
+    assert frames_of(dataset, "mr")[0].position_mm is None
 
 
 def test_a_cine_has_frames_without_a_place():
-    frames = frames_of(item(NumberOfFrames=4, PixelSpacing=[0.3, 0.3]))
+    frames = frames_of(item(NumberOfFrames=4, PixelSpacing=[0.3, 0.3]), "mr")
     assert [frame.index for frame in frames] == [0, 1, 2, 3]
     assert {(frame.position_mm, frame.spacing_mm) for frame in frames} == {(None, (0.3, 0.3))}
 
@@ -166,8 +166,6 @@ def change(edit):
         lambda whole, frame: setattr(
             frame.PlanePositionSequence[0], "ImagePositionPatient", [1.0, 2.0, 3.0, 4.0]
         ),
-        lambda whole, frame: setattr(frame, "PixelMeasuresSequence", sequence(PixelSpacing=[0.0, 1.0])),
-        lambda whole, frame: setattr(frame, "PixelMeasuresSequence", sequence(PixelSpacing=[0.5])),
         lambda whole, frame: setattr(frame.PixelValueTransformationSequence[0], "RescaleSlope", 0.0),
         lambda whole, frame: setattr(frame.MREchoSequence[0], "EffectiveEchoTime", float("nan")),
         lambda whole, frame: frame.add_new(0x00209113, "LO", "no sequence"),
@@ -176,12 +174,20 @@ def change(edit):
 )
 def test_groups_that_contradict_themselves_are_refused(edit):
     with pytest.raises(Skip, match=Reason.UNSUPPORTED_MULTIFRAME):
-        frames_of(change(edit))
+        frames_of(change(edit), "mr")
+
+
+@pytest.mark.parametrize("spacing", [[0.0, 1.0], [0.5], [-1.0, 1.0], [0.5, 0.5, 0.5], [float("nan"), 1.0]])
+def test_a_spacing_that_can_not_be_used_is_none_of_that_frame(spacing):
+    edited = change(
+        lambda _whole, frame: setattr(frame, "PixelMeasuresSequence", sequence(PixelSpacing=spacing))
+    )
+    assert [frame.spacing_mm for frame in frames_of(edited, "mr")] == [(0.7, 0.8), None, (0.7, 0.8)]
 
 
 def test_more_frames_than_any_object_holds_are_refused_before_they_are_made():
     with pytest.raises(Skip, match=Reason.IMPLAUSIBLE_SIZE):
-        frames_of(item(NumberOfFrames=2_000_000_000))
+        frames_of(item(NumberOfFrames=2_000_000_000), "mr")
 
 
 def sequence_bytes(tag, content):

@@ -11,9 +11,9 @@ from flwr.app import Array, ConfigRecord, MetricRecord
 from hilum.client.disclosure import outgoing
 from hilum.client.disclosure.outgoing import LEAVES, Limits
 from hilum.client.evaluation.metrics import METRICS
-from hilum.client.evaluation.protocol import Comparison, Evaluation, Row
 from hilum.common import records
 from hilum.common.errors import RequestRefused
+from hilum.common.results_table import Comparison, Evaluation, Row
 
 ROOT = Path(__file__).parents[2]
 LIMITS = Limits(threshold=11, rounds=5, size=4, fractions=(0.1, 1.0))

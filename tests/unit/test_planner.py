@@ -120,7 +120,7 @@ def test_supposed_copies_that_differ_are_refused():
 def tilt(shift_rows, shift_columns):
     sheared = np.eye(4)
     sheared[:3, :3] = [[shift_columns, 0, 1], [shift_rows, 1, 0], [2, 0, 0]]
-    return Tilt(10.0, shift_rows, shift_columns, sheared, (0.0, 0.0, 1.0))
+    return Tilt(10.0, shift_rows, shift_columns, sheared, (0.0, 0.0, 1.0), (4, 6, 5))
 
 
 @pytest.mark.parametrize("shift", [(2.0, 0.0), (-2.0, 0.0), (0.0, 1.0), (0.0, -3.0), (1.0, -1.0)])

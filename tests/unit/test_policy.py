@@ -62,6 +62,12 @@ def site(tmp_path):
             {"evaluation": {"finetune_epochs": 5}},
         ),
         (
+            "policy_epochs",
+            {"max_finetune_steps": 40},
+            {"evaluation": {"finetune_min_steps": 40}},
+            {"evaluation": {"finetune_min_steps": 41}},
+        ),
+        (
             "policy_batch",
             {"max_batch_size": 64},
             {"training": {"batch_size": 16, "accumulate": 4}},
@@ -111,7 +117,7 @@ def test_every_key_of_the_policy_is_tested_here_or_with_the_ledgers():
     """A key that is added to the site file must come with the check that it promises."""
     tested = {
         *("methods", "encoders", "sizes", "labels", "min_patients", "min_test_share", "max_test_share"),
-        *("max_rounds", "max_local_epochs", "max_batch_size"),
+        *("max_rounds", "max_local_epochs", "max_finetune_steps", "max_batch_size"),
         *("max_patches", "max_memory_gb", "max_disk_gb", "max_sent_mb"),
         *(
             "max_hours",

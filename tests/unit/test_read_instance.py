@@ -144,8 +144,8 @@ def test_times_become_seconds(text, expected):
         ({"sop_class": SC, "NumberOfFrames": 2**31 - 2}, Reason.IMPLAUSIBLE_SIZE),
         ({"SeriesInstanceUID": None}, Reason.MISSING_ATTRIBUTE),
         ({"RescaleSlope": 0}, Reason.MISSING_ATTRIBUTE),
-        ({"PixelSpacing": [0, 1]}, Reason.MISSING_ATTRIBUTE),
-        ({"ImagePositionPatient": [1, 2]}, Reason.MISSING_ATTRIBUTE),
+        ({"sop_class": CT, "PixelSpacing": [0, 1]}, Reason.MISSING_ATTRIBUTE),
+        ({"sop_class": CT, "ImagePositionPatient": [1, 2]}, Reason.MISSING_ATTRIBUTE),
     ],
 )
 def test_what_is_not_taken_has_a_reason_and_its_uids(dicom, tmp_path, attributes, reason):

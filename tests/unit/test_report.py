@@ -1,6 +1,8 @@
 """What a report says, and that no table that the server admits can break it."""
 
 import json
+from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -8,76 +10,21 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hilum.common.config import parse_study, study_to_toml
-from hilum.common.results_table import METRIC_RANGES, Comparison, Evaluation, Row, check_table, combinations
+from hilum.common.participation import participation
+from hilum.common.results_table import (
+    METRIC_RANGES,
+    Comparison,
+    Evaluation,
+    Row,
+    RowNote,
+    check_table,
+    combinations,
+)
 from hilum.server.federation.roster import Roster
 from hilum.server.federation.store import Progressed, RoundRecord
 from hilum.server.results import build_results, in_words, run_notes
 from hilum.simulations.report import write_report
 from hilum.simulations.table import print_table
-from hilum.simulations.verdict import judge, participation
-
-
-def comparison(arm, low, high, site="site-0", protocol="linear", share=1.0):
-    return {
-        "site": site, "task": "classification", "protocol": protocol, "label_fraction": share, "arm": arm,
-        "metric": "auroc", "difference": (low + high) / 2, "ci_low": low, "ci_high": high,
-    }  # fmt: skip
-
-
-def results(*comparisons):
-    rows = [
-        {
-            "protocol": c["protocol"],
-            "label_fraction": c["label_fraction"],
-            "metric": "auroc",
-            "n_patients": 20 + n,
-        }
-        for n, c in enumerate(comparisons)
-    ]
-    return {"comparisons": list(comparisons), "evaluation": rows, "rounds": []}
-
-
-@pytest.mark.parametrize(
-    ("comparisons", "headline"),
-    [
-        (
-            [comparison("raw", 0.1, 0.3), comparison("random", 0.01, 0.2)],
-            "beats a random encoder and regression on raw pixels, each significantly",
-        ),
-        (
-            [comparison("raw", -0.1, 0.3), comparison("random", 0.01, 0.2)],
-            "beats a random encoder significantly somewhere, but not regression on raw pixels",
-        ),
-        (
-            [comparison("raw", -0.1, 0.3)],
-            "At no site does the federated encoder significantly beat regression on raw pixels",
-        ),
-        (
-            [comparison("raw", 0.1, 0.3), comparison("raw", -0.3, -0.1, "site-1")],
-            "significantly worse than regression on raw pixels at 1 of 2 sites",
-        ),
-        ([comparison("centralised", 0.1, 0.2)], "compared with no floor"),
-        ([], "No encoder was evaluated"),
-    ],
-)
-def test_the_headline_claims_what_the_intervals_bear_out(comparisons, headline):
-    assert headline in judge(results(*comparisons)).headline
-
-
-def test_the_verdict_rests_on_the_largest_share_of_labels_and_on_scratch_fine_tuned():
-    verdict = judge(
-        results(
-            comparison("raw", 0.1, 0.2, share=0.1),
-            comparison("raw", -0.2, 0.1),
-            comparison("scratch", 0.1, 0.2, protocol="finetune"),
-            comparison("raw", 0.3, 0.4, protocol="knn"),
-        )
-    )
-    found = {one.arm: one for one in verdict.against}
-    assert found["raw"].difference == pytest.approx(-0.05)
-    assert found["scratch"].better == 1
-    assert "20 to" not in verdict.detail
-    assert "100%" in verdict.detail
 
 
 def record(number, failures=(), suspended=(), names=("a", "b", "c")):
@@ -94,7 +41,7 @@ def as_json(*rounds):
     return json.loads(json.dumps([one.__dict__ for one in rounds]))
 
 
-def test_the_verdict_says_how_many_contributed_to_each_round():
+def test_a_run_says_how_many_contributed_to_each_round():
     lost = {"a": "lost: no sign of life"}
     rounds = [record(1), record(2), record(3), record(4, lost), record(5)]
     assert participation(as_json(*rounds)) == (
@@ -106,10 +53,46 @@ def test_the_verdict_says_how_many_contributed_to_each_round():
     assert participation(as_json(*flickering)) == (
         "Rounds 1 to 40: 2 to 3 of 3 sites contributed, all of them in 20 rounds."
     )
-    assert (
-        judge({**results(), "rounds": as_json(record(1))}).participation
-        == "Round 1: 3 of 3 sites contributed."
-    )
+
+
+def still(number, norm=0.0, sites=(0.0, 0.0, 0.0)):
+    one = record(number)
+    for name, value in zip(one.sites, sites, strict=True):
+        one.sites[name]["norm"] = value
+    return replace(one, update_norm=norm)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "notes"),
+    [
+        (
+            [still(1), still(2)],
+            [
+                "no round moved a weight: the encoder is the untrained start, whatever it is called below",
+                *(
+                    f"{name} sent an update of zero in rounds 1 to 2: its training moved no weight"
+                    for name in "abc"
+                ),
+            ],
+        ),
+        (
+            [still(1, 1.0, (1.0, 1.0, 1.0)), still(2, 0.0, (1.0, 1.0, 1.0))],
+            ["the encoder did not move in round 2: the mean of the updates was zero"],
+        ),
+        (
+            [still(1, 1.0, (1.0, 0.0, 1.0))],
+            ["b sent an update of zero in round 1: its training moved no weight"],
+        ),
+        ([still(1, 1.0, (1.0, 1.0, 1.0))], []),
+    ],
+)
+def test_an_encoder_that_was_not_trained_is_told(make_study, rounds, notes):
+    roster = Roster(["a", "b", "c"], rounds)
+    done = Progressed(np.zeros(1, np.float32), tuple(rounds))
+    study = make_study(privacy={"min_patients": 11})
+    assert run_notes(study, done, roster) == notes
+    headline = build_results(study, done, roster, [], notes)["verdict"]["headline"]
+    assert ("was not trained" in headline) == (len(notes) == 4)
 
 
 def test_rounds_in_words():
@@ -156,7 +139,7 @@ STUDY = parse_study(
         "tasks": {"classification": {"label": "label"}},
     }
 )
-ASKED = list(combinations(STUDY, {"federated", "local", "centralised"}))
+ASKED = list(combinations(STUDY.evaluation, {"federated", "local", "centralised"}))
 NUMBER = st.floats(0, 1).map(lambda value: round(value, 3))
 
 
@@ -171,9 +154,9 @@ def admitted_tables(draw):
     for (protocol, share, arm), metric in keys:
         value, low, high = draw(NUMBER), draw(NUMBER), draw(NUMBER)
         low, high = min(low, high, value + 0.09), max(low, high, value - 0.09)
-        patients = draw(st.integers(11, 10_000_000))
+        patients, note = draw(st.integers(11, 10_000_000)), draw(st.sampled_from(get_args(RowNote)))
         rows[protocol, share, arm, metric] = Row(
-            site, "classification", protocol, share, arm, metric, value, low, high, patients
+            site, "classification", protocol, share, arm, metric, value, low, high, patients, note
         )
     compared = []
     for (protocol, share, arm, metric), row in rows.items():
@@ -205,7 +188,7 @@ def results_with(tables):
 @settings(max_examples=60, deadline=None)
 def test_no_table_that_the_server_admits_breaks_the_verdict(tables):
     content = results_with(tables)
-    assert judge(content).participation == "Round 1: 1 of 2 sites contributed (site-1: lost)."
+    assert content["verdict"]["headline"]
     print_table(content)
 
 

@@ -93,6 +93,8 @@ def without(key):
                 line(n_patients=0),
                 line(n_patients=40.5),
                 line(n_patients=10**9),
+                line(note="anything else"),
+                line(note=None),
                 line(site=["site-0"]),
                 line(site={"a": 1}),
                 line(arm="x" * 65),
@@ -102,7 +104,7 @@ def without(key):
         ),
         json.dumps({"rows": [line()], "comparisons": []}).replace("0.8,", "1e999,", 1),
     ],
-    ids=range(34),
+    ids=range(36),
 )
 def test_what_is_not_a_table_is_refused(table):
     with pytest.raises(UpdateRefused, match=r"^wrong_format: the results are ") as refused:
@@ -171,7 +173,7 @@ def test_what_a_study_asks_for_depends_on_what_was_sent(make_study):
     study = make_study(
         evaluation={"arms": ["federated", "centralised", "scratch"], "protocols": ["finetune"]}
     )
-    assert list(combinations(study, {"federated"})) == [
+    assert list(combinations(study.evaluation, {"federated"})) == [
         ("finetune", 1.0, "federated"),
         ("finetune", 1.0, "scratch"),
     ]

@@ -99,7 +99,12 @@ def state_of(item: Item) -> str:
 
 @dataclass(frozen=True)
 class Counts:
-    """What `hilum site index` and `hilum site status` tell; `files = instances + sum(skipped)`."""
+    """What `hilum site index` and `hilum site status` tell; `files = instances + sum(skipped)`.
+
+    Attributes:
+        split_series: How many series hold several volumes, by what tells these apart: names of the planner's, such as
+            `echo` or `run`, with a comma between them where it takes several.
+    """
 
     files: int
     instances: int
@@ -107,6 +112,7 @@ class Counts:
     volumes: int
     patients: int
     skipped: dict[str, int]
+    split_series: dict[str, int]
 
 
 _INDEX_AGAIN = (
@@ -232,7 +238,19 @@ class Catalogue:
             volumes=sum(item.kind == "volume" for item in items),
             patients=len({item.patient_key for item in items}),
             skipped=dict(sorted(skipped.items())),
+            split_series=_split_series(items),
         )
+
+
+def _split_series(items: Iterable[Item]) -> dict[str, int]:
+    """How many series hold several volumes, by what tells these apart."""
+    volumes: dict[str, list[Item]] = {}
+    for item in items:
+        if item.kind == "volume":
+            volumes.setdefault(item.series_key, []).append(item)
+    several = (found[0] for found in volumes.values() if len(found) > 1)
+    by = Counter(",".join(json.loads(one.quality or "{}").get("split_on", ["time"])) for one in several)
+    return dict(sorted(by.items()))
 
 
 def item_of(row: Row[Any]) -> Item:

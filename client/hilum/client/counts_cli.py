@@ -12,9 +12,19 @@ def show_counts(counts: dict[str, Any], *, as_json: bool) -> None:
         return
     for name in ("files", "instances", "series", "volumes", "patients"):
         print(f"{counts[name]:8} {name}")
+    _show_split(counts["split_series"])
     show_skipped(counts["skipped"])
     if "decoded" in counts:
         print(f"{counts['decoded']:8} files had their pixels read in this call")
+
+
+def _show_split(split_series: dict[str, int]) -> None:
+    """Print how series became more volumes than there are series."""
+    from hilum.client.intake.planner.naming import in_words
+
+    if split_series:
+        parts = [f"{count} by {in_words(names)}" for names, count in split_series.items()]
+        print(f"{sum(split_series.values()):8} series of several volumes: {', '.join(parts)}")
 
 
 def show_skipped(skipped: dict[str, int]) -> None:

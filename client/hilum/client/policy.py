@@ -32,6 +32,8 @@ def check_policy(policy: PolicySection, study: StudyConfig) -> None:
     if task is not None:
         _at_most("policy_epochs", "max_local_epochs", evaluation.finetune_epochs, policy.max_local_epochs)
         _at_most("policy_batch", "max_batch_size", evaluation.finetune_batch_size, policy.max_batch_size)
+        least = evaluation.finetune_min_steps
+        _at_most("policy_epochs", "max_finetune_steps", least, policy.max_finetune_steps)
     _at_most("policy_test_share", "max_test_share", evaluation.test_share, policy.max_test_share)
     _at_least("policy_test_share", "min_test_share", evaluation.test_share, policy.min_test_share)
     _at_least("policy_min_patients", "min_patients", study.privacy.min_patients, policy.min_patients)

@@ -19,7 +19,7 @@ REFUSALS: dict[str, str] = {
     "policy_methods": "the site's policy does not list the method",
     "policy_encoders": "the site's policy does not list the encoder or its size",
     "policy_rounds": "the study has more rounds than the site's policy allows",
-    "policy_epochs": "the study has more local epochs than the site's policy allows",
+    "policy_epochs": "the study has more local epochs or steps of fine-tuning than the site's policy allows",
     "policy_batch": "the study has larger batches than the site's policy allows",
     "policy_patches": "an image of the study has more patches or voxels than the site's policy allows",
     "policy_memory": "the study would need more memory than the site's policy allows or the machine has",

@@ -7,11 +7,11 @@ finite numbers in their range, about the sender alone, of what the study asked f
 import itertools
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import ConfigDict, FailFast, Field, TypeAdapter, ValidationError, with_config
 
-from hilum.common.config.study import StudyConfig
+from hilum.common.config.study import EvaluationSection, StudyConfig
 from hilum.common.errors import UpdateRefused
 
 TASK = "classification"
@@ -31,13 +31,21 @@ _Key = tuple[str, float, str, str]
 _Line = TypeVar("_Line", "Row", "Comparison")
 
 Word = Annotated[str, Field(max_length=64)]
+RowNote = Literal["", "one_class", "too_few", "untested_classes"]
+"""What a reader of a number must know: every test image was taken for one class; a class has too few test patients for
+a comparison; the mean is over the tested classes, and another class of the site has no test patient."""
+NOTE_WORDS: dict[str, str] = {
+    "one_class": "every test image was taken for one class",
+    "too_few": "a class has too few test patients to be compared",
+    "untested_classes": "over the tested classes alone: another class of the site has no test patient",
+}
 Number = Annotated[float, Field(ge=-1, le=1)]
 
 
 @with_config(_STRICT)
 @dataclass(frozen=True)
 class Row:
-    """One number with its interval, as `results.json` lists it."""
+    """One number with its interval, as `results.json` lists it; `note` says what is the matter with it, if anything."""
 
     site: Word
     task: Word
@@ -49,6 +57,7 @@ class Row:
     ci_low: Number
     ci_high: Number
     n_patients: Annotated[int, Field(ge=1, le=MAX_PATIENTS)]
+    note: RowNote = ""
 
 
 @with_config(_STRICT)
@@ -92,14 +101,15 @@ class Evaluation:
 _TABLE = TypeAdapter(Evaluation)
 
 
-def combinations(study: StudyConfig, with_weights: Collection[str]) -> Iterator[tuple[str, float, str]]:
+def combinations(
+    evaluation: EvaluationSection, with_weights: Collection[str]
+) -> Iterator[tuple[str, float, str]]:
     """The protocol, share of the labels and arm of everything that a study measures at a site.
 
     Args:
-        study: The study.
+        evaluation: The study's.
         with_weights: Arms whose weights are at hand; `scratch`, `random` and `raw` need none.
     """
-    evaluation = study.evaluation
     for protocol, share, arm in itertools.product(
         evaluation.protocols, evaluation.label_fractions, evaluation.arms
     ):
@@ -139,7 +149,7 @@ def check_table(table: Evaluation, study: StudyConfig, *, site: str, sent: Colle
     Raises:
         UpdateRefused: `wrong_site`, `not_asked`, `twice`, `out_of_range`, `too_few_patients` or `contradiction`.
     """
-    asked = set(combinations(study, {*sent, *study.evaluation.arms} - (_SENT_ARMS - set(sent))))
+    asked = set(combinations(study.evaluation, {*sent, *study.evaluation.arms} - (_SENT_ARMS - set(sent))))
     if study.tasks.classification is None:
         asked = set()
     rows: dict[_Key, Row] = dict(_checked(table.rows, asked, site))

@@ -9,10 +9,11 @@ from typing import Any
 from hilum.common.config import StudyConfig
 from hilum.common.config.study import MIN_PATIENTS
 from hilum.common.results_table import Evaluation
+from hilum.common.verdict import judge
 from hilum.server.federation.roster import STRIKES, Roster, code_of
 from hilum.server.federation.store import Progressed
 
-RESULTS_VERSION = 2
+RESULTS_VERSION = 3
 
 
 def build_results(
@@ -39,7 +40,7 @@ def build_results(
         "max_update_norm": study.privacy.max_update_norm,
         "min_patients": study.privacy.min_patients,
     }
-    return {
+    results = {
         "version": RESULTS_VERSION,
         "study": study.study.name,
         "seed": study.study.seed,
@@ -50,6 +51,7 @@ def build_results(
         "comparisons": [asdict(one) for found in evaluations for one in found.comparisons],
         "notes": notes,
     }
+    return {**results, "verdict": asdict(judge([results], study.evaluation))}
 
 
 def run_notes(study: StudyConfig, done: Progressed, roster: Roster) -> list[str]:
@@ -68,11 +70,28 @@ def run_notes(study: StudyConfig, done: Progressed, roster: Roster) -> list[str]
             notes.append(
                 f"{name} was suspended after round {roster.suspended[name]}: its part was refused {STRIKES} times"
             )
+    notes += _zero_updates(done, roster)
     if study.privacy.min_patients < MIN_PATIENTS:
         notes.append(
             f"the threshold of patients was lifted from {MIN_PATIENTS} to {study.privacy.min_patients} "
             "(privacy.min_patients): results of so few may tell of single patients"
         )
+    return notes
+
+
+def _zero_updates(done: Progressed, roster: Roster) -> list[str]:
+    notes = []
+    still = [record.round for record in done.rounds if record.update_norm == 0]
+    if still and len(still) == len(done.rounds):
+        notes.append(
+            "no round moved a weight: the encoder is the untrained start, whatever it is called below"
+        )
+    elif still:
+        notes.append(f"the encoder did not move in {in_words(still)}: the mean of the updates was zero")
+    for name in roster.names:
+        zero = [one.round for one in done.rounds if one.sites.get(name, {}).get("norm") == 0]
+        if zero:
+            notes.append(f"{name} sent an update of zero in {in_words(zero)}: its training moved no weight")
     return notes
 
 

@@ -82,13 +82,24 @@ def phantom_command(
 
 def report_command(
     folder: Annotated[Path, typer.Argument(help="A finished run directory.", readable=False)],
+    others: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--with",
+            help="A run of the same study with another seed, judged together; repeatable.",
+            readable=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Build report.html anew from a run directory."""
-    from hilum.simulations.report import write_report
+    """Build report.html again from a run directory."""
+    from dataclasses import asdict
 
-    path = write_report(folder)
+    from hilum.simulations.report import judge_runs, write_report
+
+    path = write_report(folder, others or ())
+    verdict = judge_runs(folder, others or ())
     if as_json:
-        print_json({"report": str(path)})
+        print_json({"report": str(path), "verdict": asdict(verdict)})
     else:
-        print(f"report: {path}")
+        print(f"{verdict.headline}\nreport: {path}")

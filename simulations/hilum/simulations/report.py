@@ -2,16 +2,21 @@
 
 import base64
 import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from hilum.common.config import parse_study
 from hilum.common.errors import RunError
 from hilum.common.files import read_json, write_text
+from hilum.common.participation import participation
+from hilum.common.results_table import NOTE_WORDS
+from hilum.common.verdict import METRIC, Verdict, judge
 from hilum.simulations.charts import ARM_COLOURS, arms_chart, loss_chart
 from hilum.simulations.claims import claims_of
-from hilum.simulations.verdict import METRIC, judge
 
 _PROTOCOL_WORDS = {
     "linear": "Linear probe: the encoder is frozen, a logistic regression is fitted",
@@ -30,26 +35,22 @@ _ARM_WORDS = {
 }
 
 
-def write_report(folder: Path) -> Path:
+def write_report(folder: Path, others: Sequence[Path] = ()) -> Path:
     """Build the report of a finished run.
+
+    Args:
+        folder: The run.
+        others: Runs of the same study with other seeds: the verdict is over all of them, the rest of the page over this.
 
     Returns:
         The path of `report.html`.
 
     Raises:
-        RunError: If the folder holds no finished run.
+        RunError: If a folder holds no finished run, or that of another study.
     """
-    try:
-        results = read_json(folder / "results.json")
-        manifest = read_json(folder / "encoder" / "manifest.json")
-        machine = read_json(folder / "environment.json")
-        study_text = (folder / "study.resolved.toml").read_text()
-    except FileNotFoundError:
-        raise RunError("this folder holds no finished run; give the folder that --out named") from None
-    except ValueError as error:
-        raise RunError(
-            f"a file of this run is damaged ({type(error).__name__}); finish the run with --resume"
-        ) from None
+    run = _read_run(folder)
+    results, study_text = run.results, run.study_text
+    study = parse_study(tomllib.loads(study_text))
     pages = Environment(
         loader=PackageLoader("hilum.simulations", "templates"),
         autoescape=select_autoescape(["html", "j2"]),
@@ -61,11 +62,13 @@ def write_report(folder: Path) -> Path:
         results=results,
         study=tomllib.loads(study_text),
         study_text=study_text,
-        manifest=manifest,
-        machine=machine,
-        verdict=judge(results),
+        manifest=run.manifest,
+        machine=run.machine,
+        verdict=judge_runs(folder, others),
+        participation=participation(results["rounds"]),
+        note_words=NOTE_WORDS,
         losses=loss_chart(results["rounds"]),
-        protocols=_protocols(results),
+        protocols=_protocols(results, study.evaluation.label_fractions),
         previews=_previews(folder),
         totals=_totals(results),
         colours=ARM_COLOURS,
@@ -75,6 +78,62 @@ def write_report(folder: Path) -> Path:
     path = folder / "report.html"
     write_text(path, page)
     return path
+
+
+def judge_runs(folder: Path, others: Sequence[Path] = ()) -> Verdict:
+    """Judge a finished run, with others of the same study where there are; arguments and errors as of `write_report`."""
+    run = _read_run(folder)
+    runs = [run.results, *(_of_same_study(run, _read_run(other)) for other in others)]
+    _need_own_seeds(runs)
+    return judge(runs, parse_study(tomllib.loads(run.study_text)).evaluation)
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What a page is made of."""
+
+    results: dict[str, Any]
+    manifest: dict[str, Any]
+    machine: dict[str, Any]
+    study_text: str
+
+
+def _read_run(folder: Path) -> _Run:
+    try:
+        return _Run(
+            read_json(folder / "results.json"),
+            read_json(folder / "encoder" / "manifest.json"),
+            read_json(folder / "environment.json"),
+            (folder / "study.resolved.toml").read_text(),
+        )
+    except FileNotFoundError:
+        raise RunError(f"{folder} holds no finished run; give the folder that --out named") from None
+    except ValueError as error:
+        raise RunError(
+            f"a file of the run {folder} is damaged ({type(error).__name__}); finish the run with --resume"
+        ) from None
+
+
+def _of_same_study(first: _Run, other: _Run) -> dict[str, Any]:
+    """Return the other's results, once it is known that its seed (and name) alone is another."""
+    ours, theirs = (tomllib.loads(run.study_text) for run in (first, other))
+    different = sorted(
+        key for key in ours.keys() | theirs.keys() if key != "study" and ours.get(key) != theirs.get(key)
+    )
+    if different:
+        raise RunError(
+            f"the runs are of different studies: [{'], ['.join(different)}] differ; "
+            "runs that are judged together differ in their seed alone"
+        )
+    return other.results
+
+
+def _need_own_seeds(runs: Sequence[dict[str, Any]]) -> None:
+    seeds = [run["seed"] for run in runs]
+    if len(set(seeds)) < len(seeds):
+        raise RunError(
+            f"two of the runs have one seed ({', '.join(map(str, seeds))}); runs that are judged together have seeds of their own"
+        )
 
 
 def _arm_words(results: dict[str, Any]) -> dict[str, str]:
@@ -94,17 +153,19 @@ def _totals(results: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _protocols(results: dict[str, Any]) -> list[dict[str, Any]]:
-    """One section a protocol: a chart at the largest label fraction, and the whole table."""
+def _protocols(results: dict[str, Any], shares: Sequence[float]) -> list[dict[str, Any]]:
+    """One section a protocol: a chart for each share of the labels, the verdict's first, and the whole table."""
     sections = []
     rows = results["evaluation"]
-    shares = sorted({row["label_fraction"] for row in rows})
     sites = sorted({row["site"] for row in rows})
     for protocol, words in _PROTOCOL_WORDS.items():
         here = [row for row in rows if row["protocol"] == protocol]
         if not here:
             continue
-        charted = [row for row in here if row["metric"] == METRIC and row["label_fraction"] == shares[-1]]
+        charted = {
+            share: [row for row in here if row["metric"] == METRIC and row["label_fraction"] == share]
+            for share in shares
+        }
         table = [
             {
                 "share": share,
@@ -121,8 +182,12 @@ def _protocols(results: dict[str, Any]) -> list[dict[str, Any]]:
             {
                 "name": protocol,
                 "words": words,
-                "share": shares[-1],
-                "chart": arms_chart(charted, list(ARM_COLOURS)) if charted else "",
+                "charts": [
+                    {"share": share, "svg": arms_chart(chosen, list(ARM_COLOURS))}
+                    for share, chosen in charted.items()
+                    if chosen
+                ],
+                "notes": sorted({row["note"] for row in here} - {""}),
                 "sites": sites,
                 "table": table,
             }

@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from hilum.simulations.verdict import participation
-
-METRIC = "auroc"
+from hilum.common.participation import participation
+from hilum.common.results_table import NOTE_WORDS
+from hilum.common.verdict import METRIC
 
 
 def print_table(results: dict[str, Any]) -> None:
-    """Print one line an arm and protocol at the largest label fraction, one column a site."""
+    """Print one line an arm and protocol at the share of the labels that the verdict rests on, one column a site."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -16,11 +16,11 @@ def print_table(results: dict[str, Any]) -> None:
     rows = [row for row in results["evaluation"] if row["metric"] == METRIC]
     console = Console()
     if rows:
-        largest = max(row["label_fraction"] for row in rows)
-        rows = [row for row in rows if row["label_fraction"] == largest]
+        share = results["verdict"]["label_fraction"]
+        rows = [row for row in rows if row["label_fraction"] == share]
         names = sorted({row["site"] for row in rows})
         table = Table(
-            title=f"AUROC with 95 % intervals over patients, {largest:.0%} of the labels", box=box.SIMPLE_HEAD
+            title=f"AUROC with 95 % intervals over patients, {share:.0%} of the labels", box=box.SIMPLE_HEAD
         )
         for heading in ("protocol", "arm", *names):
             table.add_column(heading, overflow="fold")
@@ -28,10 +28,16 @@ def print_table(results: dict[str, Any]) -> None:
         for protocol, arm in dict.fromkeys((row["protocol"], row["arm"]) for row in rows):
             table.add_row(protocol, arm, *[_cell(cells.get((protocol, arm, name))) for name in names])
         console.print(table)
+        for note in sorted({row["note"] for row in rows} - {""}):
+            console.print(f"* {NOTE_WORDS[note]}", markup=False)
+    console.print(results["verdict"]["headline"], markup=False)
     console.print(participation(results["rounds"]), markup=False)
     for note in results["notes"]:
         console.print(note, markup=False)
 
 
 def _cell(row: dict[str, Any] | None) -> str:
-    return "" if row is None else f"{row['value']:.2f} ({row['ci_low']:.2f}-{row['ci_high']:.2f})"
+    if row is None:
+        return ""
+    mark = "*" if row["note"] else ""
+    return f"{row['value']:.2f}{mark} ({row['ci_low']:.2f}-{row['ci_high']:.2f})"

@@ -21,7 +21,7 @@ from hilum.common.config.base import NAME_PATTERN
 from hilum.common.config.study import Arm, Protocol
 from hilum.common.errors import RequestRefused
 from hilum.common.refusals import REFUSALS
-from hilum.common.results_table import Evaluation
+from hilum.common.results_table import Evaluation, RowNote
 from hilum.common.weights import MAX_ABS_CHANGE, FlatWeights
 
 REFUSAL = "refusal"
@@ -149,6 +149,13 @@ _ROW: tuple[_Line, ...] = (
         "how many test patients there are",
         "a multiple of the threshold of patients, rounded down",
         _is_band,
+    ),
+    (
+        "note",
+        str,
+        "what is the matter with the number, if anything",
+        ", ".join(note or "nothing" for note in get_args(RowNote)),
+        lambda value, _: value in get_args(RowNote),
     ),
 )
 _COMPARISON: tuple[_Line, ...] = (

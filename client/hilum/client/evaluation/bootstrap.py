@@ -12,28 +12,40 @@ _LEVELS = (2.5, 97.5)
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and its 95 % percentile interval (Efron and Tibshirani 1993, chapter 13)."""
+    """A value and its 95 % interval."""
 
     value: float
     low: float
     high: float
 
 
-def patient_draws(group: npt.NDArray[np.int64], draws: int, seed: int) -> npt.NDArray[np.float64]:
-    """Weights (1 + draws, N): a first row of ones for the value itself, then one resample of patients a row.
+def patient_draws(
+    group: npt.NDArray[np.int64], truth: npt.NDArray[np.int64], draws: int, *, seed: int, site: str
+) -> npt.NDArray[np.float64]:
+    """Return weights (1 + draws, N): a first row of ones for the value itself, then one resample of patients a row.
+
+    Patients are drawn among those of the same classes (Efron and Tibshirani 1993, chapter 8), so that no resample lacks
+    a class.
 
     Args:
         group: (N,) the patient number of each image.
+        truth: (N,) class numbers.
         draws: How many resamples.
         seed: The study's.
+        site: Its name: two sites of one size do not draw alike.
     """
     patients, place = np.unique(group, return_inverse=True)
-    rng = generator(seed, "bootstrap")
-    counts = rng.multinomial(len(patients), np.full(len(patients), 1 / len(patients)), size=draws)
-    return np.concatenate([np.ones((1, len(group))), counts[:, place].astype(np.float64)])
+    classes_of = [tuple(np.unique(truth[place == number])) for number in range(len(patients))]
+    rng = generator(seed, "bootstrap", site)
+    counts = np.zeros((draws, len(patients)))
+    for classes in sorted(set(classes_of)):
+        members = [number for number, one in enumerate(classes_of) if one == classes]
+        share = np.full(len(members), 1 / len(members))
+        counts[:, members] = rng.multinomial(len(members), share, size=draws)
+    return np.concatenate([np.ones((1, len(group))), counts[:, place]])
 
 
 def interval(draws: npt.NDArray[np.float64]) -> Interval:
-    """The interval of a metric from its values over `patient_draws`; draws that lack a class are left out."""
-    low, high = np.nanpercentile(draws[1:], _LEVELS)
+    """Return the percentile interval of a metric from its values over `patient_draws`."""
+    low, high = np.percentile(draws[1:], _LEVELS)
     return Interval(float(draws[0]), float(low), float(high))

@@ -19,9 +19,10 @@ def auroc(scores: Scores, truth: npt.NDArray[np.int64], weights: Values) -> Valu
         weights: (R, N).
 
     Returns:
-        (R,); NaN where a draw lacks a class.
+        (R,); NaN where a draw lacks a class. A class that no image is of is left out of the mean.
     """
-    classes = range(1, 2) if scores.shape[1] == 2 else range(scores.shape[1])  # noqa: PLR2004 - two classes
+    tested = np.unique(truth)
+    classes = tested[1:] if scores.shape[1] == 2 else tested  # noqa: PLR2004 - two classes
     areas: Values = np.mean([_auroc_of(scores[:, k], truth == k, weights) for k in classes], axis=0)
     return areas
 
@@ -38,10 +39,10 @@ def _auroc_of(scores: Scores, positive: npt.NDArray[np.bool_], weights: Values) 
 
 
 def balanced_accuracy(scores: Scores, truth: npt.NDArray[np.int64], weights: Values) -> Values:
-    """The mean over classes of the share that is recognised; arguments and result as in `auroc`."""
+    """Return the mean over classes of the share that is recognised; arguments and result as in `auroc`."""
     right = scores.argmax(1) == truth
     recalls = []
-    for k in range(scores.shape[1]):
+    for k in np.unique(truth):
         here = weights[:, truth == k]
         total = here.sum(1)
         found = here[:, right[truth == k]].sum(1)

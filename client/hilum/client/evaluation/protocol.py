@@ -11,8 +11,7 @@ import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
 
-from hilum.client.evaluation.bootstrap import interval, patient_draws
-from hilum.client.evaluation.metrics import METRICS
+from hilum.client.evaluation.measurements import Measurements
 from hilum.client.evaluation.splits import labelled_share
 from hilum.client.site_data import SiteData
 from hilum.client.tasks import classification
@@ -22,7 +21,7 @@ from hilum.common.encoders import Encoder, build_encoder
 from hilum.common.encoders.base import initialise
 from hilum.common.errors import DataError
 from hilum.common.progress import Progress, Quiet
-from hilum.common.results_table import TASK, Comparison, Evaluation, Row, combinations
+from hilum.common.results_table import Evaluation, combinations
 from hilum.common.seeding import derive
 from hilum.common.weights import NamedWeights
 
@@ -68,25 +67,28 @@ def evaluate_site(
         )
     number = {name: index for index, name in enumerate(names)}
     truth = np.array([number[str(data.labels[row])] for row in test], np.int64)
-    draws = patient_draws(data.split.group[test], study.evaluation.bootstrap_draws, study.study.seed)
-    patients = len(np.unique(data.split.group[test]))
+    measured = Measurements(
+        data.name,
+        data.split.group[test],
+        truth,
+        len(names),
+        study.evaluation.bootstrap_draws,
+        study.study.seed,
+    )
     runner = _Runner(data, study, encoders, fabric, steps or Quiet())
-    found: dict[tuple[str, float, str, str], npt.NDArray[np.float64]] = {}
-    for done, (protocol, share, arm) in enumerate(combinations(study, encoders), 1):
+    for done, (protocol, share, arm) in enumerate(combinations(study.evaluation, encoders), 1):
         rows = labelled_share(data.split, data.labels, share, seed=study.study.seed)
         train = LabelledRows(
             rows, np.array([number[str(data.labels[row])] for row in rows], np.int64), len(names)
         )
-        predicted = runner.predict(protocol, arm, train)
-        for metric, measure in METRICS.items():
-            found[protocol, share, arm, metric] = measure(predicted, truth, draws)
+        measured.add(protocol, share, arm, runner.predict(protocol, arm, train))
         progress.advance(done, f"{arm} {protocol} {share:.0%}")
-    return Evaluation(_rows(data.name, found, patients), _comparisons(data.name, found))
+    return measured.table()
 
 
 def combinations_count(study: StudyConfig, encoders: Mapping[str, NamedWeights]) -> int:
     """How many times `evaluate_site` advances its progress."""
-    return len(list(combinations(study, encoders)))
+    return len(list(combinations(study.evaluation, encoders)))
 
 
 class _Runner:
@@ -116,7 +118,8 @@ class _Runner:
             return classification.predict_by_neighbours(
                 table[train.rows], train, table[test], self.study.evaluation.knn_k
             )
-        return classification.predict_by_probe(table[train.rows], train, table[test])
+        patients = self.data.split.group[train.rows]
+        return classification.predict_by_probe(table[train.rows], train, table[test], patients)
 
     def _features(self, arm: str) -> npt.NDArray[np.float32]:
         if arm not in self.features:
@@ -129,30 +132,3 @@ class _Runner:
                     encoder, self.data.images, rows, self.study, self.fabric
                 )
         return self.features[arm]
-
-
-def _rows(
-    site: str, found: Mapping[tuple[str, float, str, str], npt.NDArray[np.float64]], patients: int
-) -> tuple[Row, ...]:
-    rows = []
-    for (protocol, share, arm, metric), draws in found.items():
-        known = interval(draws)
-        rows.append(
-            Row(site, TASK, protocol, share, arm, metric, known.value, known.low, known.high, patients)
-        )
-    return tuple(rows)
-
-
-def _comparisons(
-    site: str, found: Mapping[tuple[str, float, str, str], npt.NDArray[np.float64]]
-) -> tuple[Comparison, ...]:
-    """Federated minus each other arm; fine-tuned, the untrained rival is `scratch`."""
-    compared = []
-    for (protocol, share, arm, metric), draws in found.items():
-        ours = found.get((protocol, share, "federated", metric))
-        if ours is not None and arm != "federated":
-            known = interval(ours - draws)
-            compared.append(
-                Comparison(site, TASK, protocol, share, arm, metric, known.value, known.low, known.high)
-            )
-    return tuple(compared)

@@ -11,9 +11,12 @@ from hilum.client.intake.reasons import Reason, Skip
 
 _SOC_SIZ = b"\xff\x4f\xff\x51"
 _EOI = b"\xff\xd9"
+_PADDING = b"\0\xff"  # to an even length
 _COD = b"\xff\x52"
 _SOT, _SOD, _EOC, _SOS = 0xFF90, 0xFF93, 0xFFD9, 0xFFDA
 _FRAME_MARKERS = frozenset((*range(0xFFC0, 0xFFD0), 0xFFF7)) - {0xFFC4, 0xFFC8, 0xFFCC}  # not DHT, JPG, DAC
+_SOF55 = 0xFFF7  # JPEG-LS
+_LOSSLESS_FRAMES = frozenset({0xFFC3, 0xFFC7, 0xFFCB, 0xFFCF, _SOF55})
 _LONE_MARKERS = range(0xFFD0, 0xFFDA)  # RST, SOI and EOI (ISO 10918-1 table B.1)
 _APP0, _APP14 = 0xFFE0, 0xFFEE
 _RGB_NAMES = {(82, 71, 66), (114, 103, 98)}
@@ -26,7 +29,7 @@ class StreamInfo:
     Attributes:
         bits: Precision of a sample.
         signed: Only JPEG 2000 knows; None elsewhere.
-        reversible: JPEG 2000 by the wavelet that loses nothing; True elsewhere.
+        reversible: The stream loses nothing: JPEG 2000 by the 5-3 wavelet, JPEG-LS with NEAR 0, JPEG by prediction.
         colour: What three samples are, where a marker says so.
     """
 
@@ -49,7 +52,7 @@ def jpeg_info(stream: bytes) -> StreamInfo:
     """
     if stream[:2] != b"\xff\xd8":
         raise Skip(Reason.UNDECODABLE_PIXELS)
-    position, frame, apps = 2, b"", {}
+    position, frame, apps, reversible, is_ls = 2, b"", {}, True, False
     while position + 4 <= len(stream):
         marker, length = struct.unpack_from(">HH", stream, position)
         if marker == 0xFFFF:  # noqa: PLR2004 - fill bytes may stand before a marker
@@ -60,12 +63,15 @@ def jpeg_info(stream: bytes) -> StreamInfo:
             raise Skip(Reason.UNDECODABLE_PIXELS)
         segment = stream[position + 4 : position + 2 + length]
         if marker in _FRAME_MARKERS:
-            frame = segment
+            frame, reversible, is_ls = segment, marker in _LOSSLESS_FRAMES, marker == _SOF55
         elif marker in {_APP0, _APP14}:
             apps[marker] = segment
         elif marker == _SOS:
             if stream.rfind(_EOI, position) < 0:
                 raise Skip(Reason.TRUNCATED_PIXELS)
+            # NEAR follows the components of a scan (ISO 14495-1 section C.2.3); of JPEG it is the predictor.
+            near = segment[1 + 2 * segment[0] :][:1] if is_ls and segment else b"\0"
+            reversible = reversible and near == b"\0"
             break
         position += 2 + length
     else:
@@ -74,7 +80,7 @@ def jpeg_info(stream: bytes) -> StreamInfo:
         raise Skip(Reason.UNDECODABLE_PIXELS)
     bits, rows, columns, samples = struct.unpack_from(">BHHB", frame)
     names = tuple(frame[6 : 6 + 3 * samples : 3])
-    return StreamInfo(rows, columns, samples, bits, None, _colour(names, apps))
+    return StreamInfo(rows, columns, samples, bits, None, _colour(names, apps), reversible)
 
 
 def _colour(names: tuple[int, ...], apps: dict[int, bytes]) -> Literal["RGB", "YBR"] | None:
@@ -138,6 +144,7 @@ def _check_tile_parts(stream: bytes, position: int) -> None:
             raise Skip(Reason.UNDECODABLE_PIXELS)
         else:
             position += 2 + length
-    # Some writers leave the end marker out; then the last tile part must end where the stream does.
-    if not tile_parts or position > len(stream) or stream[position:].rstrip(b"\0") not in {b"", _EOI}:
+    # Some writers leave the end marker out; then the last tile part must end where the stream does, padding aside.
+    rest = stream[position:]
+    if not tile_parts or position > len(stream) or not (rest.startswith(_EOI) or not rest.strip(_PADDING)):
         raise Skip(Reason.TRUNCATED_PIXELS)

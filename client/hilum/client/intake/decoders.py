@@ -242,7 +242,6 @@ NATIVE: frozenset[str] = frozenset(
 
 _JPEG_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70, 80, 81))
 _J2K_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203))
-_LOSSY = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 81, 91, 203))
 _SIGN_BY_STREAM = _J2K_SYNTAXES | {"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"}
 
 
@@ -311,15 +310,21 @@ def _conformed(decoded: Decoded, pixels: PixelFormat, info: StreamInfo | None) -
     if info is None:
         return in_bits(stored, pixels.bits_stored, pixels.high_bit + 1, signed=pixels.signed)
     bits = pixels.bits_stored
-    if pixels.syntax in _LOSSY and not pixels.signed:
-        # What lies above the range is white that overshot, not a stray bit: cutting the bit would make it black.
-        clipped: Decoded = np.minimum(stored, container.type((1 << bits) - 1))
-        return clipped
-    if pixels.syntax in _SIGN_BY_STREAM:
+    if not info.reversible and info.signed in (None, pixels.signed):
+        # What lies beyond the range overshot and is no stray bit: cutting the bit would make white black.
+        return _clipped(stored, bits, signed=pixels.signed)
+    if info.signed != pixels.signed and pixels.syntax in _SIGN_BY_STREAM:
         # JPEG-LS has no sign, and JPEG 2000's may not be the header's: then the narrower of the two holds it.
-        agreed = info.signed == pixels.signed
-        bits = pixels.bits_allocated if agreed else min(info.bits, pixels.bits_stored)
+        bits = min(info.bits, bits)
     return in_bits(stored, bits, bits, signed=pixels.signed)
+
+
+def _clipped(stored: Decoded, bits: int, *, signed: bool) -> Decoded:
+    """Bring what overshot back into the range of so many bits."""
+    values = stored.view(stored.dtype.str.replace("u", "i")) if signed else stored
+    least = -(1 << (bits - 1)) if signed else 0
+    clipped: Decoded = np.clip(values, values.dtype.type(least), values.dtype.type(least + (1 << bits) - 1))
+    return clipped
 
 
 def in_bits(container: Decoded, bits: int, top: int, *, signed: bool) -> Decoded:

@@ -5,8 +5,10 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 from hilum.client.intake.instance import (
+    STACKED_FAMILIES,
     Contrast,
     Frame,
     Instance,
@@ -15,6 +17,7 @@ from hilum.client.intake.instance import (
     Region,
     Window,
 )
+from hilum.client.intake.quantity import quantity_of
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sop_classes import Taken, refusal, taken
 from hilum.client.intake.tags import Tags, Value
@@ -26,6 +29,7 @@ from hilum.client.intake.transfer_syntaxes import (
     JPEG_2000,
     NATIVE,
     READ,
+    RLE,
 )
 
 Planes = tuple[tuple[Frame, ...], tuple[Region, ...]]
@@ -40,6 +44,13 @@ _COMPONENTS = {
     "M": "M", "P": "P", "R": "R", "I": "I",
     "MAGNITUDE": "M", "PHASE": "P", "REAL": "R", "IMAGINARY": "I",
 }  # fmt: skip
+
+
+_MOSAICS = frozenset({"MOSAIC", "VFRAME"})
+_PLAIN_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+_BLANKS = " \0\t\r\n\f\v"
+_MAX_PIXEL_MM = 100.0  # a whole body of 2 m is thousands of pixels long
+_NOT_BURNED_IN = frozenset({"", "NO", "N", "NONE", "FALSE", "0"})
 
 
 def uids_of(tags: Tags) -> tuple[str, str, str]:
@@ -78,8 +89,8 @@ def has_groups(tags: Tags, kind: Taken) -> bool:
 
 
 def is_mosaic(tags: Tags, kind: Taken) -> bool:
-    """Whether this is a Siemens mosaic: many slices tiled into one plane."""
-    return kind.family == "mr" and not kind.grouped and "MOSAIC" in _words(tags.get("ImageType"))
+    """Whether this is a mosaic: many slices tiled into one plane. Siemens calls it MOSAIC, United Imaging VFRAME."""
+    return kind.family == "mr" and not kind.grouped and not _MOSAICS.isdisjoint(_words(tags.get("ImageType")))
 
 
 def instance_of(tags: Tags, planes: Callable[[Frame], Planes] | None = None) -> Instance:
@@ -116,12 +127,18 @@ def _instance(tags: Tags, uids: tuple[str, str, str], planes: Callable[[Frame], 
         0,
         _spacing(tags, kind),
         _optional(get("SliceThickness")),
-        _point(get("ImagePositionPatient")),
-        _shared_numbers(get("ImageOrientationPatient"), 6),
+        *_place(tags, kind),
         _slope(get("RescaleSlope")),
         _number(get("RescaleIntercept"), 0.0),
         _window(tags),
         _contrast(tags, image_type, kind),
+        quantity_of(
+            kind.family,
+            _name(get("RescaleType")),
+            image_type,
+            slope=bool(_values_of(get("RescaleSlope"))),
+            intercept=bool(_values_of(get("RescaleIntercept"))),
+        ),
     )
     regions: tuple[Region, ...] = ()
     if planes is not None and needs_dataset(tags):
@@ -143,6 +160,8 @@ def _instance(tags: Tags, uids: tuple[str, str, str], planes: Callable[[Frame], 
         regions,
         _optional(get("FrameTime")) if pixels.frames > 1 else None,
         tags.pixels.offset_bytes if tags.pixels is not None else None,
+        _burned_in(get("BurnedInAnnotation")),
+        _name(get("LossyImageCompression")) == "01",
     )
 
 
@@ -236,7 +255,9 @@ def _check_sizes(tags: Tags, pixels: PixelFormat) -> None:
     edges = 0 < pixels.rows <= _MAX_EDGE and 0 < pixels.columns <= _MAX_EDGE
     if not edges or pixels.frames > _MAX_FRAMES:
         raise Skip(Reason.IMPLAUSIBLE_SIZE)
-    samples = 2 if pixels.photometric == "YBR_FULL_422" and tags.syntax in NATIVE else pixels.samples
+    samples = (
+        2 if pixels.photometric == "YBR_FULL_422" and tags.syntax in BIT_BY_BIT - {RLE} else pixels.samples
+    )
     frame_bytes = pixels.rows * pixels.columns * samples * pixels.bits_allocated // 8
     element = tags.pixels
     if element is None:
@@ -253,13 +274,25 @@ def _check_sizes(tags: Tags, pixels: PixelFormat) -> None:
 def _name(value: Value) -> str:
     """One string of what should be one string."""
     if isinstance(value, str):
-        return value.strip()
-    return _joined(value).strip()
+        return value.strip(_BLANKS)
+    return _joined(value).strip(_BLANKS)
 
 
 def _patient(value: Value) -> str:
-    """The patient's identifier as it stands: only ever hashed."""
-    return value if isinstance(value, str) else _joined(value)
+    """The patient's identifier without the padding around it: only ever hashed.
+
+    Blanks before and behind a value of VR LO are no part of it (PS3.5 section 6.2), and writers pad with NUL too. Case
+    is a part of it.
+    """
+    if isinstance(value, tuple):
+        parts = [str(one).strip(_BLANKS) for one in value]
+        return str(parts) if any(parts) else ""
+    return _joined(value).strip().strip(_BLANKS)
+
+
+def _burned_in(value: Value) -> bool:
+    """Whether the file says of itself that text stands in its pixels: anything but a plain no."""
+    return any(word.strip(_BLANKS).upper() not in _NOT_BURNED_IN for word in map(str, _values_of(value)))
 
 
 def _joined(value: Value) -> str:
@@ -272,7 +305,29 @@ def _joined(value: Value) -> str:
 def _words(value: Value) -> tuple[str, ...]:
     if value is None:
         return ()
-    return tuple(str(word).upper() for word in (value if isinstance(value, tuple) else (value,)))
+    return tuple(
+        str(word).strip(_BLANKS).upper() for word in (value if isinstance(value, tuple) else (value,))
+    )
+
+
+def _plain_number(value: str | float) -> float | None:
+    """A finite number, also where it is written as text (another VR than the standard's); else None."""
+    if isinstance(value, str):
+        text = value.strip(_BLANKS)
+        value = float(text) if _PLAIN_NUMBER.fullmatch(text) else math.nan
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _values_of(value: Value) -> tuple[str | int | float, ...]:
+    """All values of an attribute; none where it is absent or empty. Long text (VR UT) is not parted by pydicom."""
+    if isinstance(value, str):
+        value = tuple(value.split("\\"))
+    values = value if isinstance(value, tuple) else () if value is None else (value,)
+    return () if len(values) == 1 and str(values[0]).strip(_BLANKS) == "" else values
 
 
 def _numbers(value: Value, count: int) -> tuple[float, ...] | None:
@@ -281,21 +336,27 @@ def _numbers(value: Value, count: int) -> tuple[float, ...] | None:
     Raises:
         Skip: If it is there but no list of finite numbers that long.
     """
-    if value is None:
+    values = _values_of(value)
+    if not values:
         return None
-    values = value if isinstance(value, tuple) else (value,)
-    if len(values) == 0 or (len(values) == 1 and str(values[0]).strip() == ""):
-        return None
-    try:
-        numbers = tuple([float(one) for one in values[:count]])
-    except ValueError:
-        raise Skip(Reason.MISSING_ATTRIBUTE) from None
-    if len(numbers) < count or not all(map(math.isfinite, numbers)):
+    numbers = tuple([number for one in values[:count] if (number := _plain_number(one)) is not None])
+    if len(numbers) < count:
         raise Skip(Reason.MISSING_ATTRIBUTE)
     return numbers
 
 
-_shared_numbers = lru_cache(maxsize=1024)(_numbers)
+def _exactly(value: Value, count: int) -> tuple[float, ...] | None:
+    """The values of an attribute that has `count` of them; None where it is absent or empty.
+
+    Raises:
+        Skip: If it is there but no list of just so many finite numbers.
+    """
+    if len(_values_of(value)) > count:
+        raise Skip(Reason.MISSING_ATTRIBUTE)
+    return _numbers(value, count)
+
+
+_shared_numbers = lru_cache(maxsize=1024)(_exactly)
 
 
 def _number(value: Value, default: float) -> float:
@@ -305,11 +366,16 @@ def _number(value: Value, default: float) -> float:
 
 def _optional(value: Value) -> float | None:
     """One finite number, or None: of an attribute that an image can do without."""
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+    values = _values_of(value)
+    return _plain_number(values[0]) if len(values) == 1 else None
 
 
 def _count(value: Value) -> int | None:
-    return value if type(value) is int else None
+    """One whole number, or None: of an attribute that an image can do without."""
+    if value is None or type(value) is int:
+        return value
+    number = _optional(value)
+    return int(number) if number is not None and number.is_integer() else None
 
 
 def _slope(value: Value) -> float:
@@ -319,25 +385,51 @@ def _slope(value: Value) -> float:
     return slope
 
 
-def _point(value: Value) -> tuple[float, float, float] | None:
-    numbers = _numbers(value, 3)
-    return None if numbers is None else (numbers[0], numbers[1], numbers[2])
+def _place(tags: Tags, kind: Taken) -> tuple[tuple[float, float, float] | None, tuple[float, ...] | None]:
+    """Position and orientation; of an image that makes no slice, None where they are no plain numbers.
+
+    Raises:
+        Skip: If those of a slice are none.
+    """
+    try:
+        point = _exactly(tags.get("ImagePositionPatient"), 3)
+        directions = _shared_numbers(tags.get("ImageOrientationPatient"), 6)
+    except Skip:
+        if kind.family in STACKED_FAMILIES:
+            raise
+        return None, None
+    return None if point is None else (point[0], point[1], point[2]), directions
 
 
 def _spacing(tags: Tags, kind: Taken) -> tuple[float, float] | None:
     """Distance of rows and of columns: in the patient, else at the detector (PS3.3 section 10.7.1.3), else of the film.
 
+    A slice has no detector: only its spacing in the patient counts. Any other image is good without a spacing, so one
+    that can't be true is as none.
+
     Raises:
-        Skip: If it is not positive.
+        Skip: If that of a slice is no two positive numbers.
     """
-    found = _shared_numbers(tags.get("PixelSpacing"), 2) or _shared_numbers(tags.get("ImagerPixelSpacing"), 2)
-    if found is None and kind.family == "secondary":
-        found = _numbers(tags.get("NominalScannedPixelSpacing"), 2)
-    if found is None:
+    if kind.family in STACKED_FAMILIES:
+        found = _shared_numbers(tags.get("PixelSpacing"), 2)
+        if found is None:
+            return None
+        if min(found) <= 0:
+            raise Skip(Reason.MISSING_ATTRIBUTE)
+        return found[0], found[1]
+    names = ["PixelSpacing", "ImagerPixelSpacing"]
+    names += ["NominalScannedPixelSpacing"] if kind.family == "secondary" else []
+    usable = (spacing for name in names if (spacing := _usable_spacing(tags.get(name))) is not None)
+    return next(usable, None)
+
+
+@lru_cache(maxsize=1024)
+def _usable_spacing(value: Value) -> tuple[float, float] | None:
+    try:
+        found = _exactly(value, 2)
+    except Skip:
         return None
-    if min(found) <= 0:
-        raise Skip(Reason.MISSING_ATTRIBUTE)
-    return found[0], found[1]
+    return (found[0], found[1]) if found and 0 < min(found) <= max(found) <= _MAX_PIXEL_MM else None
 
 
 def _window(tags: Tags) -> Window | None:
@@ -368,7 +460,6 @@ def _padding(tags: Tags) -> tuple[int, int] | None:
 def _contrast(tags: Tags, image_type: tuple[str, ...], kind: Taken) -> Contrast:
     """What the top level says about echo, phase, coil and time; odd values count as absent."""
     get = tags.values.get
-    gradient = get("DiffusionGradientOrientation")
     return Contrast(
         _patient(get("Manufacturer")),
         image_type,
@@ -380,18 +471,30 @@ def _contrast(tags: Tags, image_type: tuple[str, ...], kind: Taken) -> Contrast:
         _optional(get("InversionTime")),
         _optional(get("FlipAngle")),
         _optional(get("DiffusionBValue")),
-        _direction(gradient) if isinstance(gradient, tuple) else None,
+        _direction(get("DiffusionGradientOrientation")),
         _optional(get("TemporalPositionIdentifier")),
         _optional(get("TriggerTime")),
         _count(get("AcquisitionNumber")),
         seconds(get("AcquisitionTime")),
         _count(get("InstanceNumber")),
+        **(_exposure(tags) if kind.family == "ct" else {}),
     )
 
 
-def _direction(values: tuple[str | int | float, ...]) -> tuple[float, ...] | None:
-    numbers = tuple(float(one) for one in values if isinstance(one, float) and math.isfinite(one))
-    return numbers if len(numbers) == len(values) == 3 else None  # noqa: PLR2004 - x, y, z
+def _exposure(tags: Tags) -> dict[str, Any]:
+    """What tells one CT exposure or reconstruction from another."""
+    return {
+        "kvp_kv": _optional(tags.get("KVP")),
+        "kernel": _name(tags.get("ConvolutionKernel")),
+        "contrast_agent": _name(tags.get("ContrastBolusAgent")),
+    }
+
+
+def _direction(value: Value) -> tuple[float, ...] | None:
+    try:
+        return _exactly(value, 3)
+    except Skip:
+        return None
 
 
 @lru_cache(maxsize=1024)

@@ -5,6 +5,9 @@ own until a table of the site says which files are one person's (the column `pat
 """
 
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 from hilum.client.cache import ArrayCache
 from hilum.client.catalogue import FileRow, Item, Units
@@ -18,6 +21,8 @@ from hilum.client.workspace import Pseudonyms
 
 COLOUR_FAMILIES: frozenset[Family] = frozenset({"photograph"})
 """The families whose pictures are kept in colour."""
+
+_AIR_HU = -100
 
 
 def is_folder_file(path: Path) -> bool:
@@ -97,9 +102,9 @@ def _volumes(
     read: VolumesRead, relative_name: str, family: Family, names: Pseudonyms, cache: ArrayCache
 ) -> list[Item]:
     key = names.of("file", relative_name)
-    units: Units = "hounsfield" if family == "ct" else "arbitrary"
     items = []
     for time, volume in enumerate(read.volumes):
+        units: Units = "hounsfield" if family == "ct" and _has_air(volume) else "arbitrary"
         items.append(
             Item(
                 item_key=key if len(read.volumes) == 1 else names.of("file time", f"{relative_name}\0{time}"),
@@ -117,3 +122,11 @@ def _volumes(
             )
         )
     return items
+
+
+def _has_air(volume: npt.NDArray[Any]) -> bool:
+    """Whether values may be Hounsfield units, of which NIfTI has no word: then air is far below 0.
+
+    Stored values without their rescale, and values brought to 0..1 or 0..255, have none.
+    """
+    return bool(volume.min() <= _AIR_HU)

@@ -70,7 +70,7 @@ def read_planes(path: Path, instance: Instance, indices: Iterable[int]) -> Itera
         for index in indices:
             stored = _frame(reader, instance, index)
             values = in_units(stored.values, frames[index], luts)
-            yield Plane(values, padding_mask(stored, instance))
+            yield Plane(values, padding_mask(stored, instance, frames[index]))
 
 
 def read_image(path: Path, instance: Instance, index: int = 0) -> Image:

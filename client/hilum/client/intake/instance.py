@@ -8,6 +8,7 @@ tables).
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from hilum.client.intake.quantity import HOUNSFIELD
 from hilum.common.errors import DataError
 
 PixelKind = Literal["whole", "float", "double"]
@@ -67,6 +68,9 @@ class Contrast:
         temporal_position: Temporal position identifier or index (0020,0100), (0020,9128).
         acquisition_time_s: Seconds after midnight.
         stack: Stack identifier of an enhanced object (0020,9056).
+        kvp_kv: Peak voltage of the tube (0018,0060); of CT alone, as are the next two.
+        kernel: Convolution kernel (0018,1210).
+        contrast_agent: Contrast/bolus agent (0018,0010), which is free text.
     """
 
     vendor: str = ""
@@ -86,6 +90,9 @@ class Contrast:
     acquisition_time_s: float | None = field(default=None, repr=False)
     instance_number: int | None = None
     stack: str = field(default="", repr=False)
+    kvp_kv: float | None = None
+    kernel: str = field(default="", repr=False)
+    contrast_agent: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -99,6 +106,7 @@ class Frame:
         position_mm: LPS position of the first voxel's centre, or None.
         orientation: Direction cosines of a row and of a column, or None.
         slope: Modality rescale (PS3.3 section C.11.1); a frame of an enhanced object has its own.
+        quantity: What the rescaled values of a CT measure; see `quantity_of`.
     """
 
     index: int
@@ -110,6 +118,12 @@ class Frame:
     intercept: float = 0.0
     window: Window | None = None
     contrast: Contrast = Contrast()
+    quantity: str = ""
+
+    @property
+    def hounsfield(self) -> bool:
+        """Whether the rescaled values are Hounsfield units."""
+        return self.quantity == HOUNSFIELD
 
 
 @dataclass(frozen=True)
@@ -132,7 +146,7 @@ class Instance:
     """One file's technical facts.
 
     Attributes:
-        patient_id: Falls back to the study where the file has none.
+        patient_id: Without blanks and NUL around it; falls back to the study where the file has none.
         frame_of_reference: Frame of reference UID, or empty.
         image_type: Upper case.
         padding: Lowest and highest stored value that means "no data", or None.
@@ -141,6 +155,8 @@ class Instance:
         mosaic: A Siemens mosaic: many slices tiled into one plane.
         regions: Of ultrasound; empty elsewhere.
         frame_time_ms: Of a cine; None elsewhere.
+        burned_in: Whether BurnedInAnnotation (0028,0301) says that text stands in the pixels.
+        lossy: The file says that its pixels went through a compression that loses (0028,2110).
         pixel_offset: Where the value of the pixel data starts in the file as it lies there, or None if not known.
     """
 
@@ -160,6 +176,8 @@ class Instance:
     regions: tuple[Region, ...] = ()
     frame_time_ms: float | None = None
     pixel_offset: int | None = None
+    burned_in: bool = False
+    lossy: bool = False
 
     @property
     def inverted(self) -> bool:

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from pydicom.dataset import Dataset
 
-from hilum.client.intake.instance import Contrast, Frame, Region, Window
+from hilum.client.intake.instance import Contrast, Family, Frame, Region, Window
+from hilum.client.intake.quantity import quantity_of
 from hilum.client.intake.reasons import Reason, Skip
 
 MULTIFRAME_TAGS = (
@@ -32,7 +33,7 @@ _SECONDS_PER_HOUR, _SECONDS_PER_MINUTE = 3600, 60
 _TIME_DIGITS = 6  # HHMMSS
 
 
-def frames_of(dataset: Dataset) -> tuple[Frame, ...]:
+def frames_of(dataset: Dataset, family: Family) -> tuple[Frame, ...]:
     """Each frame's place, rescale and contrast, in the order of the file.
 
     An object without functional groups (a cine) gives frames that have a spacing and no place.
@@ -42,7 +43,7 @@ def frames_of(dataset: Dataset) -> tuple[Frame, ...]:
             `IMPLAUSIBLE_SIZE` where more frames are claimed than an object can hold.
     """
     try:
-        return _frames(dataset)
+        return _frames(dataset, family)
     except (
         RecursionError,
         AttributeError,
@@ -56,7 +57,7 @@ def frames_of(dataset: Dataset) -> tuple[Frame, ...]:
         raise Skip(Reason.UNSUPPORTED_MULTIFRAME) from None
 
 
-def _frames(dataset: Dataset) -> tuple[Frame, ...]:
+def _frames(dataset: Dataset, family: Family) -> tuple[Frame, ...]:
     count = int(dataset.get("NumberOfFrames") or 1)
     if count < 1:
         raise Skip(Reason.UNSUPPORTED_MULTIFRAME)
@@ -68,14 +69,16 @@ def _frames(dataset: Dataset) -> tuple[Frame, ...]:
         spacing = _spacing(dataset)
         contrast = Contrast(vendor=_text(dataset, "Manufacturer"), image_type=_types(dataset, "ImageType"))
         slope, intercept = _rescale(dataset)
+        quantity = _quantity(dataset, family, contrast.image_type)
+        window = _window(dataset)
         return tuple(
-            Frame(k, spacing, slope=slope, intercept=intercept, window=_window(dataset), contrast=contrast)
+            Frame(k, spacing, None, None, None, slope, intercept, window, contrast, quantity)
             for k in range(count)
         )
     if len(per_frame) != count or len(shared) > 1:
         raise Skip(Reason.UNSUPPORTED_MULTIFRAME)
     common = shared[0] if shared else Dataset()
-    return tuple(_frame(k, _Groups(own, common, dataset)) for k, own in enumerate(per_frame))
+    return tuple(_frame(k, _Groups(own, common, dataset), family) for k, own in enumerate(per_frame))
 
 
 class _Groups:
@@ -96,7 +99,7 @@ class _Groups:
         return Dataset()
 
 
-def _frame(index: int, groups: _Groups) -> Frame:
+def _frame(index: int, groups: _Groups, family: Family) -> Frame:
     measures = groups.macro("PixelMeasuresSequence")
     position = _numbers(groups.macro("PlanePositionSequence"), "ImagePositionPatient", 3)
     if position is None:
@@ -104,7 +107,10 @@ def _frame(index: int, groups: _Groups) -> Frame:
     orientation = _numbers(groups.macro("PlaneOrientationSequence"), "ImageOrientationPatient", 6)
     if orientation is None:
         orientation = _numbers(groups.macro("PlaneOrientationVolumeSequence"), "ImageOrientationVolume", 6)
-    slope, intercept = _rescale(groups.macro("PixelValueTransformationSequence"))
+    # The macro is where it belongs (section C.7.6.16.2.9); some writers leave it at the top level of the data set.
+    transformation = groups.macro("PixelValueTransformationSequence") or groups.whole
+    slope, intercept = _rescale(transformation)
+    contrast = _contrast(groups)
     return Frame(
         index=index,
         spacing_mm=_spacing(measures),
@@ -114,7 +120,8 @@ def _frame(index: int, groups: _Groups) -> Frame:
         slope=slope,
         intercept=intercept,
         window=_window(groups.macro("FrameVOILUTSequence")),
-        contrast=_contrast(groups),
+        contrast=contrast,
+        quantity=_quantity(transformation, family, contrast.image_type),
     )
 
 
@@ -128,6 +135,7 @@ def _contrast(groups: _Groups) -> Contrast:
     # Legacy converted objects keep what has no macro of its own here (PS3.3 section C.7.6.16.2.25).
     legacy = groups.macro("UnassignedPerFrameConvertedAttributesSequence")
     legacy_shared = groups.macro("UnassignedSharedConvertedAttributesSequence")
+    reconstruction = groups.macro("CTReconstructionSequence")
     inversion = _number(modifier, "InversionTimes")
     return Contrast(
         vendor=_text(groups.whole, "Manufacturer"),
@@ -160,6 +168,14 @@ def _contrast(groups: _Groups) -> Contrast:
         acquisition_time_s=_seconds(_text(content, "FrameAcquisitionDateTime")),
         instance_number=_whole(legacy, "InstanceNumber"),
         stack=_text(content, "StackID"),
+        kvp_kv=_first(
+            _number(groups.macro("CTXRayDetailsSequence"), "KVP"),
+            _number(legacy, "KVP"),
+            _number(legacy_shared, "KVP"),
+        ),
+        kernel=_text(reconstruction, "ConvolutionKernel")
+        or _text(legacy, "ConvolutionKernel")
+        or _text(legacy_shared, "ConvolutionKernel"),
     )
 
 
@@ -277,11 +293,13 @@ def _types(dataset: Dataset, name: str) -> tuple[str, ...]:
 
 
 def _spacing(dataset: Dataset) -> tuple[float, float] | None:
-    spacing = _numbers(dataset, "PixelSpacing", 2)
-    if spacing is None:
+    """Distance of rows and of columns; None where it is absent, or no two positive numbers."""
+    try:
+        spacing = tuple(float(value) for value in _values(dataset, "PixelSpacing"))
+    except ValueError:
         return None
-    if min(spacing) <= 0:
-        raise Skip(Reason.UNSUPPORTED_MULTIFRAME)
+    if len(spacing) != 2 or not (0 < min(spacing) <= max(spacing) < math.inf):  # noqa: PLR2004 - of rows and of columns
+        return None
     return spacing[0], spacing[1]
 
 
@@ -290,6 +308,16 @@ def _rescale(dataset: Dataset) -> tuple[float, float]:
     if slope == 0:
         raise Skip(Reason.UNSUPPORTED_MULTIFRAME)
     return 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
+
+
+def _quantity(dataset: Dataset, family: Family, image_type: tuple[str, ...]) -> str:
+    return quantity_of(
+        family,
+        _text(dataset, "RescaleType"),
+        image_type,
+        slope=_number(dataset, "RescaleSlope") is not None,
+        intercept=_number(dataset, "RescaleIntercept") is not None,
+    )
 
 
 def _window(dataset: Dataset) -> Window | None:

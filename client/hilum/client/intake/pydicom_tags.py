@@ -5,7 +5,7 @@ Nothing here is safe against a hostile file by itself: it belongs in a process w
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -15,9 +15,12 @@ import pydicom
 import pydicom.config
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag, Tag
 
 from hilum.client.intake.layout import inflate_bounded
 from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.shown_encoding import HEAD_BYTES as SHOWN_BYTES
+from hilum.client.intake.shown_encoding import Shown, effective_syntax, shown_encoding
 from hilum.client.intake.sop_classes import taken
 from hilum.client.intake.tags import (
     IMPLICIT_PIXEL_VRS,
@@ -28,17 +31,13 @@ from hilum.client.intake.tags import (
     Tags,
     Value,
 )
-from hilum.client.intake.transfer_syntaxes import (
-    DEFLATED,
-    EXPLICIT_BIG,
-    EXPLICIT_LITTLE_NATIVE,
-    IMPLICIT_LITTLE,
-)
+from hilum.client.intake.transfer_syntaxes import DEFLATED
 
 _PREAMBLE_BYTES = 132
 _META_GROUP = 0x0002
 _PIXEL_GROUP = 0x7FE0
 _UNDEFINED = 0xFFFF_FFFF
+_FIRST_GROUPS = (b"\x08\x00", b"\x02\x00", b"\x00\x08")  # of a file without a preamble
 _LONG_HEAD_BYTES, _SHORT_HEAD_BYTES = 12, 8
 
 
@@ -85,9 +84,12 @@ def whole_dataset(path: Path, *, deflated: bool = False) -> Dataset:
     """
     try:
         with silent_pydicom(), path.open("rb") as file:
-            source: BinaryIO = _inflated(file) if deflated else file
-            source.seek(0)
-            return pydicom.dcmread(source, stop_before_pixels=True, force=True)
+            if deflated:
+                inflated = _inflated(file)
+                inflated.seek(0)
+                return pydicom.dcmread(inflated, stop_before_pixels=True, force=True)
+            syntax, _media_class, start = _meta(file)
+            return _dataset(file, start, syntax, None)[0]
     except Skip:
         raise
     except OSError as error:
@@ -97,32 +99,55 @@ def whole_dataset(path: Path, *, deflated: bool = False) -> Dataset:
 
 
 def _read(file: BinaryIO) -> Tags:
-    start = file.read(_PREAMBLE_BYTES)
-    has_preamble = start[128:] == b"DICM"
-    if not has_preamble and start[:2] not in {b"\x08\x00", b"\x02\x00"}:
+    syntax, media_class, start = _meta(file)
+    size_bytes = file.seek(0, 2)
+    if syntax == DEFLATED:
+        if taken(media_class) is None:
+            return Tags({}, syntax, media_class, size_bytes, None)
+        file.seek(0)
+        file, start = _inflated(file), 0
+        size_bytes = file.seek(0, 2)
+    dataset, shown = _dataset(file, start, syntax, KEYWORDS)
+    return Tags(
+        _values(dataset),
+        effective_syntax(syntax, shown),
+        media_class,
+        size_bytes,
+        _pixel_element(file, shown),
+    )
+
+
+def _meta(file: BinaryIO) -> tuple[str, str, int]:
+    """Transfer syntax and SOP class of the file meta information, and where the data set starts.
+
+    Raises:
+        Skip: If this is no DICOM file, or one that begins like one and states no syntax.
+    """
+    begin = file.read(_PREAMBLE_BYTES)
+    has_preamble = begin[128:] == b"DICM"
+    if not has_preamble and begin[:2] not in _FIRST_GROUPS:
         raise Skip(Reason.NOT_DICOM)
     file.seek(_PREAMBLE_BYTES if has_preamble else 0)
     meta = read_dataset(file, is_implicit_VR=False, is_little_endian=True, stop_when=_behind_meta)
     syntax = str(meta.get("TransferSyntaxUID") or "")
-    media_class = str(meta.get("MediaStorageSOPClassUID") or "")
-    size_bytes = file.seek(0, 2)
     if has_preamble and not syntax:
         raise Skip(Reason.DAMAGED_HEADER)
-    file.seek(0)
-    if syntax == DEFLATED:
-        if taken(media_class) is None:
-            return Tags({}, syntax, media_class, size_bytes, None)
-        file = _inflated(file)
-        size_bytes = file.seek(0, 2)
-        file.seek(0)
-    dataset = pydicom.dcmread(file, stop_before_pixels=True, force=True, specific_tags=list(KEYWORDS))
-    return Tags(
-        _values(dataset),
-        syntax or _shown_syntax(dataset),
-        media_class,
-        size_bytes,
-        _pixel_element(file, dataset),
-    )
+    return syntax, str(meta.get("MediaStorageSOPClassUID") or ""), file.tell()
+
+
+def _dataset(
+    file: BinaryIO, start: int, syntax: str, keywords: Sequence[str] | None
+) -> tuple[Dataset, Shown]:
+    """Everything before the pixels, or what is wanted of it, as the data set itself shows that it is encoded."""
+    file.seek(start)
+    shown = shown_encoding(file.read(SHOWN_BYTES), syntax)
+    file.seek(start)
+    wanted: list[BaseTag | int] | None = None if keywords is None else [Tag(keyword) for keyword in keywords]
+    return read_dataset(file, *shown, stop_when=_at_pixels, specific_tags=wanted), shown
+
+
+def _at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return tag in IMPLICIT_PIXEL_VRS
 
 
 def _inflated(file: BinaryIO) -> BinaryIO:
@@ -138,14 +163,6 @@ def _inflated(file: BinaryIO) -> BinaryIO:
 
 def _behind_meta(tag: int, _vr: str | None, _length: int) -> bool:
     return tag >> 16 != _META_GROUP
-
-
-def _shown_syntax(dataset: Dataset) -> str:
-    """The native syntax that the encoding shows, where the file states none."""
-    implicit, little = dataset.original_encoding
-    if implicit:
-        return IMPLICIT_LITTLE
-    return EXPLICIT_LITTLE_NATIVE if little else EXPLICIT_BIG
 
 
 def _values(dataset: Dataset) -> dict[str, Value]:
@@ -167,9 +184,9 @@ def plain(value: Any) -> Value:
     return tuple(plain(one) or "" if one is None else plain(one) for one in value)  # type: ignore[misc]
 
 
-def _pixel_element(file: BinaryIO, dataset: Dataset) -> PixelElement | None:
+def _pixel_element(file: BinaryIO, shown: Shown) -> PixelElement | None:
     """Read the head of the element at which pydicom stopped."""
-    implicit, little = dataset.original_encoding
+    implicit, little = shown
     start = file.tell()
     head = file.read(_LONG_HEAD_BYTES)
     order: Literal["little", "big"] = "little" if little else "big"

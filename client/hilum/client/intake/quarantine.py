@@ -1,19 +1,21 @@
 """What may carry burned-in text is held back, or only the part that is free of it is taken.
 
-`BurnedInAnnotation` (PS3.3 section C.7.6.1) is not believed. What is held is kept by `quarantine_store`; the pixels are
+`BurnedInAnnotation` (PS3.3 section C.7.6.1) is believed where it says yes, and never where it says no. What is held is kept by `quarantine_store`; the pixels are
 searched by `text_search`, where they are decoded.
 
 Shapes: H rows, W columns.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hilum.client.intake.crop import Crop
-from hilum.client.intake.instance import Family, Instance, Region
+from hilum.client.intake.instance import STACKED_FAMILIES, Family, Instance, Region
 
 SUSPECT_FAMILIES: frozenset[Family] = frozenset({"ultrasound", "secondary", "angiogram", "photograph"})
 _SUSPECT_TYPES = ("SCREEN SAVE", "SCREENSAVE", "SCREEN CAPTURE", "SECONDARY", "DOSE", "REPORT")
+_SCREENS_AMONG_SLICES = re.compile(r"SCREEN|REPORT|DOSE[ _]?(?:INFO|SHEET|SUMMARY)|^DOSE$|\bPROT\b")
 MIN_CROP = 8  # pixels; a smaller piece is no image
 
 
@@ -33,25 +35,32 @@ class Verdict:
 
 
 def is_suspect(instance: Instance) -> bool:
-    """Whether the image may carry burned-in text by what it is, whatever it says of itself.
+    """Whether the image may carry burned-in text: because it says so, or by what it is, even if it denies it.
 
     Ultrasound, secondary captures, angiograms and photographs always; any other whose ImageType (PS3.3 section
     C.7.6.1.1.2) tells of a screen or of a secondary image, though not a plain derived one such as a reformatted slice.
     """
-    if instance.family in SUSPECT_FAMILIES:
+    if instance.burned_in or instance.family in SUSPECT_FAMILIES:
         return True
+    if instance.family in STACKED_FAMILIES:
+        return shows_text(instance)
     values = instance.image_type
-    derived_secondary = values[:2] == ("DERIVED", "SECONDARY") and instance.family not in {"ct", "mr", "pet"}
+    derived_secondary = values[:2] == ("DERIVED", "SECONDARY")
     screens = any(words in value for value in values[2:] for words in _SUSPECT_TYPES)
     return derived_secondary or screens
 
 
+def shows_text(instance: Instance) -> bool:
+    """Whether a slice says that text is burned in, or is a dose report or another screen in the clothes of a slice."""
+    return instance.burned_in or any(map(_SCREENS_AMONG_SLICES.search, instance.image_type[2:]))
+
+
 def part_to_search(instance: Instance) -> Crop | None:
-    """The part of an image that is taken if no text is in it; None of one that is not suspect.
+    """The part of an image that is taken if no text is in it; None of one that is not suspect, or held in any case.
 
     Of ultrasound with a calibrated region (PS3.3 section C.8.5.5) that region, else the whole.
     """
-    if not is_suspect(instance):
+    if not is_suspect(instance) or instance.burned_in:
         return None
     region = _region_of(instance)
     return (0, 0, instance.pixels.rows, instance.pixels.columns) if region is None else _crop_of(region)
@@ -66,11 +75,11 @@ def hold_back(instance: Instance, has_text: bool | None) -> Verdict:
             counts as held.
 
     Returns:
-        Held, or free; ultrasound with a calibrated region is cropped to it.
+        Held, as every image is that says of itself that text is burned in; or free; ultrasound with a calibrated region is cropped to it.
     """
     if not is_suspect(instance):
         return Verdict(held=False)
-    if has_text is not False:
+    if has_text is not False or instance.burned_in:
         return Verdict(held=True)
     region = _region_of(instance)
     if region is None:

@@ -71,7 +71,7 @@ def read_with_pydicom(path: Path) -> Instance:
         if is_mosaic(tags, kind):
             return mosaic_frames(dataset, first), ()
         if has_groups(tags, kind):
-            return frames_of(dataset), regions_of(dataset)
+            return frames_of(dataset, kind.family), regions_of(dataset)
         return frames_in_time(first, tags), regions_of(dataset)
 
     return instance_of(tags, planes)

@@ -22,9 +22,11 @@ class Reason(StrEnum):
     UNDECODABLE_PIXELS = "undecodable_pixels"
     CONSTANT_PIXELS = "constant_pixels"
     TOO_FEW_SLICES = "too_few_slices"
+    TOO_FEW_LEFT = "too_few_slices_left"
     MIXED_GEOMETRY = "mixed_geometry"
     IRREGULAR_SPACING = "irregular_slice_spacing"
     MULTIPLE_TIMES = "several_time_points_not_told_apart"
+    OVERLAPPING_PASSES = "overlapping_passes_not_told_apart"
     LYING_GEOMETRY = "geometry_contradicts_itself"
     UNSUPPORTED_MULTIFRAME = "unsupported_multi_frame"
     UNSUPPORTED_MOSAIC = "unsupported_mosaic"
@@ -32,6 +34,7 @@ class Reason(StrEnum):
     DECODER_DIED = "decoder_died"
     DECODER_TIMEOUT = "decoder_timeout"
     BURNED_IN_TEXT = "quarantined_possible_text"
+    TEXT_IN_SLICE = "slice_may_show_text"
     DROPPED = "dropped_at_site"
     SPLIT_SERIES = "series_in_two_places"
     DAMAGED_FILE = "damaged_file"
@@ -59,23 +62,26 @@ EXPLAINED = {
     Reason.UNSUPPORTED_SYNTAX: "the compression is not one that is read (video, deflated frames, JPEG XL, ...)",
     Reason.UNSUPPORTED_PIXELS: "colour, several frames or a bit depth that this kind of image is not read with",
     Reason.IMPLAUSIBLE_SIZE: "the stated image size can't fit in the file",
-    Reason.LOCALIZER: "a scout image",
-    Reason.DUPLICATE: "another file holds the same instance",
+    Reason.LOCALIZER: "a scout image, or a few images across the slices of a volume",
+    Reason.DUPLICATE: "another file holds the same instance, or the same image at the same place",
     Reason.CONTRADICTING_COPIES: "files with one instance UID say different things, so that neither can be believed",
     Reason.TRUNCATED_PIXELS: "the pixel data ends too early",
     Reason.UNDECODABLE_PIXELS: "the pixel data could not be decoded",
     Reason.CONSTANT_PIXELS: "every pixel has the same value",
-    Reason.TOO_FEW_SLICES: "the series has too few slices to make a volume",
-    Reason.MIXED_GEOMETRY: "the slices of the series differ in size, spacing or orientation",
+    Reason.TOO_FEW_SLICES: "the series has slices at too few positions to make a volume",
+    Reason.TOO_FEW_LEFT: "too few slices are left of a volume, for others of it can't be taken",
+    Reason.MIXED_GEOMETRY: "a few slices that differ from the others in size, spacing, orientation, frame of reference or vendor",
     Reason.IRREGULAR_SPACING: "the distance between slices changes, or one is missing",
     Reason.MULTIPLE_TIMES: "several images lie at each position and nothing tells them apart",
-    Reason.LYING_GEOMETRY: "positions, orientations or spacings contradict one another",
-    Reason.UNSUPPORTED_MULTIFRAME: "a multi-frame object whose frames have no place in the patient",
-    Reason.UNSUPPORTED_MOSAIC: "a mosaic whose private header could not be understood",
+    Reason.OVERLAPPING_PASSES: "the slices may be of several passes over one region, and nothing tells these apart",
+    Reason.LYING_GEOMETRY: "positions, orientations or spacings that contradict one another or can't be true",
+    Reason.UNSUPPORTED_MULTIFRAME: "a multi-frame object whose frames have no place in the patient, or whose functional groups are malformed",
+    Reason.UNSUPPORTED_MOSAIC: "a mosaic whose private header is missing or of a kind that is not read",
     Reason.TOO_LARGE: "decoding it would take more memory than a file is given",
     Reason.DECODER_DIED: "the decoder crashed on it",
     Reason.DECODER_TIMEOUT: "the decoder did not finish in time",
     Reason.BURNED_IN_TEXT: "in quarantine: text may be burned into the pixels",
+    Reason.TEXT_IN_SLICE: "a CT, MR or PET image that says that text is burned in, or a screen: not taken, and not in quarantine",
     Reason.DROPPED: "dropped from quarantine at the site",
     Reason.SPLIT_SERIES: "the series lies partly in the inbox and partly in the folder: index the folder again",
     Reason.DAMAGED_FILE: "a NIfTI file or picture that is broken",

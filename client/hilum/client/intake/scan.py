@@ -8,6 +8,9 @@ from pathlib import Path
 
 from hilum.common.errors import DataError
 
+READING = 2
+"""How files are read. Raise it where the same file becomes another item, or none: then the next index reads all again."""
+
 
 @dataclass(frozen=True)
 class FoundFile:
@@ -15,7 +18,7 @@ class FoundFile:
 
     Attributes:
         path: Where it lies; an identifier, so it is never stored nor shown.
-        identity: Size, time of change and inode. While they stay the same, the content is taken to.
+        identity: How files are read, size, time of change and inode. While they stay the same, so does what it gave.
         readable: False for a folder or file that could not even be looked at.
     """
 
@@ -26,7 +29,7 @@ class FoundFile:
 
 def identity_of(status: os.stat_result) -> str:
     """The identity of a file; see `FoundFile`."""
-    return f"{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
+    return f"{READING}:{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
 
 
 def scan(archive: Path) -> Iterator[FoundFile]:

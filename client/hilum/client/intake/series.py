@@ -5,7 +5,7 @@ may fall into two regular ones, or be refused. So are files of one instance that
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -92,6 +92,7 @@ class SeriesWork:
     _asked: list[int] = field(default_factory=list)
     _answered: set[int] = field(default_factory=set)
     _refused: dict[int, Reason] = field(default_factory=dict)
+    _was_planned: set[int] = field(default_factory=set)
 
     def plan(self) -> None:
         """Plan what has not failed."""
@@ -114,6 +115,9 @@ class SeriesWork:
             *(tuple(map(named, cine.planes)) for cine in plan.cines),
         )
         self._refused = {alive[index]: reason for index, reason in plan.refused.items()}
+        left = [index for index in self._was_planned if self._refused.get(index) == Reason.TOO_FEW_SLICES]
+        self._refused.update(dict.fromkeys(left, Reason.TOO_FEW_LEFT))
+        self._was_planned.update(index for volume in self._volumes for index, _frame in volume.planes)
         for image in self._images:
             if (item := self.members[image[0][0]].item) is not None:
                 self._kept[image] = item
@@ -373,7 +377,10 @@ class SeriesWork:
     def _volume_item(self, volume: PlannedVolume, content_sha256: str) -> Item:
         first = self.members[volume.planes[0][0]]
         series_key = first.row.series_key
-        units: Units = "hounsfield" if volume.family == "ct" else "arbitrary"
+        quality = {"part": volume.key, **asdict(volume.quality)}
+        if volume.tilt is not None:
+            quality["tilt"] = volume.tilt.told()
+        units: Units = "hounsfield" if _in_hounsfield(volume, self.members) else "arbitrary"
         return Item(
             item_key=self.keepers.names.of("volume", f"{series_key} {volume.key}")
             if volume.key
@@ -389,8 +396,22 @@ class SeriesWork:
             series_key=series_key,
             study_key=first.row.study_key,
             patient_key=self.keepers.names.of("patient", first.instance.patient_id),
-            quality=json.dumps({"part": volume.key, **asdict(volume.quality)}),
+            quality=json.dumps(quality),
         )
+
+
+def _in_hounsfield(volume: PlannedVolume, members: Sequence[Member]) -> bool:
+    """Whether every plane of a volume is known to be in Hounsfield units."""
+    if volume.family != "ct":
+        return False
+    files = {index for index, _frame in volume.planes}
+    known = {
+        (index, frame.index)
+        for index in files
+        for frame in members[index].instance.frames
+        if frame.hounsfield
+    }
+    return known.issuperset(volume.planes)
 
 
 def _whole_spacing(instance: Instance) -> tuple[float, float] | None:

@@ -139,7 +139,7 @@ class _Filler:
         extent = Extent(stored)
         if not (fits_container(extent, instance.pixels) and rescale_whole(stored, extent, frame, out=plane)):
             raise _Unsure
-        empty = padding_mask(StoredFrame(stored, stored), instance)
+        empty = padding_mask(StoredFrame(stored, stored), instance, frame)
         if empty is not None:
             self._masks[place] = empty
         self._look_at(plane if empty is None else plane[~empty])

@@ -15,7 +15,9 @@ TAKEN: dict[int, tuple[str, str]] = {
     0x0008_0070: ("Manufacturer", "LO"),
     0x0008_9208: ("ComplexImageComponent", "CS"),
     0x0010_0020: ("PatientID", "LO"),
+    0x0018_0010: ("ContrastBolusAgent", "LO"),
     0x0018_0050: ("SliceThickness", "DS"),
+    0x0018_0060: ("KVP", "DS"),
     0x0018_0080: ("RepetitionTime", "DS"),
     0x0018_0081: ("EchoTime", "DS"),
     0x0018_0082: ("InversionTime", "DS"),
@@ -23,6 +25,7 @@ TAKEN: dict[int, tuple[str, str]] = {
     0x0018_1060: ("TriggerTime", "DS"),
     0x0018_1063: ("FrameTime", "DS"),
     0x0018_1164: ("ImagerPixelSpacing", "DS"),
+    0x0018_1210: ("ConvolutionKernel", "SH"),
     0x0018_1250: ("ReceiveCoilName", "SH"),
     0x0018_1314: ("FlipAngle", "DS"),
     0x0018_2010: ("NominalScannedPixelSpacing", "DS"),
@@ -49,11 +52,14 @@ TAKEN: dict[int, tuple[str, str]] = {
     0x0028_0103: ("PixelRepresentation", "US"),
     0x0028_0120: ("PixelPaddingValue", "US or SS"),
     0x0028_0121: ("PixelPaddingRangeLimit", "US or SS"),
+    0x0028_0301: ("BurnedInAnnotation", "CS"),
     0x0028_1050: ("WindowCenter", "DS"),
     0x0028_1051: ("WindowWidth", "DS"),
     0x0028_1052: ("RescaleIntercept", "DS"),
     0x0028_1053: ("RescaleSlope", "DS"),
+    0x0028_1054: ("RescaleType", "LO"),
     0x0028_1056: ("VOILUTFunction", "CS"),
+    0x0028_2110: ("LossyImageCompression", "CS"),
 }
 """Tag to keyword and value representation (PS3.6 chapter 6): the allow-list of values."""
 

@@ -5,6 +5,8 @@ EXPLICIT_LITTLE_NATIVE = "1.2.840.10008.1.2.1"
 EXPLICIT_BIG = "1.2.840.10008.1.2.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 
+RLE = "1.2.840.10008.1.2.5"
+
 NATIVE = frozenset({IMPLICIT_LITTLE, EXPLICIT_LITTLE_NATIVE, EXPLICIT_BIG})
 """Pixels lie in the file as they are."""
 
@@ -29,7 +31,7 @@ GREATEST_COMPRESSION: dict[str, int] = {
 }
 """The encapsulated syntaxes that are read: uncompressed, RLE, JPEG, JPEG-LS, JPEG 2000 and HTJ2K, with decoded to encoded bytes."""
 
-BIT_BY_BIT = NATIVE | {DEFLATED, "1.2.840.10008.1.2.1.98", "1.2.840.10008.1.2.5"}
+BIT_BY_BIT = NATIVE | {DEFLATED, "1.2.840.10008.1.2.1.98", RLE}
 """The syntaxes that keep every allocated bit where it was: uncompressed ones and RLE."""
 
 JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{end}" for end in (90, 91, 201, 202, 203))

@@ -14,6 +14,8 @@ from hilum.client.intake.stored import Stored, StoredFrame
 Values = npt.NDArray[np.float32]
 Display = npt.NDArray[np.uint16]
 DISPLAY_MAX = 65_535
+_AIR_HU = -1024.0  # the lowest value of most scanners
+_WELL_BELOW_HU = 100.0
 _TAILS = (0.5, 99.5)  # percentiles used where a radiograph carries no window
 _FAR = 1e30
 _GREATEST = 1e37  # no measurement comes near, and float32 still holds differences of such values
@@ -56,11 +58,14 @@ def _rescaled_wide(stored: Stored, frame: Frame) -> Values:
         return values.astype(np.float32)
 
 
-def padding_mask(frame: StoredFrame, instance: Instance) -> npt.NDArray[np.bool_] | None:
+def padding_mask(frame: StoredFrame, instance: Instance, of: Frame) -> npt.NDArray[np.bool_] | None:
     """True where a pixel holds no data (PS3.3 section C.7.5.1.1.2), or None where the file names no such value.
 
     The padding value is often written with the other signedness than the pixels: 63536 for -2000. It is taken modulo
     the width of the cells. A value that no sample can have is looked for in the cells with their unused bits.
+
+    A compression that loses spreads the padding of a CT over its neighbours. There is nothing thinner than air, so where
+    the padding lies well below it, all that is nearer to the padding than to air is padding too.
     """
     if frame.values.dtype.kind == "f":
         return _nothing_there(frame.values)
@@ -70,7 +75,18 @@ def padding_mask(frame: StoredFrame, instance: Instance) -> npt.NDArray[np.bool_
     empty = _between(frame.values, low, high)
     if frame.cells is not frame.values and not _holds(instance, low, high):
         empty |= _between(frame.cells, low, high)
+    if of.hounsfield and (instance.lossy or (frame.info is not None and not frame.info.reversible)):
+        empty |= _nearer_than_air(frame.values, of, low, high)
     return empty if empty.any() else None
+
+
+def _nearer_than_air(values: Stored, of: Frame, low: int, high: int) -> npt.NDArray[np.bool_]:
+    padding_hu = max(low * of.slope, high * of.slope) + of.intercept
+    if padding_hu > _AIR_HU - _WELL_BELOW_HU:
+        return np.zeros(values.shape, np.bool_)
+    limit = ((padding_hu + _AIR_HU) / 2 - of.intercept) / of.slope
+    below: npt.NDArray[np.bool_] = values < limit if of.slope > 0 else values > limit
+    return below
 
 
 def _between(values: Stored, low: int, high: int) -> npt.NDArray[np.bool_]:
@@ -110,7 +126,7 @@ def display_values(
     Raises:
         Skip: If all pixels are equal.
     """
-    padded = padding_mask(stored, instance)
+    padded = padding_mask(stored, instance, frame)
     values = rescaled(stored.values, frame, luts)
     inside = values if padded is None else values[~padded]
     if inside.size == 0 or inside.min() == inside.max():

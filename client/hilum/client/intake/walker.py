@@ -58,7 +58,7 @@ def walk_tags(path: Path | str) -> Tags | None:
         data = os.read(handle, WINDOW_BYTES)
         size = len(data) if len(data) < WINDOW_BYTES else os.lseek(handle, 0, os.SEEK_END)
         if data[128:132] != b"DICM":
-            if data[:2] in (b"\x08\x00", b"\x02\x00"):
+            if data[:2] in (b"\x08\x00", b"\x02\x00", b"\x00\x08"):
                 return None
             raise Skip(Reason.NOT_DICOM)
         return _walk(handle, data, size)
@@ -75,7 +75,8 @@ def _walk(handle: int, data: bytes, size: int) -> Tags | None:
     explicit = syntax in EXPLICIT_LITTLE
     if not explicit and syntax != IMPLICIT_LITTLE:
         return None
-    if not explicit and _looks_explicit(data, start):
+    # The other byte order, or no such group; of explicit VR the first head tells.
+    if data[start + 1 : start + 2] != b"\0" or (not explicit and _looks_explicit(data, start)):
         raise Odd
     encoding = encoding_of(explicit=explicit, writer=writer, media_class=media_class)
     values, pixels = _top_level(_Window(handle, data, 0, size), start, encoding)

@@ -18,8 +18,9 @@ from lightning_fabric import Fabric
 
 from hilum.client.prepared import Packed
 from hilum.client.pretraining.checkpoint import load_state, save_state
+from hilum.client.pretraining.parameter_groups import parameter_groups
 from hilum.client.pretraining.sampling import Sampler, StepRows
-from hilum.client.pretraining.schedule import learning_rate_factor
+from hilum.client.pretraining.schedule import learning_rate_factor, step_middle
 from hilum.client.pretraining.step import MicroBatch, PlainStep
 from hilum.client.views import Viewer, to_unit
 from hilum.common.config import StudyConfig
@@ -80,7 +81,7 @@ def train_round(
     started = time.monotonic()
     training = study.training
     optimizer = torch.optim.AdamW(
-        _decayed_apart(method, training.weight_decay),
+        parameter_groups(method, training.weight_decay),
         lr=training.learning_rate,
         betas=(0.9, 0.95),
         fused=True,
@@ -92,7 +93,7 @@ def train_round(
     viewer = Viewer(study.data, method.spec.views)
     start, losses = _take_up(method, optimizer, place, len(plan))
     for index in range(start, len(plan)):
-        done = (place.round_number - 1 + index / len(plan)) / study.federation.rounds
+        done = (place.round_number - 1 + step_middle(index, len(plan))) / study.federation.rounds
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * learning_rate_factor(done, training.warmup)
         rng = torch.Generator().manual_seed(
@@ -106,14 +107,6 @@ def train_round(
     if place.checkpoint:
         place.checkpoint.unlink(missing_ok=True)
     return RoundOutcome(sum(losses) / len(losses), len(losses), time.monotonic() - started)
-
-
-def _decayed_apart(method: SSLMethod, weight_decay: float) -> list[dict[str, object]]:
-    """Weight decay for matrices; none for biases and norms, as is usual for transformers."""
-    named = [(name, p) for name, p in method.named_parameters() if p.requires_grad]
-    matrices = [p for _, p in named if p.ndim > 1]
-    vectors = [p for _, p in named if p.ndim <= 1]
-    return [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
 
 
 def _micro_batches(

@@ -3,12 +3,25 @@
 import math
 
 
-def learning_rate_factor(done: float, warmup: float) -> float:
-    """The factor on the peak rate (arXiv 1608.03983, without restarts).
+def step_middle(index: int, steps: int) -> float:
+    """Return the share that is done in the middle of a step.
+
+    The rate is taken there: at a step's begin the first would have rate 0, at its end the last, and a schedule of one
+    step would train nothing.
 
     Args:
-        done: Share of the whole study that is done, in [0, 1], whatever the site's size.
-        warmup: Share of the study over which the rate climbs.
+        index: Of the step, from 0.
+        steps: How many there are.
+    """
+    return (index + 0.5) / steps
+
+
+def learning_rate_factor(done: float, warmup: float) -> float:
+    """Return the factor on the peak rate (arXiv 1608.03983, without restarts).
+
+    Args:
+        done: Share of the whole schedule that is done, in [0, 1], whatever the site's size; see `step_middle`.
+        warmup: Share over which the rate climbs.
     """
     if done < warmup:
         return done / warmup

@@ -11,14 +11,14 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from lightning_fabric import Fabric
-from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from hilum.client.prepared import Packed
-from hilum.client.pretraining.schedule import learning_rate_factor
+from hilum.client.pretraining.parameter_groups import parameter_groups
+from hilum.client.pretraining.schedule import learning_rate_factor, step_middle
+from hilum.client.tasks.probe import fit_probe
 from hilum.client.views import Viewer, to_unit
 from hilum.common.config import StudyConfig
 from hilum.common.encoders import Encoder
@@ -29,10 +29,8 @@ from hilum.common.seeding import derive, generator
 Rows = npt.NDArray[np.int64]
 Probabilities = npt.NDArray[np.float64]
 _INFERENCE_BATCH = 64
-# Inverse strength of the probe's ridge: one value for every arm and site, and a strong one, for features outnumber
-# patients at most sites. It is not tuned: a site's few patients would not bear a search.
-_PROBE_C = 0.1
 _WARMUP = 0.1
+_WEIGHT_DECAY = 0.05
 
 
 @dataclass(frozen=True)
@@ -74,21 +72,27 @@ def encoder_features(
 def predict_by_neighbours(
     features: npt.NDArray[np.float32], train: LabelledRows, test_features: npt.NDArray[np.float32], k: int
 ) -> Probabilities:
-    """(M, K) by the k nearest training images in cosine distance, nearer ones counting more."""
+    """Return (M, K) by the k nearest training images in cosine distance, nearer ones counting more.
+
+    Features are centred by those of the training images: what all images share says nothing of how near two are.
+    """
+    centre = features.mean(0)
     model = KNeighborsClassifier(min(k, len(train.rows)), weights="distance", metric="cosine")
-    model.fit(features, train.classes)
-    return _all_classes(model.predict_proba(test_features), model.classes_, train.count)
+    model.fit(features - centre, train.classes)
+    return _all_classes(model.predict_proba(test_features - centre), model.classes_, train.count)
 
 
 def predict_by_probe(
-    features: npt.NDArray[np.float32], train: LabelledRows, test_features: npt.NDArray[np.float32]
+    features: npt.NDArray[np.float32],
+    train: LabelledRows,
+    test_features: npt.NDArray[np.float32],
+    patients: Rows,
 ) -> Probabilities:
-    """(M, K) by a logistic regression on standardised features, classes weighted equally."""
-    model = make_pipeline(
-        StandardScaler(), LogisticRegression(C=_PROBE_C, class_weight="balanced", max_iter=2000)
-    )
-    model.fit(features.astype(np.float64), train.classes)
-    return _all_classes(model.predict_proba(test_features.astype(np.float64)), model.classes_, train.count)
+    """Return (M, K) by a logistic regression on standardised features; see `fit_probe`."""
+    scaler = StandardScaler().fit(features.astype(np.float64))
+    model = fit_probe(scaler.transform(features.astype(np.float64)), train.classes, patients)
+    scores = model.predict_proba(scaler.transform(test_features.astype(np.float64)))
+    return _all_classes(scores, model.classes_, train.count)
 
 
 def predict_by_finetuning(
@@ -100,9 +104,10 @@ def predict_by_finetuning(
     fabric: Fabric,
     steps: Progress,
 ) -> Probabilities:
-    """(M, K) after training a copy of the encoder and a linear head on the labelled rows.
+    """Return (M, K) after training a copy of the encoder and a linear head on the labelled rows.
 
-    The seed depends on the study alone, so all arms see the same batches and views.
+    Every arm trains for as many steps, on the same batches and views: they depend on the study alone. Classes weigh the
+    same; the rate climbs over a tenth of the steps and falls to zero by a cosine.
     """
     evaluation, seed = study.evaluation, study.study.seed
     head = nn.Linear(encoder.width, train.count)
@@ -110,21 +115,21 @@ def predict_by_finetuning(
     nn.init.zeros_(head.bias)
     model = nn.Sequential(copy.deepcopy(encoder), head)
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=evaluation.finetune_learning_rate, weight_decay=0.05, fused=True
+        parameter_groups(model, _WEIGHT_DECAY), lr=evaluation.finetune_learning_rate, fused=True
     )
     module, wrapped_optimizer = fabric.setup(model, optimizer)
     module.train()
     viewer = Viewer(study.data, ViewPlan(1, "crop"))
     weight = _class_weights(train).to(fabric.device)
-    steps_an_epoch = -(-len(train.rows) // evaluation.finetune_batch_size)
-    total = steps_an_epoch * evaluation.finetune_epochs
-    for epoch in range(evaluation.finetune_epochs):
+    steps_an_epoch, epochs = finetuning_steps(len(train.rows), study)
+    total = steps_an_epoch * epochs
+    for epoch in range(epochs):
         order = generator(seed, "finetune", epoch).permutation(len(train.rows))
         for index, places in enumerate(np.array_split(order, steps_an_epoch)):
             number = epoch * steps_an_epoch + index
             for group in optimizer.param_groups:
                 group["lr"] = evaluation.finetune_learning_rate * learning_rate_factor(
-                    (number + 1) / total, _WARMUP
+                    step_middle(number, total), _WARMUP
                 )
             rng = torch.Generator().manual_seed(derive(seed, "finetune", "step", number))
             views = viewer(to_unit(images[train.rows[places]], fabric.device), rng)[:, 0]
@@ -135,6 +140,18 @@ def predict_by_finetuning(
             wrapped_optimizer.step()
             steps.advance(number + 1)
     return _predict(module, viewer, images, test, fabric)
+
+
+def finetuning_steps(images: int, study: StudyConfig) -> tuple[int, int]:
+    """Return the steps of an epoch, and how many epochs of them it takes to reach the study's epochs and its least steps.
+
+    Args:
+        images: How many are trained on, one or more.
+        study: The study.
+    """
+    evaluation = study.evaluation
+    steps = -(-images // evaluation.finetune_batch_size)
+    return steps, max(evaluation.finetune_epochs, -(-evaluation.finetune_min_steps // steps))
 
 
 @torch.no_grad()

@@ -63,6 +63,7 @@ class PolicySection(Section):
 
     Attributes:
         sizes: Of encoders: `tiny`, `small`, `base`.
+        max_finetune_steps: Of `evaluation.finetune_min_steps`.
         max_batch_size: Images in a step, `training.batch_size` times `training.accumulate`, and fine-tuning's.
         max_patches: Patches in an image for a transformer, pixels or voxels in 1024 for a convolution.
         max_hours: Of training and evaluating for one run, all together.
@@ -81,6 +82,7 @@ class PolicySection(Section):
     sizes: Annotated[tuple[Size, ...], Field(strict=False)] | None = None
     max_rounds: Positive = 1000
     max_local_epochs: Positive = 100
+    max_finetune_steps: Positive = 10_000
     max_batch_size: Positive = 4096
     max_patches: Positive = 16_384
     max_hours: Annotated[float, Field(gt=0)] = 72.0

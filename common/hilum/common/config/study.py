@@ -101,7 +101,13 @@ class TasksSection(Section):
 
 
 class EvaluationSection(Section):
-    """How the encoder is measured: by patients it never saw, beside the floors."""
+    """How the encoder is measured: by patients it never saw, beside the floors.
+
+    Attributes:
+        label_fractions: Of the labelled training patients. The verdict rests on the first.
+        finetune_min_steps: Fine-tuning takes more epochs than `finetune_epochs` where these would be fewer steps: with
+            few labels an epoch is a step or two, and what was hardly trained predicts one class for everybody.
+    """
 
     protocols: Annotated[tuple[Protocol, ...], Field(strict=False, min_length=1, max_length=3)] = (
         "knn",
@@ -126,6 +132,7 @@ class EvaluationSection(Section):
     knn_k: Annotated[int, Field(ge=1, le=10_000)] = 20
     finetune_epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
     finetune_batch_size: Annotated[int, Field(ge=1, le=8192)] = 16
+    finetune_min_steps: Annotated[int, Field(ge=1, le=100_000)] = 200
     finetune_learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-4
 
 

@@ -54,12 +54,13 @@ label = "label"            # the column of each site's labels.csv
 [evaluation]
 protocols = ["knn", "linear", "finetune"]
 arms = ["federated", "local", "centralised", "scratch", "random", "raw"]
-label_fractions = [0.1, 1.0]
+label_fractions = [0.1, 1.0]   # the verdict rests on the first
 test_share = 0.3           # of the labelled patients; never seen in pre-training
 bootstrap_draws = 1000     # over patients, for the 95 % intervals
 deadline_s = 86400         # how long the server waits for the sites' measurements
 knn_k = 20
 finetune_epochs = 10
 finetune_batch_size = 16
+finetune_min_steps = 200   # more epochs than finetune_epochs where these are fewer steps
 finetune_learning_rate = 5e-4
 """

@@ -1,17 +1,21 @@
 """Where an annotation's array lies on an item's grid: the same voxels in another order, or a refusal.
 
-Nothing is resampled. Axes are LPS; an affine maps an array index (d, h, w, 1) to millimetres.
+No array is resampled to find its place. Axes are LPS; an affine maps an array index (d, h, w, 1) to millimetres.
 """
 
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from hilum.client.catalogue import Item
+from hilum.client.intake.planner import Tilt, shear_mask, tilt_told
 from hilum.client.intake.reasons import Reason, Skip
 
+T = TypeVar("T")
 Affine = npt.NDArray[np.float64]
 
 TOLERANCE_MM = 0.1  # what a corner may be off through rounded positions
@@ -20,11 +24,20 @@ _TOLERANCE_VOXELS = 0.25  # never more than this, where voxels are small
 
 @dataclass(frozen=True)
 class Grid:
-    """The voxels of one item and their place in the patient."""
+    """Voxels of one item and their place in the patient.
+
+    Attributes:
+        tilt: Where these are the slices as they were stored, and the item was brought upright from them.
+    """
 
     item_key: str
     shape: tuple[int, int, int]
     affine: Affine
+    tilt: Tilt | None = None
+
+    def upright(self, voxels: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        """Bring a mask on this grid to the item's own."""
+        return voxels if self.tilt is None else shear_mask(voxels, self.tilt)
 
     @property
     def spacing_mm(self) -> npt.NDArray[np.float64]:
@@ -42,6 +55,26 @@ def grid_of(item: Item) -> Grid:
         raise Skip(Reason.OFF_GRID)
     depth, height, width = item.shape
     return Grid(item.item_key, (depth, height, width), np.array(item.affine).reshape(4, 4))
+
+
+def on_one_grid(item: Item, fit: Callable[[Grid], T]) -> tuple[Grid, T]:
+    """Fit to the grid of a volume; of one that was brought upright, first to that of its slices as they were stored.
+
+    Raises:
+        Skip: If the item has no place in the patient, or `fit` refuses every grid.
+    """
+    own = grid_of(item)
+    told = json.loads(item.quality or "{}").get("tilt")
+    if told is None:
+        return own, fit(own)
+    tilt = tilt_told(told)
+    stored = Grid(item.item_key, tilt.shape, tilt.sheared, tilt)
+    try:
+        return stored, fit(stored)
+    except Skip as skip:
+        if skip.reason != Reason.OFF_GRID:
+            raise
+        return own, fit(own)
 
 
 @dataclass(frozen=True)

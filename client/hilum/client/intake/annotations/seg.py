@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from hilum.client.catalogue import Item
 from hilum.client.intake.annotations.contents import PlanePlace, SegRead
-from hilum.client.intake.annotations.grid import Affine, Grid, Placement, grid_of, place
+from hilum.client.intake.annotations.grid import Affine, Grid, Placement, on_one_grid, place
 from hilum.client.intake.annotations.marks import Mark, cropped
 from hilum.client.intake.annotations.naming import LabelMap
 from hilum.client.intake.annotations.targets import Targets, the_one_that_fits
@@ -26,17 +26,19 @@ def mark_segments(found: SegRead, targets: Targets, labels: LabelMap) -> Iterato
     Raises:
         Skip: If the whole object can't be taken.
     """
-    item, placements = the_one_that_fits(
+    item, (grid, placements) = the_one_that_fits(
         _candidates(found, targets), lambda item: _fit(item, found.planes, found.shape)
     )
     for segment in found.segments:
         try:
             label = labels.of_object(segment.text, segment.code)
-            voxels = _segment(found, segment.number, placements, item)
+            voxels = _segment(
+                found, segment.number, placements, item.shape[:2] if grid is None else grid.shape
+            )
         except Skip as skip:
             yield skip.reason
             continue
-        yield cropped(item.item_key, label, found.source, voxels)
+        yield cropped(item.item_key, label, found.source, voxels if grid is None else grid.upright(voxels))
 
 
 def _candidates(found: SegRead, targets: Targets) -> list[Item]:
@@ -45,14 +47,15 @@ def _candidates(found: SegRead, targets: Targets) -> list[Item]:
     return listed or [item for uid in found.series for item in targets.of_series(uid)]
 
 
-def _fit(item: Item, planes: Sequence[PlanePlace], shape: tuple[int, int]) -> list[Placement]:
-    """Where each frame lies on the item. An image without a place is fitted by its size alone."""
+def _fit(
+    item: Item, planes: Sequence[PlanePlace], shape: tuple[int, int]
+) -> tuple[Grid | None, list[Placement]]:
+    """Where each frame lies on the item. An image without a place is fitted by its size alone, on no grid."""
     if item.kind == "image":
         if item.shape[:2] != shape:
             raise Skip(Reason.OFF_GRID)
-        return [Placement((0, 1, 2), (False, False, False), (0, 0, 0)) for _ in planes]
-    grid = grid_of(item)
-    return [_place_plane(plane, shape, grid) for plane in planes]
+        return None, [Placement((0, 1, 2), (False, False, False), (0, 0, 0)) for _ in planes]
+    return on_one_grid(item, lambda grid: [_place_plane(plane, shape, grid) for plane in planes])
 
 
 def _place_plane(plane: PlanePlace, shape: tuple[int, int], grid: Grid) -> Placement:
@@ -61,28 +64,33 @@ def _place_plane(plane: PlanePlace, shape: tuple[int, int], grid: Grid) -> Place
     row, column = np.array(plane.orientation[:3]), np.array(plane.orientation[3:])
     normal = np.cross(row, column)
     across = int(np.abs(normal @ (grid.affine[:3, :3] / grid.spacing_mm)).argmax())
-    gap_mm = float(grid.spacing_mm[across])
-    if plane.gap_mm is not None and not math.isclose(abs(plane.gap_mm), gap_mm, rel_tol=_SPACING_TOLERANCE):
+    step_mm = grid.affine[:3, across]  # of a tilted stack not along the normal
+    gap_mm = float(normal @ step_mm)
+    if plane.gap_mm is not None and not any(
+        math.isclose(abs(plane.gap_mm), abs(gap), rel_tol=_SPACING_TOLERANCE)
+        for gap in (gap_mm, grid.spacing_mm[across])
+    ):
         raise Skip(Reason.OFF_GRID)
     affine: Affine = np.eye(4)
-    affine[:3, 0] = normal * gap_mm
+    affine[:3, 0] = math.copysign(1.0, gap_mm) * step_mm
     affine[:3, 1] = column * plane.spacing_mm[0]
     affine[:3, 2] = row * plane.spacing_mm[1]
     affine[:3, 3] = plane.position_mm
     return place(affine, (1, *shape), grid, loose_axis=0)
 
 
-def _segment(found: SegRead, number: int, placements: list[Placement], item: Item) -> npt.NDArray[np.bool_]:
-    """One segment on the item's whole grid.
+def _segment(
+    found: SegRead, number: int, placements: list[Placement], shape: tuple[int, ...]
+) -> npt.NDArray[np.bool_]:
+    """One segment on the whole grid: (D, H, W), or (H, W) of an image.
 
     Raises:
         Skip: If it has no frame, or one can't be decoded.
     """
     if not any(plane.segment in {None, number} for plane in found.planes):
         raise Skip(Reason.EMPTY_ANNOTATION)
-    flat = item.kind == "image"
-    depth, height, width = (1, *item.shape[:2]) if flat else item.shape
-    voxels = np.zeros((depth, height, width), bool)
+    flat = len(shape) == 2  # noqa: PLR2004 - rows and columns
+    voxels = np.zeros((1, *shape) if flat else shape, bool)
     for frame, (plane, placement) in enumerate(zip(found.planes, placements, strict=True)):
         if plane.segment in {None, number}:
             if frame in found.undecodable:

@@ -11,8 +11,9 @@ from hilum.client.intake.planner.records import (
     Quality,
     SeriesPlan,
     Tilt,
+    tilt_told,
 )
-from hilum.client.intake.planner.tilt import shear_resample
+from hilum.client.intake.planner.tilt import shear_mask, shear_resample
 
 __all__ = [
     "MIN_SLICES",
@@ -28,7 +29,9 @@ __all__ = [
     "assemble",
     "is_stacked",
     "plan_series",
+    "shear_mask",
     "shear_resample",
+    "tilt_told",
     "upright",
     "verify_copies",
 ]

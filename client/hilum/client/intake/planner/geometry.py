@@ -4,6 +4,7 @@ The source of all of it is PS3.3 section C.7.6.2 (Image Plane Module).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -91,9 +92,11 @@ def check_plane(plane: Plane) -> None:
     frame = plane.frame
     if plane.source.pixels.samples != 1:
         raise Skip(Reason.UNSUPPORTED_PIXELS)
-    if frame.position_mm is None or frame.orientation is None or frame.spacing_mm is None:
+    if frame.position_mm is None or frame.orientation is None:
         single = plane.source.pixels.frames == 1 and not plane.source.mosaic
         raise Skip(Reason.MISSING_ATTRIBUTE if single else Reason.UNSUPPORTED_MULTIFRAME)
+    if frame.spacing_mm is None:
+        raise Skip(Reason.MISSING_ATTRIBUTE)
     if len(frame.position_mm) != 3 or len(frame.orientation) != 6 or len(frame.spacing_mm) != 2:  # noqa: PLR2004 - a point, two directions, two distances
         raise Skip(Reason.MISSING_ATTRIBUTE)
     numbers = (*frame.position_mm, *frame.orientation, *frame.spacing_mm)
@@ -122,6 +125,11 @@ def axes_of(orientation: tuple[float, ...]) -> Axes:
     row, column = row / lengths[0], column / lengths[1]
     normal = np.cross(row, column)
     return Axes(row, column, normal / np.linalg.norm(normal))
+
+
+def along_normal(planes: Sequence[Plane], axes: Axes) -> npt.NDArray[np.float64]:
+    """Each position projected on the normal, in mm."""
+    return np.array([plane.position for plane in planes]) @ axes.normal
 
 
 def tolerance_mm(distance_mm: float) -> float:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hilum.client.intake.instance import Contrast
-from hilum.client.intake.planner.geometry import Plane
+from hilum.client.intake.planner.geometry import MIN_SLICES, Plane
 
 Labels = tuple[tuple[str, int], ...]
 
@@ -80,21 +80,24 @@ def in_time(plane: Plane) -> tuple[float | str, ...]:
 _EXACT: dict[str, Callable[[Plane], Hashable]] = {
     "family": lambda plane: plane.source.family,
     "localizer": lambda plane: plane.source.localizer,
-    "frame_of_reference": lambda plane: plane.source.frame_of_reference,
+    "frame_of_reference": lambda plane: plane.source.frame_of_reference or None,
     "size": lambda plane: plane.shape,
     "inverted": lambda plane: plane.source.inverted,
+    "quantity": lambda plane: plane.frame.quantity,
     "vendor": lambda plane: plane.frame.contrast.vendor,
     "mosaic": lambda plane: in_time(plane) if plane.source.mosaic else (),
     "type": image_type_of,
     "component": lambda plane: plane.frame.contrast.component,
     "coil": lambda plane: plane.frame.contrast.coil,
     "echo": lambda plane: plane.frame.contrast.echo_number,
+    "kernel": lambda plane: plane.frame.contrast.kernel or None,
 }
 _NEAR: dict[str, _Near] = {
     # A drift of these over 500 pixels stays below a tenth of a millimetre.
     "spacing": _Near(lambda plane: plane.spacing, relative=1e-4),
     "orientation": _Near(lambda plane: plane.orientation, absolute=1e-4),
     "echo_time": _Near(_number("echo_time_ms"), relative=0.01),
+    "kvp": _Near(_number("kvp_kv"), relative=0.01),
     "flip": _Near(_number("flip_angle_deg"), relative=0.01),
     "b": _Near(_number("b_value"), absolute=1.0),
     "gradient": _Near(lambda plane: plane.frame.contrast.gradient, absolute=1e-3),
@@ -107,6 +110,8 @@ _SHARED: dict[str, Callable[[Plane], Hashable]] = {
     "stack": lambda plane: plane.frame.contrast.stack,
     "time": lambda plane: plane.frame.contrast.temporal_position,
 }
+# A plane that does not say counts with the others where all of those say the same.
+_SILENT = frozenset({"frame_of_reference", "kernel", "kvp"})
 GEOMETRIC = ("frame_of_reference", "size", "inverted", "vendor", "spacing")
 """A few planes that differ in one of these from the rest are of mixed geometry."""
 
@@ -122,6 +127,9 @@ def group_planes(planes: Sequence[Plane]) -> list[Group]:
     labels |= {
         name: _near_ordinals([near.get(plane) for plane in planes], near) for name, near in _NEAR.items()
     }
+    labels |= {name: _with_the_silent(labels[name], planes, name) for name in _SILENT}
+    if _is_frame_of_each_place(planes):
+        labels["frame_of_reference"] = [1] * len(planes)
     for name, found in labels.items():
         groups = [part for _group, parts in _splits(groups, name, planes, found) for part in parts]
     for name, get in _SHARED.items():
@@ -132,6 +140,26 @@ def group_planes(planes: Sequence[Plane]) -> list[Group]:
             for part in ([group] if len(parts) == len(group.planes) else parts)
         ]
     return groups
+
+
+def _with_the_silent(labels: list[int], planes: Sequence[Plane], name: str) -> list[int]:
+    """The labels, of which the lowest stands for no value where there is such a plane; one for all where they agree."""
+    get = _EXACT[name] if name in _EXACT else _NEAR[name].get
+    said = {label for label, plane in zip(labels, planes, strict=True) if get(plane) is not None}
+    return labels if len(said) > 1 else [1] * len(labels)
+
+
+def _is_frame_of_each_place(planes: Sequence[Plane]) -> bool:
+    """Whether no frame of reference (PS3.3 section C.7.4.1) holds slices at more than one position.
+
+    It then relates no slice to another, as a frame must: its UID was made anew for each file, as some de-identifiers
+    do. Whether the slices make a volume is left to their geometry. Frames of several slices are believed.
+    """
+    slices = [plane for plane in planes if not plane.source.localizer and plane.source.frame_of_reference]
+    places: dict[str, set[tuple[float, ...]]] = defaultdict(set)
+    for plane in slices:
+        places[plane.source.frame_of_reference].add(plane.position)
+    return len(places) >= MIN_SLICES and all(len(found) == 1 for found in places.values())
 
 
 def _splits(

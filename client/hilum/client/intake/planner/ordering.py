@@ -9,8 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from hilum.client.intake.planner.geometry import MIN_SLICES, Axes, Plane, axes_of, tolerance_mm
-from hilum.client.intake.planner.separating import along_normal
+from hilum.client.intake.planner.geometry import MIN_SLICES, Axes, Plane, along_normal, axes_of, tolerance_mm
 from hilum.client.intake.reasons import Reason, Skip
 
 _MAX_TILT_DEG = 45.0  # gantries reach 30; a stack that moves more sideways than onwards is none

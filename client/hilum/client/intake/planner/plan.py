@@ -4,13 +4,14 @@ The purpose is that no wrong volume is made: what is not understood is refused.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from hilum.client.intake.instance import STACKED_FAMILIES, Instance
 from hilum.client.intake.planner.geometry import MIN_SLICES, Plane, check_plane
 from hilum.client.intake.planner.grouping import GEOMETRIC, Group, group_planes, ordinals
 from hilum.client.intake.planner.ordering import Run, regular_runs
+from hilum.client.intake.planner.passes import SWEPT_FAMILIES, may_be_several, stated_passes, swept_passes
 from hilum.client.intake.planner.records import (
     Coverage,
     PlaneId,
@@ -22,6 +23,7 @@ from hilum.client.intake.planner.records import (
 )
 from hilum.client.intake.planner.separating import Pair, separate
 from hilum.client.intake.planner.tilt import fits_upright, sheared_affine, tilt_of, upright_grid
+from hilum.client.intake.quarantine import shows_text
 from hilum.client.intake.reasons import Reason, Skip
 
 _CINE_FAMILIES = frozenset({"ultrasound", "angiogram", "photograph", "secondary"})
@@ -29,6 +31,7 @@ _MANY_REASONS = (  # which one stands for an object whose frames were refused fo
     Reason.LYING_GEOMETRY,
     Reason.TOO_LARGE,
     Reason.MULTIPLE_TIMES,
+    Reason.OVERLAPPING_PASSES,
     Reason.IRREGULAR_SPACING,
     Reason.UNSUPPORTED_MULTIFRAME,
     Reason.MISSING_ATTRIBUTE,
@@ -37,6 +40,10 @@ _MANY_REASONS = (  # which one stands for an object whose frames were refused fo
     Reason.LOCALIZER,
     Reason.TOO_FEW_SLICES,
 )
+
+
+_FAULTS = frozenset({Reason.CONTRADICTING_COPIES, Reason.MISSING_ATTRIBUTE, Reason.LYING_GEOMETRY})
+"""Of single slices, whose volume then lacks them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +91,8 @@ def plan_series(instances: Sequence[Instance]) -> SeriesPlan:
             ledger.refused[index] = Reason.LOCALIZER
         elif not instance.frames:
             ledger.refused[index] = Reason.UNSUPPORTED_MULTIFRAME
+        elif is_stacked(instance) and shows_text(instance):
+            ledger.refused[index] = Reason.TEXT_IN_SLICE
         elif is_stacked(instance):
             stacked += [Plane(index, instance, frame) for frame in instance.frames]
         elif instance.pixels.frames == 1:
@@ -99,6 +108,7 @@ def plan_series(instances: Sequence[Instance]) -> SeriesPlan:
             ledger.refused[index] = Reason.UNSUPPORTED_MULTIFRAME
     volumes = _plan_volumes(stacked, instances, ledger)
     _settle(stacked, volumes, ledger)
+    _name_what_is_left(instances, ledger.refused)
     return SeriesPlan(
         volumes, tuple(images), tuple(cines), dict(sorted(ledger.refused.items())), tuple(ledger.copies)
     )
@@ -214,24 +224,40 @@ def _plan_part(part: Group, pairs: Sequence[Pair], ledger: _Ledger) -> list[_Sta
     if _only_one_place(part, pairs):
         ledger.refuse(part.planes, Reason.LYING_GEOMETRY)
         return []
-    try:
-        runs = regular_runs(part.planes)
-    except Skip as skip:
-        whole = _whole_acquisitions(part)
-        if whole is None:
-            ledger.refuse(part.planes, skip.reason)
-            return []
-        return [stack for piece in whole for stack in _plan_part(piece, pairs, ledger)]
-    if len(runs) > 1 and (whole := _whole_acquisitions(part)) is not None:
-        return [stack for piece in whole for stack in _plan_part(piece, pairs, ledger)]
+    runs: list[Run] = []
+    refusal: Reason | None = None
+    pieces = stated_passes(part)
+    if pieces is None:
+        try:
+            runs = regular_runs(part.planes)
+        except Skip as skip:
+            refusal = skip.reason
+        pieces = _whole_acquisitions(part) if len(runs) != 1 else None
+        if pieces is None and (len(runs) != 1 or part.planes[0].source.family in SWEPT_FAMILIES):
+            pieces = swept_passes(part)
+    if pieces is not None:
+        return [stack for piece in pieces for stack in _plan_part(piece, pairs, ledger)]
+    if refusal is not None:
+        ledger.refuse(part.planes, refusal)
+        return []
+    return _stacks_of(part, pairs, runs, ledger)
+
+
+def _stacks_of(part: Group, pairs: Sequence[Pair], found: Sequence[Run], ledger: _Ledger) -> list[_Stack]:
+    """The runs of a part that are volumes."""
+    doubtful = [run for run in found if may_be_several(run, found)]
+    for run in doubtful:
+        ledger.refuse(run.planes, Reason.OVERLAPPING_PASSES)
+    runs = [run for run in found if run not in doubtful]
     for run in runs:
         tilt = tilt_of(run)
         if tilt is not None and not fits_upright((len(run.planes), *run.planes[0].shape), tilt):
             ledger.refuse(part.planes, Reason.TOO_LARGE)
             return []
     used = {plane.id: number for number, run in enumerate(runs, 1) for plane in run.planes}
+    in_doubt = {plane.id for run in doubtful for plane in run.planes}
     lost = [plane for plane in part.planes if plane.id not in used]
-    ledger.refuse(lost, Reason.IRREGULAR_SPACING)
+    ledger.refuse([plane for plane in lost if plane.id not in in_doubt], Reason.IRREGULAR_SPACING)
     return [
         _Stack(
             run,
@@ -280,6 +306,22 @@ def _name_the_leftovers(groups: Sequence[Group], stacks: Sequence[_Stack], ledge
             ledger.refuse(group.planes, Reason.LOCALIZER if planned else Reason.MIXED_GEOMETRY)
         elif all(any(labels[name] != other[name] for name in GEOMETRIC) for other in others):
             ledger.refuse(group.planes, Reason.MIXED_GEOMETRY)
+
+
+def _name_what_is_left(instances: Sequence[Instance], refused: dict[int, Reason]) -> None:
+    """Say of slices that are too few whether they were enough with those of their size that have a fault of their own."""
+    few: dict[Hashable, list[int]] = defaultdict(list)
+    faulty: dict[Hashable, set[str]] = defaultdict(set)
+    for index, reason in refused.items():
+        one = instances[index]
+        kind = one.family, one.pixels.rows, one.pixels.columns
+        if reason == Reason.TOO_FEW_SLICES:
+            few[kind].append(index)
+        elif reason in _FAULTS:
+            faulty[kind].add(one.sop_uid)
+    for size, indices in few.items():
+        if size in faulty and len(indices) + len(faulty[size]) >= MIN_SLICES:
+            refused.update(dict.fromkeys(indices, Reason.TOO_FEW_LEFT))
 
 
 def _keys(labels: Sequence[tuple[tuple[str, int], ...]]) -> tuple[list[str], tuple[str, ...]]:

@@ -3,8 +3,9 @@
 Shapes: D slices, H rows, W columns. Axes are LPS: x to the patient's left, y to the back, z to the head.
 """
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ class Tilt:
         shift_columns: The same, in columns.
         sheared: (4, 4), array index (d, h, w, 1) of the stored slices to LPS millimetres.
         normal: The slices' unit normal.
+        shape: (D, H, W) of the stored slices.
     """
 
     angle_deg: float
@@ -37,6 +39,19 @@ class Tilt:
     shift_columns: float
     sheared: Affine
     normal: tuple[float, float, float]
+    shape: tuple[int, int, int]
+
+    def told(self) -> dict[str, Any]:
+        """All of it in what JSON knows; `tilt_told` reads it."""
+        return {**asdict(self), "sheared": self.sheared.ravel().tolist()}
+
+
+def tilt_told(told: Mapping[str, Any]) -> Tilt:
+    """The tilt that `Tilt.told` gave."""
+    sheared = np.array(told["sheared"], np.float64).reshape(4, 4)
+    return Tilt(
+        **{**told, "sheared": sheared, "normal": tuple(told["normal"]), "shape": tuple(told["shape"])}
+    )
 
 
 @dataclass(frozen=True)

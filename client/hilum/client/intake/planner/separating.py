@@ -13,12 +13,13 @@ from hilum.client.intake.planner.geometry import (
     FLOOR_MM,
     MIN_SLICES,
     TOLERANCE,
-    Axes,
     Plane,
+    along_normal,
     axes_of,
     tolerance_mm,
 )
 from hilum.client.intake.planner.grouping import Group, contrast_of, in_time, ordinals
+from hilum.client.intake.planner.passes import numbered_sweeps, stated_passes, swept_passes
 from hilum.client.intake.reasons import Reason, Skip
 
 Pair = tuple[Plane, Plane]
@@ -53,14 +54,10 @@ _FIELDS = (
     # Grouping has told apart what differs much; these tell apart what differs a little.
     _Field("inversion_step", _contrast("inversion_time_ms"), "value"),
     _Field("repetition_step", _contrast("repetition_time_ms"), "value"),
+    _Field("agent", _contrast("contrast_agent"), "value"),
     _Field("acquisition", _contrast("acquisition_number"), "value"),
     _Field("pass", _contrast("acquisition_time_s"), "pass"),
 )
-
-
-def along_normal(planes: Sequence[Plane], axes: Axes) -> npt.NDArray[np.float64]:
-    """Each position projected on the normal, in mm."""
-    return np.array([plane.position for plane in planes]) @ axes.normal
 
 
 def places_of(along_mm: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
@@ -87,7 +84,7 @@ def separate(group: Group) -> tuple[list[Group], list[Pair]]:
     pairs: list[Pair] = []
     for station in _stations(group):
         kept, copies = _without_copies(station)
-        numbered = _numbered_passes(station) if copies else None
+        numbered = (_numbered_passes(station) or numbered_sweeps(station)) if copies else None
         if numbered is not None:
             parts += numbered
             continue
@@ -173,7 +170,10 @@ def _told_apart(group: Group, fields: Sequence[_Field]) -> list[Group]:
         if labels is not None:
             rest = fields[number + 1 :]
             return [part for piece in group.split(one.name, labels) for part in _told_apart(piece, rest)]
-    raise Skip(Reason.MULTIPLE_TIMES)
+    passes = stated_passes(group) or swept_passes(group)  # of unlike length, so they make no grid
+    if passes is None:
+        raise Skip(Reason.MULTIPLE_TIMES)
+    return [part for piece in passes for part in _told_apart(piece, fields)]
 
 
 def _grid_labels(planes: Sequence[Plane], places: Sequence[int], one: _Field) -> list[int] | None:

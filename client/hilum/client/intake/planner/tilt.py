@@ -40,6 +40,7 @@ def tilt_of(run: Run) -> Tilt | None:
         shift_columns=float(run.step_mm @ run.axes.row) / column_mm,
         sheared=sheared_affine(run),
         normal=(float(run.axes.normal[0]), float(run.axes.normal[1]), float(run.axes.normal[2])),
+        shape=(len(run.planes), *run.planes[0].shape),
     )
 
 
@@ -93,6 +94,20 @@ def shear_resample(volume: Volume, tilt: Tilt, background: float | None = None) 
         plane, inside_columns = _shifted(plane.T, grown[2], first_column - k * tilt.shift_columns)
         out[k] = np.where(inside_rows[:, None] & inside_columns[None, :], plane.T, fill)
     return out, affine
+
+
+def shear_mask(mask: npt.NDArray[np.bool_], tilt: Tilt) -> npt.NDArray[np.bool_]:
+    """Bring a mask on the slices of a tilted stack upright with them: a voxel that it covers by half or more is in it.
+
+    Args:
+        mask: (D, H, W), of the shape that the tilt names.
+        tilt: Of the volume.
+
+    Returns:
+        On the grid of `upright_grid`.
+    """
+    share, _affine = shear_resample(mask.astype(np.float32), tilt, 0.0)
+    return np.asarray(share >= 0.5)  # noqa: PLR2004 - half
 
 
 def _shifted(
