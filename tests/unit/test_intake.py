@@ -236,7 +236,8 @@ def test_broken_files_are_counted_and_never_raise(dicom, index, tmp_path):
     (archive / "rle.dcm").write_bytes(cut[:-60])
     report = index()
     assert report.counts.instances == 1, "the whole file is found behind its damaged copies"
-    assert report.counts.skipped[Reason.NOT_DICOM] == 2
+    assert report.counts.skipped[Reason.NOT_DICOM] == 1
+    assert report.counts.skipped[Reason.EMPTY_FILE] == 1
     assert report.counts.skipped[Reason.CONSTANT_PIXELS] == 1
     assert report.counts.files == 7
 
@@ -351,7 +352,7 @@ def test_a_pipe_in_the_archive_is_not_opened(index, dicom, tmp_path):
 
     dicom(tmp_path / "archive" / "a.dcm", RAMP)
     os.mkfifo(tmp_path / "archive" / "pipe")
-    assert index().counts.skipped == {Reason.UNREADABLE: 1}
+    assert index().counts.skipped == {Reason.NOT_A_FILE: 1}
 
 
 def test_two_indexers_do_not_work_on_one_site(dicom, index, tmp_path):

@@ -14,7 +14,8 @@ from hilum.client.cache import ArrayCache
 from hilum.client.catalogue import ACCEPTED, Catalogue, FileRow
 from hilum.client.intake.annotations.annotate import annotate
 from hilum.client.intake.annotations.naming import LabelMap
-from hilum.client.intake.folder_file import folder_job, folder_row, is_folder_file, take_folder_file
+from hilum.client.intake.folder_file import folder_job, folder_row, take_folder_file
+from hilum.client.intake.not_dicom import is_folder_file
 from hilum.client.intake.raster import read_raster
 from hilum.client.intake.reasons import Skip
 from hilum.client.intake.sandbox import DecodePool
@@ -288,7 +289,7 @@ def index_json(run_hilum, *words, code=0):
 
 
 def test_a_research_folder_is_indexed_by_what_made_it(run_hilum, research):
-    assert index_json(run_hilum, research, code=3)["skipped"] == {"not_dicom": 5}
+    assert index_json(run_hilum, research, code=3)["skipped"] == {"not_dicom": 1, "picture_or_nifti": 4}
     counts = index_json(run_hilum, research, "--images", "mr")
     assert (counts["files"], counts["instances"], counts["volumes"]) == (5, 2, 2)
     assert sum(counts["skipped"].values()) == 3

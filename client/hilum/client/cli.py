@@ -14,6 +14,7 @@ from hilum.client.inbox_cli import empty_inbox
 from hilum.client.index_cli import annotate, index
 from hilum.client.network_cli import pull, receive
 from hilum.client.quarantine_cli import quarantine
+from hilum.client.skipped_cli import skipped
 from hilum.common.cli import AsJson, Home, print_json
 from hilum.common.home import hilum_home
 from hilum.common.progress import progress_bar
@@ -37,7 +38,19 @@ SiteFile = Annotated[Path, typer.Argument(help="The site file.", readable=False)
 
 def register(root: typer.Typer) -> None:
     """Add this portion's commands to `hilum`."""
-    for command in (index, pull, receive, empty_inbox, annotate, quarantine, browse, describe, enroll, join):
+    for command in (
+        index,
+        skipped,
+        pull,
+        receive,
+        empty_inbox,
+        annotate,
+        quarantine,
+        browse,
+        describe,
+        enroll,
+        join,
+    ):
         app.command()(command)
     root.add_typer(app, name="site")
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hilum.client.counts_cli import show_counts, show_skipped
+from hilum.client.intake.instance import IMAGES_HELP
 from hilum.common.cli import AsJson, Home, print_json
 from hilum.common.home import hilum_home
 from hilum.common.progress import progress_bar
@@ -28,14 +29,13 @@ def index(
     ] = None,
     images: Annotated[
         str | None,
-        typer.Option(
-            "--images", help="What made the folder's NIfTI files and pictures, such as mr; else skipped."
-        ),
+        typer.Option("--images", metavar="FAMILY", help=IMAGES_HELP),
     ] = None,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Index an archive. A second call reads only what has changed."""
+    from hilum.client.counts_cli import nothing_usable
     from hilum.client.intake.index import IndexReport, index_archive
     from hilum.client.intake.instance import read_family
     from hilum.client.intake.sources import count_files
@@ -65,9 +65,7 @@ def index(
         report = index_archive(folder, workspace, progress, images=family)
     tell(report)
     if report.counts.instances == 0:
-        raise DataError(
-            f"none of {report.counts.files} files is a usable image; the reasons are listed above"
-        )
+        raise DataError(nothing_usable(report.counts))
 
 
 def annotate(

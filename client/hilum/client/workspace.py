@@ -142,5 +142,9 @@ class Pseudonyms:
     key: bytes
 
     def of(self, kind: str, identifier: str) -> str:
-        """32 hex digits; the same identifier of the same kind always gives the same."""
-        return hmac.new(self.key, f"{kind}\0{identifier}".encode(), "sha256").hexdigest()[:32]
+        """32 hex digits; the same identifier of the same kind always gives the same.
+
+        A file name that is no UTF-8 holds surrogates (PEP 383); each has bytes of its own here.
+        """
+        text = f"{kind}\0{identifier}".encode(errors="surrogatepass")
+        return hmac.new(self.key, text, "sha256").hexdigest()[:32]

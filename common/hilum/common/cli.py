@@ -16,7 +16,7 @@ import typer
 
 from hilum.common import __version__
 from hilum.common.errors import HilumError, RunError
-from hilum.common.quiet import close_outbound, configure_logging
+from hilum.common.quiet import close_outbound, configure_logging, show_any_text
 
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 _MACHINE_SAYS_NO = {
@@ -149,6 +149,7 @@ def build() -> typer.Typer:
 def main() -> None:
     """Run the command line."""
     close_outbound()
+    show_any_text()
     configure_logging()
     try:
         build()()

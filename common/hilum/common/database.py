@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, MetaData, Table, create_engine, event, inspect
+from sqlalchemy import URL, Connection, MetaData, Table, create_engine, event, inspect
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from hilum.common.errors import DamagedError, RunError
@@ -41,7 +41,7 @@ class Database:
         remedy: str = "",
         busy_s: float = 30.0,
     ) -> None:
-        self.engine = create_engine(f"sqlite:///{path}")
+        self.engine = create_engine(URL.create("sqlite", database=str(path)))  # as text, "?" would end it
         event.listen(self.engine, "connect", lambda connection, _record: _durable(connection, busy_s))
         otherwise = f", or {remedy}" if remedy else ""
         try:

@@ -1,11 +1,13 @@
-"""Keeps third-party packages from opening connections and from printing what they read.
+"""Keeps third-party packages from opening connections and from printing what they read, and lets ours be printed.
 
 A hospital opens no connection but the one to its federation: telemetry, update checks and run-time installs are off
 before the package that would do them is imported.
 """
 
+import io
 import logging
 import os
+import sys
 
 # https://flower.ai/docs/framework: names as read by flwr 1.41.
 OUTBOUND_OFF = {
@@ -23,6 +25,16 @@ _TIME = "%Y-%m-%d %H:%M:%S"
 def close_outbound() -> None:
     """Set the switches for this process and for what it starts. Call it before Flower or Ray is imported."""
     os.environ.update(OUTBOUND_OFF)
+
+
+def show_any_text() -> None:
+    """Let stdout and stderr take any text: what their encoding lacks is shown as an escape.
+
+    A file name may be no UTF-8 (PEP 383), and a terminal may know ASCII alone; neither is a reason to end a command.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def configure_logging() -> None:

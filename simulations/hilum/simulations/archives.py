@@ -1,10 +1,15 @@
-"""A folder of archives, one a site: `site-0/dicom`, `site-0/labels.csv`, and so on."""
+"""A folder of archives, one a site: `site-0/dicom`, `site-0/labels.csv`, and so on; or folders of pictures."""
 
 import hashlib
+import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from hilum.client.intake.index import IndexReport, index_archive
+from hilum.client.intake.instance import Family
+from hilum.client.intake.not_dicom import is_folder_file
+from hilum.client.intake.scan import scan
 from hilum.client.site_data import SiteData, open_site
 from hilum.client.workspace import Workspace
 from hilum.common.config import SiteConfig, StudyConfig
@@ -16,7 +21,7 @@ from hilum.simulations.overlap import Overlap, find_overlap, set_apart
 
 
 def find_sites(archives: Path, home: Path) -> list[SiteConfig]:
-    """One site for each folder that holds a `dicom` folder, in the order of their names.
+    """One site for each folder that holds a `dicom` folder, or else pictures or NIfTI files, in the order of their names.
 
     Args:
         archives: The folder of archives; it is only read.
@@ -30,22 +35,25 @@ def find_sites(archives: Path, home: Path) -> list[SiteConfig]:
         raise DataError(
             "the archives folder does not exist; `hilum phantom DIR` makes one, or check --archives"
         )
-    folders = sorted((folder for folder in archives.iterdir() if (folder / "dicom").is_dir()), key=_natural)
+    below = [folder for folder in archives.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
+    folders = [folder for folder in below if (folder / "dicom").is_dir()]
+    folders = sorted(folders or filter(_holds_pictures, below), key=_natural)
     if not folders:
         raise DataError(
-            "the archives folder holds no site; each site is a folder with `dicom/` and `labels.csv` in it"
+            "the archives folder holds no site; each site is a folder with `dicom/` and `labels.csv` in it, or with pictures "
+            "or NIfTI files"
         )
     for folder in folders:
         if not re.fullmatch(NAME_PATTERN, folder.name):
             raise DataError(
                 "a site's folder names the site: letters, digits, '.', '_' and '-', at most 64, no space; rename it"
             )
-    own = hashlib.sha256(str(archives.absolute()).encode()).hexdigest()[:16]
+    own = hashlib.sha256(os.fsencode(archives.absolute())).hexdigest()[:16]
     return [
         SiteConfig(
             site=SiteSection(name=folder.name),
             data=SiteDataSection(
-                dicom=folder / "dicom",
+                dicom=folder / "dicom" if (folder / "dicom").is_dir() else folder,
                 labels=folder / "labels.csv" if (folder / "labels.csv").exists() else None,
             ),
             state=SiteStateSection(folder=home / "simulations" / own / folder.name),
@@ -55,8 +63,19 @@ def find_sites(archives: Path, home: Path) -> list[SiteConfig]:
     ]
 
 
-def index_sites(sites: list[SiteConfig], progress: Progress) -> dict[str, IndexReport]:
+def _holds_pictures(folder: Path) -> bool:
+    return any(file.set_aside is None and is_folder_file(file.path) for file in scan(folder))
+
+
+def index_sites(
+    sites: list[SiteConfig], progress: Progress, images: Sequence[Family | None] | None = None
+) -> dict[str, IndexReport]:
     """Bring every site's catalogue up to date.
+
+    Args:
+        sites: The sites.
+        progress: Told once a file.
+        images: For each site, what its pictures and NIfTI files are taken as; None takes none.
 
     Raises:
         DataError: If a site's archive can't be read, is empty, or holds no usable image; the message names the site.
@@ -64,9 +83,15 @@ def index_sites(sites: list[SiteConfig], progress: Progress) -> dict[str, IndexR
     _share_key(sites)
     reports = {}
     done = 0
-    for site in sites:
+    for site, family in zip(sites, images or [None] * len(sites), strict=True):
         try:
-            report = index_archive(site.data.dicom, Workspace(site.state.folder), Onward(progress, done))
+            report = index_archive(
+                site.data.dicom,
+                Workspace(site.state.folder),
+                Onward(progress, done),
+                images=family,
+                forget_images=True,
+            )
         except DataError as error:
             raise type(error)(f"{site.site.name}: {error}") from None
         if report.counts.instances == 0:

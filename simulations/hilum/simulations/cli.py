@@ -1,5 +1,6 @@
 """The researcher's commands: `hilum simulate`, `hilum phantom`, `hilum report`."""
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal
@@ -29,25 +30,56 @@ def simulate_command(
     archives: Annotated[
         Path,
         typer.Option(
-            "--archives", help="One folder a site, with dicom/ and labels.csv in it.", readable=False
+            "--archives",
+            help="One folder a site, with dicom/ and labels.csv in it, or with pictures or NIfTI files.",
+            readable=False,
         ),
     ],
     out: Annotated[Path, typer.Option("--out", help="The run directory: new or empty.", readable=False)],
     backend: Annotated[BackendName, typer.Option("--backend", help="Threads in this process, or Ray.")] = (
         BackendName.PROCESS
     ),
+    images: Annotated[
+        str | None,
+        typer.Option(
+            "--images",
+            metavar="FAMILY",
+            help="Take pictures and NIfTI files beside DICOM too, as the study's modality: radiograph, ct or mr. "
+            "Where there is no DICOM they are taken anyhow.",
+        ),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was killed.")] = False,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a whole federated study on this machine: index, pre-train, fine-tune at each site, report."""
+    from hilum.client.intake.instance import read_family
     from hilum.common.config import load_study
     from hilum.simulations.run import simulate
     from hilum.simulations.table import print_table
 
     config = load_study(study)
     engine: Literal["ray", "process"] = "ray" if backend is BackendName.RAY else "process"
-    results = simulate(config, archives, out, hilum_home(home), backend=engine, resume=resume)
+
+    def tell(line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    family = read_family(images)
+    if "min_patients" not in config.privacy.model_fields_set:
+        config = config.model_copy(update={"privacy": config.privacy.model_copy(update={"min_patients": 1})})
+        tell(
+            "privacy.min_patients is 1 here, as the study names none and all the data of a simulation are yours"
+        )
+    results = simulate(
+        config,
+        archives,
+        out,
+        hilum_home(home),
+        backend=engine,
+        resume=resume,
+        images=family,
+        tell=tell,
+    )
     if as_json:
         print_json(results)
         return

@@ -16,6 +16,7 @@ from flwr.app import Context, RecordDict
 from hilum.client.app import make_app as make_client_app
 from hilum.client.class_table import ClassTable, class_table, labels_json, table_lines
 from hilum.client.evaluation.kept_split import KeptSplits
+from hilum.client.intake.instance import Family
 from hilum.client.pretraining.device import make_fabric
 from hilum.client.pretraining.site import pretrain_alone
 from hilum.client.run_ledger import RunLedger
@@ -43,6 +44,7 @@ from hilum.simulations.archives import find_sites, index_sites, open_sites
 from hilum.simulations.grid import InProcessGrid
 from hilum.simulations.overlap import Overlap, overlap_lines, separation
 from hilum.simulations.preview import write_previews
+from hilum.simulations.research_folders import look_at, with_class_folders
 
 Backend = Literal["process", "ray"]
 _PACES = {"process": Pace(poll_s=0.01, gather_s=60.0), "ray": Pace(poll_s=0.05, gather_s=300.0)}
@@ -56,6 +58,8 @@ def simulate(
     *,
     backend: Backend = "process",
     resume: bool = False,
+    images: Family | None = None,
+    tell: Callable[[str], None] = lambda _line: None,
 ) -> dict[str, Any]:
     """Index, federate, evaluate, and write the run directory.
 
@@ -66,6 +70,8 @@ def simulate(
         home: Where catalogues and caches are kept.
         backend: `process` for threads in this process, `ray` for Flower's Ray engine.
         resume: Go on with a run that was killed.
+        images: What made the pictures and NIfTI files; see `look_at`.
+        tell: Told what was made of each site that has any.
 
     Returns:
         What `results.json` holds.
@@ -79,9 +85,10 @@ def simulate(
     if backend == "ray":
         _need_ray()
     sites = find_sites(archives, home)
-    files = sum(sum(1 for _ in site.data.dicom.rglob("*")) for site in sites)
-    with progress_bar("indexing", files) as progress:
-        index_sites(sites, progress)
+    holdings = [look_at(site, study, images) for site in sites]
+    sites = with_class_folders(sites, holdings, study, tell)
+    with progress_bar("indexing", sum(one.files for one in holdings)) as progress:
+        index_sites(sites, progress, [one.images for one in holdings])
     key = Ed25519PrivateKey.generate()  # the simulation is its own admin
     signed, order = _sign(study, out, sites, key)
     going_on = resume and _has_begun(out, order.run, sites)
@@ -158,7 +165,8 @@ def _sign(
     The run's name comes from the study and its place: a resumed simulation goes on with the same, and another place's
     local state is never taken up.
     """
-    digest = hashlib.sha256(f"{out.absolute()}\0{study_to_toml(study)}".encode()).hexdigest()
+    place = os.fsencode(out.absolute())  # a path may be no UTF-8
+    digest = hashlib.sha256(place + b"\0" + study_to_toml(study).encode()).hexdigest()
     run, names, now = (
         f"{study.study.name[:51]}-{digest[:12]}",
         [site.site.name for site in sites],

@@ -22,7 +22,12 @@ _UNSETTLED = frozenset(
     {
         Reason.BURNED_IN_TEXT,  # a person decides
         Reason.SPLIT_SERIES,  # the next index over both places decides
-        Reason.UNREADABLE,  # these may have been for the moment only
+        Reason.NOT_A_FILE,  # nothing that came by the network, so nothing to remove
+        Reason.LINKED_FOLDER,
+        Reason.DANGLING_LINK,
+        Reason.PATH_TOO_LONG,
+        Reason.UNREADABLE_FOLDER,  # these may have been for the moment only
+        Reason.UNREADABLE,
         Reason.DECODER_DIED,
         Reason.DECODER_TIMEOUT,
     }

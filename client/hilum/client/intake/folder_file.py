@@ -15,7 +15,7 @@ from hilum.client.intake.folder_volume import ReadVolumes, VolumesRead
 from hilum.client.intake.instance import STACKED_FAMILIES, Family
 from hilum.client.intake.jobs import DecodePicture, ImageDecoded, Refused, Result
 from hilum.client.intake.nifti import is_nifti
-from hilum.client.intake.raster import is_raster
+from hilum.client.intake.not_dicom import is_apple_double
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.workspace import Pseudonyms
 
@@ -23,11 +23,6 @@ COLOUR_FAMILIES: frozenset[Family] = frozenset({"photograph"})
 """The families whose pictures are kept in colour."""
 
 _AIR_HU = -100
-
-
-def is_folder_file(path: Path) -> bool:
-    """Whether a file's name says that it is one of those that research folders hold."""
-    return is_nifti(path) or is_raster(path)
 
 
 def folder_row(relative_name: str, identity: str, status: str, names: Pseudonyms) -> FileRow:
@@ -51,9 +46,13 @@ def folder_job(path: Path, family: Family) -> DecodePicture | ReadVolumes:
         family: What made it.
 
     Raises:
-        Skip: If the family's images are not of this kind.
+        Skip: If the family's images are not of this kind, or macOS left the file beside another.
     """
+    if is_apple_double(path):
+        raise Skip(Reason.SYSTEM_FILE)
     if not is_nifti(path):
+        if family == "ct":  # a grey level is no Hounsfield unit
+            raise Skip(Reason.NO_UNITS)
         return DecodePicture(path, family in COLOUR_FAMILIES)
     if family not in STACKED_FAMILIES:
         raise Skip(Reason.OTHER_MODALITY)

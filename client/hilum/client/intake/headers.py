@@ -7,6 +7,7 @@ from itertools import islice
 
 from hilum.client.intake.instance import Instance
 from hilum.client.intake.jobs import HeaderRead, ReadHeader, Refused
+from hilum.client.intake.not_dicom import what_it_is
 from hilum.client.intake.read_instance import NeedsPydicom, walk
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
@@ -50,12 +51,12 @@ def _read_batch(batch: list[tuple[str, FoundFile]], pool: DecodePool) -> Iterato
 
 
 def _walked(file: FoundFile) -> Instance | Skip | NeedsPydicom:
-    if not file.readable:
-        return Skip(Reason.UNREADABLE)
+    if file.set_aside is not None:
+        return Skip(file.set_aside)
     try:
         return walk(file.path)
     except Skip as skip:
-        return skip
+        return Skip(what_it_is(file.path)) if skip.reason == Reason.NOT_DICOM else skip
 
 
 def _answer(result: object) -> Instance | Skip:

@@ -17,10 +17,10 @@ from pathlib import Path
 from hilum.client.cache import ArrayCache
 from hilum.client.catalogue import ACCEPTED, Catalogue, Counts, FileRow, Item
 from hilum.client.index_runs import begin_run, end_run
-from hilum.client.intake.folder_file import is_folder_file
 from hilum.client.intake.headers import read_headers
 from hilum.client.intake.instance import Family, Instance
-from hilum.client.intake.pictures import Picture, take_pictures
+from hilum.client.intake.not_dicom import is_folder_file
+from hilum.client.intake.pictures import Picture, linked_row, preference, take_pictures
 from hilum.client.intake.planner import is_stacked
 from hilum.client.intake.quarantine_store import Quarantine
 from hilum.client.intake.reasons import Reason, Skip
@@ -56,6 +56,7 @@ def index_archive(
     progress: Progress,
     *,
     images: Family | None = None,
+    forget_images: bool = False,
     held_back: Callable[[FoundFile], bool] = lambda _file: False,
 ) -> IndexReport:
     """Index the site's archive: the inbox, and a folder where one is given.
@@ -65,7 +66,8 @@ def index_archive(
             folder stays.
         workspace: Where the catalogue, the cache and the inbox lie.
         progress: Told once a file.
-        images: What made the NIfTI files and pictures of the folder; None counts them as no DICOM.
+        images: What made the NIfTI files and pictures of the folder; None sets new ones aside.
+        forget_images: Where `images` is None, set those aside too that an earlier call was told of.
         held_back: Says of a file of the folder that it is to count as not there yet.
 
     Raises:
@@ -80,7 +82,9 @@ def index_archive(
             keepers = Keepers(ArrayCache(workspace.cache), Quarantine(workspace, catalogue), names)
             number, began_s = begin_run(catalogue, archive), time.monotonic()
             with DecodePool(_cores(), scratch=workspace.folder) as pool:
-                report = _Indexer(catalogue, keepers, pool, progress, images).run(found)
+                report = _Indexer(
+                    catalogue, keepers, pool, progress, images, forget_images=forget_images
+                ).run(found)
             seconds = round(time.monotonic() - began_s, 1)
             end_run(catalogue, number, seconds=seconds, decoded=report.decoded, removed=report.removed)
             return report
@@ -102,8 +106,11 @@ class _Indexer:
         pool: DecodePool,
         progress: Progress,
         images: Family | None,
+        *,
+        forget_images: bool,
     ) -> None:
         self.catalogue, self.keepers, self.images = catalogue, keepers, images
+        self.forget_images = forget_images
         self.pool, self.progress = pool, progress
         self.unseen: list[FileRow] = []  # what an earlier pass found where this one does not look
         self.elsewhere: set[str] = set()  # the series that go on there
@@ -143,24 +150,40 @@ class _Indexer:
         headed = sorted(changed.difference(pictures))
         members = self._read_headers({key: by_key[key] for key in headed}, settled)
         self._take(members, touched, settled, by_key)
-        self._take_pictures([self._picture(by_key[key], found) for key in pictures])
+        self._take_pictures([self._picture(by_key[key], found) for key in pictures], settled.values())
         self._sweep()
         return IndexReport(self.catalogue.counts(), self.decoded, len(gone))
 
     def _is_picture(self, file: FoundFile) -> bool:
-        return self.images is not None and file.readable and is_folder_file(file.path)
+        return self.images is not None and file.set_aside is None and is_folder_file(file.path)
 
     def _picture(self, file: FoundFile, found: Found) -> Picture:
         return Picture(replace(file, identity=self._picture_identity(file)), found.relative_name(file))
 
-    def _take_pictures(self, pictures: list[Picture]) -> None:
-        for start in range(0, len(pictures), _BATCH):
-            batch = pictures[start : start + _BATCH]
+    def _take_pictures(self, pictures: list[Picture], settled: Iterable[FileRow]) -> None:
+        """Read each file once, however many links name it."""
+        read = {row.identity: row for row in settled if row.sop_key}
+        names_of: dict[str, list[Picture]] = {}
+        for one in pictures:
+            names_of.setdefault(one.file.identity, []).append(one)
+        firsts = [
+            group[0] if len(group) == 1 else min(group, key=preference)
+            for identity, group in names_of.items()
+            if identity not in read
+        ]
+        kept = {one.relative_name for one in firsts}
+        linked = [one for one in pictures if one.relative_name not in kept]
+        for start in range(0, len(firsts), _BATCH):
+            batch = firsts[start : start + _BATCH]
             assert self.images is not None
             rows, items = take_pictures(batch, self.images, self.keepers, self.pool)
             self.catalogue.record(rows, items)
+            read |= {row.identity: row for row in rows}
             self.decoded += len(batch)
             self._tick(len(batch))
+        names = self.keepers.names
+        self.catalogue.record([linked_row(one, read[one.file.identity], names) for one in linked])
+        self._tick(len(linked))
 
     def _sweep(self) -> None:
         """Let go of arrays that no item has any more."""
@@ -168,9 +191,12 @@ class _Indexer:
         self.keepers.cache.keep_only({item.content_sha256 for item in self.catalogue.items()})
 
     def _unchanged(self, row: FileRow | None, file: FoundFile) -> bool:
-        if row is None or not file.readable:
+        # Of a file that could not be read, no time of change tells that its permissions are others now.
+        if row is None or row.status == Reason.UNREADABLE:
             return False
-        if self.images is None:  # a picture stays as an earlier pass was told
+        if file.set_aside is not None:
+            return (row.identity, row.status) == (file.identity, file.set_aside)
+        if self.images is None and not self.forget_images:  # a picture stays as an earlier pass was told
             return row.identity == file.identity or row.identity.startswith(f"{file.identity}:")
         return row.identity == (self._picture_identity(file) if self._is_picture(file) else file.identity)
 

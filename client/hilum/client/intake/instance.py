@@ -21,6 +21,11 @@ Family = Literal[
 
 FAMILIES: tuple[Family, ...] = get_args(Family)
 
+IMAGES_HELP = (
+    f"What made the folder's pictures and NIfTI files, else set aside. One of {', '.join(FAMILIES)}; "
+    "NIfTI is ct, mr or pet."
+)
+
 STACKED_FAMILIES: frozenset[Family] = frozenset({"ct", "mr", "pet"})
 """The families whose slices make volumes."""
 

@@ -329,7 +329,8 @@ def to_plain(job: Job) -> dict[str, Any]:
 def from_plain(message: Mapping[str, Any]) -> tuple[Kind, Job]:
     """The inverse of `to_plain`, with every type checked."""
     kind = KINDS[message["kind"]]
-    return kind, _ADAPTERS[kind.job].validate_python(message["job"])
+    # pydantic takes no text with surrogates, which the name of a file may have (PEP 383), but it takes a path.
+    return kind, _ADAPTERS[kind.job].validate_python({**message["job"], "path": Path(message["job"]["path"])})
 
 
 _ADAPTERS: Mapping[type[Any], TypeAdapter[Any]] = {kind.job: TypeAdapter(kind.job) for kind in KINDS.values()}

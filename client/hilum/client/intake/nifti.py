@@ -25,6 +25,7 @@ MAX_BYTES = 2 << 30
 """Of one file's voxels: what a site's machine is asked to hold at once."""
 
 _SUFFIXES = (".nii", ".nii.gz")
+_GZIP = b"\x1f\x8b"  # RFC 1952
 _HEADER_BYTES: dict[int, Any] = {348: nibabel.Nifti1Header, 540: nibabel.Nifti2Header}
 _MAX_VOX_OFFSET = 16 << 20  # header extensions of a few megabytes exist
 _MAX_INFLATION = 1032  # deflate reaches no more on any data (zlib.net/zlib_tech.html)
@@ -134,7 +135,7 @@ def open_nifti(path: Path) -> Iterator[NiftiFile]:
     try:
         size_bytes = path.stat().st_size
         with path.open("rb") as raw:
-            if path.name.lower().endswith(".gz"):
+            if raw.peek(len(_GZIP)).startswith(_GZIP):  # whatever its name says
                 with gzip.GzipFile(fileobj=raw) as file:
                     yield NiftiFile(file, size_bytes * _MAX_INFLATION)
             else:

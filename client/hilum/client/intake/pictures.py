@@ -9,10 +9,11 @@ from hilum.client.intake.folder_file import folder_job, folder_row, take_folder_
 from hilum.client.intake.folder_volume import ReadVolumes
 from hilum.client.intake.instance import Family
 from hilum.client.intake.jobs import DecodePicture, Refused
-from hilum.client.intake.reasons import Skip
+from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
 from hilum.client.intake.scan import FoundFile
 from hilum.client.intake.series import Keepers
+from hilum.client.workspace import Pseudonyms
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,23 @@ class Picture:
 
     file: FoundFile
     relative_name: str = field(repr=False)
+
+
+def preference(one: Picture) -> tuple[bool, bool, str]:
+    """Order the names of one file by which of them a table is likely to use.
+
+    A name in a hidden folder comes last: git-annex keeps there what its links name. A file comes before links to it.
+    """
+    hidden = any(part.startswith(".") for part in one.relative_name.split("/"))
+    return hidden, one.file.path.is_symlink(), one.relative_name
+
+
+def linked_row(one: Picture, first: FileRow, names: Pseudonyms) -> FileRow:
+    """The row of a further name of a file that was read: a copy of its instance, or set aside as it was."""
+    key = names.of("file", one.relative_name)
+    if first.status not in (ACCEPTED, Reason.DUPLICATE):
+        return FileRow(key, one.file.identity, first.status, key, key, key, key)
+    return FileRow(key, one.file.identity, Reason.DUPLICATE, first.sop_key, first.series_key, first.study_key)
 
 
 def take_pictures(

@@ -7,7 +7,17 @@ class Reason(StrEnum):
     """The code is stored and counted; `EXPLAINED` says it in words."""
 
     NOT_DICOM = "not_dicom"
+    NEEDS_FAMILY = "picture_or_nifti"
+    NO_UNITS = "picture_without_units"
+    PACKED = "packed_files"
+    SYSTEM_FILE = "system_file"
+    EMPTY_FILE = "empty_file"
     UNREADABLE = "unreadable"
+    UNREADABLE_FOLDER = "unreadable_folder"
+    LINKED_FOLDER = "link_to_folder"
+    DANGLING_LINK = "dangling_link"
+    NOT_A_FILE = "not_a_file"
+    PATH_TOO_LONG = "path_too_long"
     DAMAGED_HEADER = "damaged_header"
     MISSING_ATTRIBUTE = "missing_attribute"
     NOT_AN_IMAGE = "not_an_image"
@@ -54,7 +64,17 @@ class Reason(StrEnum):
 
 EXPLAINED = {
     Reason.NOT_DICOM: "not a DICOM file",
-    Reason.UNREADABLE: "the file could not be opened or read",
+    Reason.NEEDS_FAMILY: "a NIfTI file or picture: --images FAMILY says what made it, and takes it in",
+    Reason.NO_UNITS: "a picture of CT, whose grey levels are no Hounsfield units: give DICOM or NIfTI",
+    Reason.PACKED: "files packed into one (ZIP, tar, gzip, 7z, RAR, ...): unpack it into the archive",
+    Reason.SYSTEM_FILE: "left behind by an operating system (._*, .DS_Store, Thumbs.db, ...): no image is lost",
+    Reason.EMPTY_FILE: "a file of no bytes: copy it again",
+    Reason.UNREADABLE: "the file could not be opened or read: this user needs read permission on it",
+    Reason.UNREADABLE_FOLDER: "a folder that can't be looked into: this user needs read permission on it",
+    Reason.LINKED_FOLDER: "a link to a folder, which is not followed: mount the folder there instead",
+    Reason.DANGLING_LINK: "a link that leads nowhere, or round in a circle",
+    Reason.NOT_A_FILE: "a pipe, socket or device",
+    Reason.PATH_TOO_LONG: "a path longer than the system opens: index a folder further down, or shorten names",
     Reason.DAMAGED_HEADER: "the DICOM header is broken",
     Reason.MISSING_ATTRIBUTE: "an attribute that the image needs is missing or malformed",
     Reason.NOT_AN_IMAGE: "a DICOM object that is no image (report, directory, structure set, ...)",

@@ -1,11 +1,16 @@
-"""Which files are there, and which have changed since the last look."""
+"""Which files are there, and which have changed since the last look.
 
+Names may be any bytes: what is no UTF-8 comes as Python has it, with surrogates (PEP 383), and opens as it is.
+"""
+
+import errno
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hilum.client.intake.reasons import Reason
 from hilum.common.errors import DataError
 
 READING = 2
@@ -14,17 +19,19 @@ READING = 2
 
 @dataclass(frozen=True)
 class FoundFile:
-    """One file of the archive.
+    """One file of the archive, or something else that lies there and is counted as one.
 
     Attributes:
-        path: Where it lies; an identifier, so it is never stored nor shown.
+        path: Where it lies; an identifier, so it is never stored, and shown by `hilum site skipped` alone.
         identity: How files are read, size, time of change and inode. While they stay the same, so does what it gave.
-        readable: False for a folder or file that could not even be looked at.
+        set_aside: Why it is not opened, where the look itself tells.
+        mode: Its type and permissions.
     """
 
     path: Path = field(repr=False)
     identity: str = ""
-    readable: bool = True
+    set_aside: Reason | None = None
+    mode: int = 0
 
 
 def identity_of(status: os.stat_result) -> str:
@@ -33,7 +40,10 @@ def identity_of(status: os.stat_result) -> str:
 
 
 def scan(archive: Path) -> Iterator[FoundFile]:
-    """Walk an archive in a stable order. Links to folders are not followed, so there are no loops.
+    """Walk an archive in a stable order, however deep.
+
+    A link to a file is that file. A link to a folder is not followed, so there are no loops; it counts as one file that
+    is set aside, as does all else that can't be opened. What is gone before it is looked at is not there.
 
     Raises:
         DataError: If the archive is no folder that can be read.
@@ -44,28 +54,52 @@ def scan(archive: Path) -> Iterator[FoundFile]:
         raise DataError("the archive is a file; give the folder that holds the DICOM files")
     if not os.access(archive, os.R_OK | os.X_OK):
         raise DataError("the archive folder can't be read; this user needs read permission on it")
-    yield from _walk(archive)
+    waiting = [_look_into(archive)]
+    while waiting:
+        found = next(waiting[-1], None)
+        if found is None:
+            waiting.pop()
+        elif isinstance(found, Path):
+            waiting.append(_look_into(found))
+        else:
+            yield found
 
 
-def _walk(folder: Path) -> Iterator[FoundFile]:
+def _look_into(folder: Path) -> Iterator[FoundFile | Path]:
+    """The files of one folder, and its folders as paths, by name."""
     try:
-        with os.scandir(folder) as found:
-            entries = sorted(found, key=lambda entry: entry.name)
-    except OSError:
-        yield FoundFile(folder, readable=False)
+        with os.scandir(folder) as listed:
+            entries = sorted(listed, key=lambda entry: entry.name)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            too_long = error.errno == errno.ENAMETOOLONG
+            yield FoundFile(folder, set_aside=Reason.PATH_TOO_LONG if too_long else Reason.UNREADABLE_FOLDER)
         return
     for entry in entries:
         path = Path(entry.path)
         try:
             if entry.is_dir(follow_symlinks=False):
-                yield from _walk(path)
+                yield path
                 continue
             status = entry.stat()
-        except OSError:
-            yield FoundFile(path, readable=False)
+        except OSError as error:
+            if (reason := _why(entry, error)) is not None:
+                yield FoundFile(path, set_aside=reason)
             continue
-        if stat.S_ISREG(status.st_mode):
-            yield FoundFile(path, identity_of(status))
-        elif not stat.S_ISDIR(status.st_mode):
-            # A pipe, socket or device: opening one could wait for ever.
-            yield FoundFile(path, readable=False)
+        yield FoundFile(path, identity_of(status), _set_aside(status), status.st_mode)
+
+
+def _set_aside(status: os.stat_result) -> Reason | None:
+    if stat.S_ISREG(status.st_mode):
+        return None if status.st_size else Reason.EMPTY_FILE
+    # A pipe, socket or device: opening one could wait for ever.
+    return Reason.LINKED_FOLDER if stat.S_ISDIR(status.st_mode) else Reason.NOT_A_FILE
+
+
+def _why(entry: os.DirEntry[str], error: OSError) -> Reason | None:
+    """Why an entry can't be looked at; None where it is gone."""
+    if error.errno == errno.ENAMETOOLONG:
+        return Reason.PATH_TOO_LONG
+    if entry.is_symlink():
+        return Reason.DANGLING_LINK if error.errno in {errno.ENOENT, errno.ELOOP} else Reason.UNREADABLE
+    return None if error.errno == errno.ENOENT else Reason.UNREADABLE

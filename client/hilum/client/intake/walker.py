@@ -51,7 +51,8 @@ def walk_tags(path: Path | str) -> Tags | None:
         Skip: If the file can't be read or is no DICOM file.
     """
     try:
-        handle = os.open(path, os.O_RDONLY)
+        # A pipe that has taken the file's place since it was looked at must not be waited for.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         raise Skip(Reason.UNREADABLE) from None
     try:

@@ -90,4 +90,4 @@ def _look(folder: Path) -> frozenset[int]:
 
 
 def _mark(file: FoundFile) -> int:
-    return hash((str(file.path), file.identity))
+    return hash((str(file.path), file.identity, file.mode))

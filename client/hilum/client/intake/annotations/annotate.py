@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hilum.client.cache import ArrayCache
 from hilum.client.catalogue import Annotation, Catalogue, Item, Source, state_of
+from hilum.client.file_names import spellings
 from hilum.client.intake.annotations.boxes import box_columns, read_coco_boxes, read_csv_boxes, read_rows
 from hilum.client.intake.annotations.contents import LabelsRead, SegRead, StructuresRead
 from hilum.client.intake.annotations.jobs import ReadLabels, ReadObject
@@ -25,7 +26,6 @@ from hilum.client.intake.nifti import is_nifti
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
 from hilum.client.intake.scan import FoundFile, scan
-from hilum.client.labels import relative_name
 from hilum.client.workspace import Pseudonyms, Workspace
 from hilum.common.errors import DataError
 from hilum.common.progress import Progress
@@ -142,8 +142,8 @@ class _Annotator:
 
     def _marks(self, file: FoundFile) -> Iterator[Mark]:
         """What one file holds; a reason instead of what could not be read, and the rest is read on."""
-        if not file.readable:
-            yield Reason.UNREADABLE
+        if file.set_aside is not None:
+            yield file.set_aside
             return
         try:
             yield from self._read(file.path)
@@ -192,7 +192,7 @@ class _Annotator:
         Such a table has a column `mask` beside `series_instance_uid` or `file` (the image), or the columns `file` (the
         mask) and `series_instance_uid`. File names of masks are relative to the table's folder.
         """
-        if not file.readable or file.path.suffix.lower() != ".csv":
+        if file.set_aside is not None or file.path.suffix.lower() != ".csv":
             return False
         try:
             header = set(_header(file.path))
@@ -203,11 +203,13 @@ class _Annotator:
             if mask not in header or not (by_series or {"mask", "file"} <= header):
                 return False
             for row in read_rows(file.path):
-                name = str(file.path.parent / relative_name(row.get(mask) or ""))
-                if by_series:
-                    self.ties[name] = _later(self.targets.of_series, row.get("series_instance_uid") or "")
-                else:
-                    self.ties[name] = _later(self.targets.of_file, row.get("file") or "")
+                find = (
+                    _later(self.targets.of_series, row.get("series_instance_uid") or "")
+                    if by_series
+                    else _later(self.targets.of_file, row.get("file") or "")
+                )
+                for name in spellings(row.get(mask) or ""):
+                    self.ties[str(file.path.parent / name)] = find
         except Skip:
             return False
         return True

@@ -3,6 +3,7 @@
 x runs along a row and y down a column, in pixels of the image as it is catalogued, from the upper left corner.
 """
 
+import codecs
 import csv
 import json
 import math
@@ -69,7 +70,7 @@ def read_csv_boxes(path: Path, columns: _Columns, targets: Targets, labels: Labe
     """
     for row in read_rows(path):
         try:
-            name = (row.get(columns.image) or "").strip()
+            name = row.get(columns.image) or ""
             candidates = targets.of_file(name) if columns.image == "file" else targets.of_instances([name])
             stated = _STATED_SIZE if all(row.get(column) for column in _STATED_SIZE) else None
             found = _Found(
@@ -86,7 +87,9 @@ def read_csv_boxes(path: Path, columns: _Columns, targets: Targets, labels: Labe
 
 
 def read_rows(path: Path) -> Iterator[dict[str, str | None]]:
-    """The rows of a CSV table in UTF-8.
+    """The rows of a CSV table in UTF-8, or UTF-16 with its mark.
+
+    Bytes that are no UTF-8 come as surrogates (PEP 383), for they may be the name of a file.
 
     Raises:
         Skip: If it is too large, or no such table.
@@ -94,9 +97,12 @@ def read_rows(path: Path) -> Iterator[dict[str, str | None]]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise Skip(Reason.TOO_LARGE)
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            yield from csv.DictReader(file)
-    except (UnicodeDecodeError, csv.Error):
+        with path.open("rb") as file:
+            wide = file.read(2) in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}
+        encoding, errors = ("utf-16", "strict") if wide else ("utf-8-sig", "surrogateescape")
+        with path.open(newline="", encoding=encoding, errors=errors) as table:
+            yield from csv.DictReader(table)
+    except (UnicodeError, csv.Error):
         raise Skip(Reason.MALFORMED_ANNOTATION) from None
     except OSError:
         raise Skip(Reason.UNREADABLE) from None

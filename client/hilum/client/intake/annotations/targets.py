@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from hilum.client.catalogue import ACCEPTED, Catalogue, Item
+from hilum.client.file_names import spellings
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.labels import relative_name
 from hilum.client.workspace import Pseudonyms
 
 T = TypeVar("T")
@@ -57,7 +57,8 @@ class Targets:
 
     def of_file(self, relative: str) -> list[Item]:
         """Items that were made of the file with this name, relative to the indexed folder."""
-        row = self._row_of_file.get(self._names.of("file", relative_name(relative)))
+        keys = (self._names.of("file", name) for name in spellings(relative))
+        row = next((self._row_of_file[key] for key in keys if key in self._row_of_file), None)
         if row is None:
             return []
         return self._of_sop(row.sop_key) or self._by_series.get(row.series_key, [])

@@ -1,0 +1,75 @@
+"""What a file is that is not DICOM, as far as it matters to the person who looks for a missing image.
+
+Only files that have no DICOM header come here, so the images of an archive cost nothing more.
+"""
+
+import os
+from pathlib import Path
+
+from hilum.client.intake.nifti import is_nifti
+from hilum.client.intake.raster import is_raster
+from hilum.client.intake.reasons import Reason
+
+_FIRST_BYTES = 512
+_TAR_MARK = slice(257, 262)  # POSIX.1-2017, pax: ustar interchange format
+_PACKED = (
+    b"PK\x03\x04",  # ZIP (APPNOTE.TXT 4.3.7), and one without files or of several parts
+    b"PK\x05\x06",
+    b"PK\x07\x08",
+    b"\x1f\x8b",  # gzip (RFC 1952)
+    b"\x1f\x9d",  # compress
+    b"BZh",
+    b"\xfd7zXZ\0",
+    b"\x28\xb5\x2f\xfd",  # Zstandard (RFC 8878)
+    b"7z\xbc\xaf\x27\x1c",
+    b"Rar!\x1a\x07",
+    b"LZIP",
+    b"\x04\x22\x4d\x18",  # LZ4 frame
+)
+_PACKED_SUFFIXES = (".tar", ".zip", ".7z", ".rar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".lzma", ".iso")
+_ZIP_NAME = 30  # where the name of the first member begins (APPNOTE.TXT 4.3.7)
+_DOCUMENTS = (b"[Content_Types].xml", b"_rels/", b"mimetype", b"META-INF/")
+"""First members of office files, e-books and Java archives: ZIP files that nobody packed images into."""
+_APPLE_DOUBLE = b"\x00\x05\x16\x07"  # RFC 1740
+_SYSTEM_NAMES = frozenset(
+    (".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", ".directory", ".localized")
+)
+
+
+def is_folder_file(path: Path) -> bool:
+    """Whether a file's name says that it is one of those that research folders hold."""
+    return is_nifti(path) or is_raster(path)
+
+
+def what_it_is(path: Path) -> Reason:
+    """The reason under which a file without a DICOM header counts."""
+    if path.name.lower() in _SYSTEM_NAMES:
+        return Reason.SYSTEM_FILE
+    try:
+        # A pipe that has taken the file's place must not be waited for.
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            start = os.read(handle, _FIRST_BYTES)
+        finally:
+            os.close(handle)
+    except OSError:
+        return Reason.UNREADABLE
+    if start.startswith(_APPLE_DOUBLE):
+        return Reason.SYSTEM_FILE
+    if is_folder_file(path):
+        return Reason.NEEDS_FAMILY
+    if _is_packed(path, start):
+        return Reason.PACKED
+    return Reason.NOT_DICOM
+
+
+def is_apple_double(path: Path) -> bool:
+    """Whether a file holds what macOS keeps beside another: its name begins with `._`, and so does its content say."""
+    return path.name.startswith("._") and what_it_is(path) == Reason.SYSTEM_FILE
+
+
+def _is_packed(path: Path, start: bytes) -> bool:
+    if start.startswith(b"PK"):
+        return start.startswith(_PACKED) and not start[_ZIP_NAME:].startswith(_DOCUMENTS)
+    named = path.name.lower().endswith(_PACKED_SUFFIXES)
+    return named or start.startswith(_PACKED) or start[_TAR_MARK] == b"ustar"
