@@ -155,6 +155,23 @@ def test_sites_that_share_nobody_are_split_as_each_alone(two, study, tmp_path):
     ]
 
 
+def test_pictures_of_one_name_at_two_sites_are_not_one_patients(study, tmp_path):
+    rng = np.random.default_rng(3)
+    for site in ("site-0", "site-1"):
+        (tmp_path / "pictures" / site / "dicom").mkdir(parents=True)
+        for n in range(8):
+            noise = Image.fromarray(rng.integers(0, 255, (40, 40)).astype(np.uint8))
+            noise.save(tmp_path / "pictures" / site / "dicom" / f"{n}.png")
+    shutil.copy(tmp_path / "pictures/site-0/dicom/0.png", tmp_path / "pictures/site-1/dicom/copy.png")
+    sites = find_sites(tmp_path / "pictures", tmp_path / "home")
+    for site in sites:
+        workspace = Workspace(site.state.folder)
+        workspace.pseudonyms(first=bytes(range(32)))
+        index_archive(site.data.dicom, workspace, Quiet(), images="radiograph")
+    overlap = find_overlap([open_site(site, study) for site in sites])
+    assert (overlap.by_name, overlap.patients, overlap.images) == (True, 1, 2), "the copy alone"
+
+
 def test_sites_with_keys_of_their_own_are_not_said_to_share_no_patient(two, study, tmp_path):
     for site in find_sites(two, tmp_path / "home"):
         Workspace(site.state.folder).pseudonyms()
@@ -334,3 +351,22 @@ def test_the_table_is_told_before_the_run_and_is_in_results_and_report(two, stud
     assert sum(
         line[part]["images"] for line in counted.values() for part in ("train", "test", "left_out")
     ) == len(rows_of(two / "site-0"))
+
+
+def test_what_is_left_out_is_left_out_under_ray_too(two, study_file, tmp_path, run_hilum):
+    pytest.importorskip("ray", reason="needs the simulation extra")
+    write_rows(two / "site-0", rows_of(two / "site-0") + copy_all(two))
+    path = study_file(federation={"sites": 2, "rounds": 2}, evaluation={"arms": ["federated", "raw"]})
+    made = {}
+    for backend in ("process", "ray"):
+        done = run_hilum(
+            "simulate", path, "--archives", two, "--out", tmp_path / backend, "--backend", backend
+        )
+        assert done.returncode == 0, done.stderr
+        results = json.loads((tmp_path / backend / "results.json").read_text())
+        assert results["separation"]["left_out"]
+        assert "are left out of training" in done.stderr
+        made[backend] = json.loads((tmp_path / backend / "encoder" / "manifest.json").read_text())[
+            "encoder_sha256"
+        ]
+    assert made["process"] == made["ray"]
