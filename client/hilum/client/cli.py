@@ -13,8 +13,10 @@ from hilum.client.inbox_cli import empty_inbox
 from hilum.client.index_cli import annotate, index
 from hilum.client.network_cli import pull, receive
 from hilum.client.quarantine_cli import quarantine
+from hilum.client.setup_cli import check, new
 from hilum.common.cli import AsJson, Home, print_json
 from hilum.common.home import hilum_home
+from hilum.common.interrupt import going_on
 from hilum.common.progress import progress_bar
 
 app = typer.Typer(no_args_is_help=True, help="For the site engineer: index, train and take part.")
@@ -32,7 +34,8 @@ SiteFile = Annotated[Path, typer.Argument(help="The site file.", readable=False)
 
 def register(root: typer.Typer) -> None:
     """Add this portion's commands to `hilum`."""
-    for command in (index, pull, receive, empty_inbox, annotate, quarantine, browse, describe, enroll, join):
+    first = (new, check, index, pull, receive, empty_inbox, annotate, quarantine, browse, describe)
+    for command in (*first, enroll, join):
         app.command()(command)
     root.add_typer(app, name="site")
 
@@ -66,7 +69,7 @@ def pretrain(
     from hilum.client.site_data import open_site
     from hilum.client.workspace import Workspace
     from hilum.common.config import load_site, load_study, study_to_toml
-    from hilum.common.errors import RunError
+    from hilum.common.errors import DataError, RequestRefused, RunError
     from hilum.common.export import Made, write_encoder
     from hilum.common.methods import build_method
     from hilum.common.methods.parts import federated_manifest
@@ -75,9 +78,16 @@ def pretrain(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError("the output folder is not empty; name a folder that is new or empty")
     data = open_site(where, what)
+    try:
+        data.examples(what.privacy.min_patients)
+    except RequestRefused as few:
+        raise DataError(
+            f"{few.detail}; index more, or lower privacy.min_patients in this study: nothing of it leaves"
+        ) from None
     digest = hashlib.sha256(study_to_toml(what).encode()).hexdigest()
     folder = Workspace(where.state.folder).run(f"{what.study.name[:45]}-alone-{digest[:12]}")
-    with progress_bar("pre-training", what.federation.rounds) as progress:
+    again = going_on("the rounds that are done are kept: the same command goes on")
+    with again, progress_bar("pre-training", what.federation.rounds) as progress:
         weights = pretrain_alone(data, what, folder, device=where.compute.device, progress=progress)
     manifest = federated_manifest(build_method(what))
     sha256 = write_encoder(out, what, manifest, weights, Made(rounds=what.federation.rounds, sites=1))
