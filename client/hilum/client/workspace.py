@@ -119,7 +119,7 @@ class Workspace:
             lock = locks.take(self._lock, "another hilum process is working on this site; wait until it ends")
         except OSError as error:
             raise RunError(
-                f"the state folder can't be written ({error.strerror}); choose another with --home"
+                f"the state folder can't be written ({error.strerror}); make room there, or choose another with --home"
             ) from None
         with lock:
             yield
