@@ -92,3 +92,35 @@ def test_a_missing_or_binary_table_is_refused(site, tmp_path):
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(LabelError, match="UTF-8"):
         read_labels(tmp_path / "b.csv", "label", *site[1:])
+
+
+def test_a_missing_word_is_no_label_and_no_patient(site, read):
+    made = site[0]
+    rows = "".join(
+        f"{d.SOPInstanceUID},nan,{label}\n" for d, label in zip(made[:3], ("NA", "1.0", "1"), strict=True)
+    )
+    labels = read("sop_instance_uid,patient,label\n" + rows)
+    assert sorted(labels.label_of.values()) == ["1", "1"]
+    assert labels.patient_of == {}, "three images of `nan` are not one person's"
+    assert dict(labels.read_as_missing) == {"NA": 1}
+
+
+def test_a_patient_is_one_in_whatever_form_a_table_gives_the_name(site, read):
+    made = site[0]
+    rows = "".join(
+        f"{d.SOPInstanceUID},{name},1\n" for d, name in zip(made[:3], ("p17 ", "P17", "p17"), strict=True)
+    )
+    assert len(set(read("sop_instance_uid,patient,label\n" + rows).patient_of.values())) == 1
+    rows = "".join(
+        f"{d.SOPInstanceUID},{name},1\n" for d, name in zip(made[:3], ("17", "17.0", "18"), strict=True)
+    )
+    assert len(set(read("sop_instance_uid,patient,label\n" + rows).patient_of.values())) == 2
+
+
+def test_two_patients_for_one_image_are_refused(site, read):
+    uid = site[0][0].SOPInstanceUID
+    with pytest.raises(LabelError, match="line 3: this image already has another patient"):
+        read(f"sop_instance_uid,patient,label\n{uid},P,1\n{uid},Q,1\n")
+    assert read(f"sop_instance_uid,patient,label\n{uid},P,1\n{uid},P,1.0\n").label_of, (
+        "the same line twice is no harm"
+    )

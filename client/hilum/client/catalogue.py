@@ -65,11 +65,6 @@ class Item:
     patient_key: str
     quality: str = ""
 
-    @property
-    def names_patient(self) -> bool:
-        """Whether its file says whose it is. A picture or NIfTI file does not: it is its own study and its own patient."""
-        return self.study_key != self.series_key
-
 
 @dataclass(frozen=True)
 class Annotation:

@@ -8,12 +8,10 @@ from typing import Any
 import numpy as np
 
 from hilum.client.evaluation.kept_split import Side, sides_of
+from hilum.client.evaluation.small_samples import MIN_CLASS_PATIENTS
 from hilum.client.label_values import number_text, spellings
 from hilum.client.site_data import SiteData
 from hilum.common.config import StudyConfig
-
-MIN_TEST_PATIENTS = 5
-"""A class of fewer test patients is warned of: one of them more or less moves its sensitivity by a fifth or more."""
 
 _NAMES_SHOWN = 8
 
@@ -142,11 +140,11 @@ def _too_few(classes: Sequence[ClassLine]) -> list[str]:
     if untested:
         found.append(f"never tested, for want of patients: {_list(untested)}")
     few = [
-        f"`{line.name}`: {line.test.patients}" for line in tested if line.test.patients < MIN_TEST_PATIENTS
+        f"`{line.name}`: {line.test.patients}" for line in tested if line.test.patients < MIN_CLASS_PATIENTS
     ]
     if few:
         found.append(
-            f"fewer than {MIN_TEST_PATIENTS} test patients ({_list(few)}): numbers of so few say little"
+            f"fewer than {MIN_CLASS_PATIENTS} test patients ({_list(few)}): numbers of so few say little"
         )
     return found
 
@@ -182,7 +180,7 @@ def labels_json(study: StudyConfig, tables: Sequence[ClassTable]) -> dict[str, A
         return None
     return {
         "column": study.tasks.classification.label,
-        "min_test_patients": MIN_TEST_PATIENTS,
+        "min_test_patients": MIN_CLASS_PATIENTS,
         "sites": [table.to_json() for table in tables],
         "warnings": warnings_across(tables) if len(tables) > 1 else [],
     }

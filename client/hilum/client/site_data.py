@@ -43,7 +43,8 @@ class Origin:
         prepared: The packed images, and what each is.
         labels: The label column, as it was read.
         label_keys: Pseudonym of each row's label, empty for none.
-        people: Of each row, the pseudonyms of its patient: the archive's where it names one, and the label table's.
+        people: Of each row, the pseudonyms of its patient, as far as someone named the patient: in the archive, or in the
+            label table.
         joined: Pairs of images that show the same under two of the archive's patients, who are one in the split.
     """
 
@@ -159,19 +160,12 @@ def open_site(
     except DataError as error:
         raise type(error)(f"{site.site.name}: {error}") from None
     names = workspace.pseudonyms()
-    people = tuple(
-        frozenset(
-            ({item.patient_key} if item.names_patient else set())
-            | ({labels.patient_of[item.item_key]} if item.item_key in labels.patient_of else set())
-        )
-        for item in prepared.items
-    )
     origin = Origin(
         workspace,
         prepared,
         labels,
         tuple("" if label is None else names.of("label", label) for label in label_of),
-        people,
+        tuple(_people(item, labels.patient_of.get(item.item_key)) for item in prepared.items),
         _joined(prepared.items, twins),
     )
     split, notes = _split(origin, study, group, twins, KeptSplits(workspace), run, anew=anew, encoder=encoder)
@@ -262,6 +256,12 @@ def _patients_by_class(labels: Sequence[str | None], group: Rows) -> dict[str, i
         (label, number) for label, number in zip(labels, group.tolist(), strict=True) if label is not None
     }
     return dict(Counter(label for label, _ in pairs))
+
+
+def _people(item: Item, stated: str | None) -> frozenset[str]:
+    """What an item's patient is called. A picture's own patient is named after the file, which is no name of a person."""
+    of_a_file = item.study_key == item.series_key  # of DICOM, they are pseudonyms of two kinds
+    return frozenset(({stated} if stated else set()) | (set() if of_a_file else {item.patient_key}))
 
 
 def _joined(items: Sequence[Item], twins: Pairs) -> int:

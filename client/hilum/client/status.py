@@ -25,7 +25,7 @@ def site_status(workspace: Workspace) -> dict[str, Any]:
         DataError: If nothing is indexed yet.
     """
     if not workspace.catalogue.exists():
-        raise DataError("nothing is indexed yet; run `hilum site index FOLDER` first")
+        raise DataError(workspace.not_indexed)
     catalogue = Catalogue(workspace.catalogue)
     try:
         counts, items = catalogue.counts(), catalogue.items()

@@ -24,7 +24,11 @@ INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 Home = Annotated[
     Path | None,
-    typer.Option("--home", help="State folder; default: HILUM_HOME, else ~/.hilum.", readable=False),
+    typer.Option(
+        "--home",
+        help="State folder; default: HILUM_HOME, else ~/.hilum. A site's part of it is HOME/site.",
+        readable=False,
+    ),
 ]
 
 study_app = typer.Typer(no_args_is_help=True, help="Write and check study files.")

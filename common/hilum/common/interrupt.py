@@ -83,6 +83,7 @@ def going_on(advice: str) -> Iterator[None]:
 def end(stop: Interrupted) -> NoReturn:
     """Say how to go on, and end without waiting for threads that are at work."""
     try:
+        sys.stderr.write(f"{stop}\n")
         sys.stdout.flush()
         sys.stderr.flush()
     finally:

@@ -28,7 +28,7 @@ from hilum.common.machine import machine_problem
 from hilum.common.quiet import OUTBOUND_OFF
 
 _CONNECT_S = 5.0
-_JOIN_S = 40.0
+_JOIN_S = 30.0
 _LOOK_S = 60.0
 _PAGE = "docs/how-to/ray-cluster.md says how a cluster is set up"
 _QUIET = {"include_dashboard": False, "log_to_driver": False, "logging_level": "error"}

@@ -31,7 +31,7 @@ def run_on_ray(
     home: Path,
     threads: int,
     address: str | None,
-) -> None:
+) -> int:
     """Run the two apps under Ray.
 
     Args:
@@ -41,6 +41,9 @@ def run_on_ray(
         home: The state folder, likewise.
         threads: CPU cores that one site takes.
         address: Of a cluster that runs already; None looks at RAY_ADDRESS, and then starts a Ray here.
+
+    Returns:
+        How many nodes worked.
 
     Raises:
         RunError: If the cluster can't be used.
@@ -53,6 +56,7 @@ def run_on_ray(
         with RayGrid(client_app, deal_sites(len(archives), nodes, threads), threads=threads) as grid:
             context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
             server_app(grid=grid, context=context)
+            return len(grid.worked)
 
 
 def deal_sites(sites: int, nodes: Sequence[Node], threads: int) -> list[tuple[str, float]]:
@@ -79,6 +83,9 @@ class RayGrid(SimulatedGrid):
         client_app: The one client app of all nodes.
         places: Of each site the Ray node, and the share of a GPU.
         threads: CPU cores that one site takes.
+
+    Attributes:
+        worked: The ids of the Ray nodes that have given an answer.
     """
 
     def __init__(self, client_app: ClientApp, places: Sequence[tuple[str, float]], *, threads: int) -> None:
@@ -95,6 +102,7 @@ class RayGrid(SimulatedGrid):
             for node_id, (place, share) in zip(self._contexts, places, strict=True)
         }
         self._under_way: set[Any] = set()
+        self.worked: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -112,10 +120,12 @@ class RayGrid(SimulatedGrid):
         self._under_way.add(task)
         answer: Future[Message] = Future()
 
-        def settle(done: Future[Message]) -> None:
+        def settle(done: Future[tuple[str, Message]]) -> None:
             self._under_way.discard(task)
             try:
-                answer.set_result(done.result())
+                node, reply = done.result()
+                self.worked.add(node)
+                answer.set_result(reply)
             except Exception as error:
                 answer.set_exception(error)
 
@@ -137,8 +147,10 @@ class RayGrid(SimulatedGrid):
             return Message(Error(ErrorCode.CLIENT_APP_CRASHED), reply_to=message)
 
 
-def work_on(client_app: ClientApp, message: Message, context: Context) -> Message:
-    """Have a client app answer a message; runs on the node."""
+def work_on(client_app: ClientApp, message: Message, context: Context) -> tuple[str, Message]:
+    """Have a client app answer a message, and say on which node; runs there."""
+    import ray
+
     close_outbound()
     configure_logging()
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = (
@@ -146,4 +158,4 @@ def work_on(client_app: ClientApp, message: Message, context: Context) -> Messag
         context.run_id,
         context.node_id,
     )
-    return client_app(message, context)
+    return ray.get_runtime_context().get_node_id(), client_app(message, context)

@@ -122,10 +122,11 @@ def simulate(
                 stage=progress_bar,
             )
             study_key = public_text(opened.key.public_key())
+            where: dict[str, Any] = {"backend": backend}
             if backend == "process":
                 _run_in_process(assignment, sites, study_key)
             else:
-                _run_on_ray(assignment, sites, study_key, home, ray_address)
+                where["ray_nodes"] = _run_on_ray(assignment, sites, study_key, home, ray_address)
         finally:
             if (out / "results.json").exists():
                 _forget(store.run_id, central, sites)
@@ -135,7 +136,7 @@ def simulate(
             "labels": labels_json(study, [class_table(one) for one in used]),
             "separation": separation(used, overlap),
         }
-        results = _finish(store, backend, time.monotonic() - started, told)
+        results = _finish(store, where, time.monotonic() - started, told)
         for site in sites:
             made = read_json(out / "encoder" / "manifest.json")["encoder_sha256"]
             KeptSplits(Workspace(site.state.folder)).name_encoder(store.run_id, made)
@@ -276,14 +277,14 @@ def _run_in_process(assignment: Assignment, sites: list[SiteConfig], study_key: 
 
 def _run_on_ray(
     assignment: Assignment, sites: list[SiteConfig], study_key: str, home: Path, address: str | None
-) -> None:
+) -> int:
     from hilum.simulations.ray_engine import run_on_ray
 
     client_app = make_client_app(
         lambda context: sites[_partition(context)], lambda _site: public_key_of(study_key)
     )
     server_app = make_server_app(lambda _context: assignment)
-    run_on_ray(
+    return run_on_ray(
         server_app,
         client_app,
         archives=[site.data.dicom for site in sites],
@@ -312,12 +313,14 @@ def _need_ray(address: str | None) -> None:
     check_answers(address)
 
 
-def _finish(store: RunStore, backend: Backend, seconds: float, told: Mapping[str, Any]) -> dict[str, Any]:
+def _finish(
+    store: RunStore, where: dict[str, Any], seconds: float, told: Mapping[str, Any]
+) -> dict[str, Any]:
     """Add what only the simulation knows to `results.json`, and write the report."""
     from hilum.simulations.report import write_report
 
     results: dict[str, Any] = read_json(store.folder / "results.json")
-    results["simulation"] = {"backend": backend, "wall_seconds": round(seconds, 1)}
+    results["simulation"] = {**where, "wall_seconds": round(seconds, 1)}
     results |= told
     store.write("results.json", results)
     write_report(store.folder)
