@@ -181,7 +181,7 @@ def test_a_study_without_a_threshold_is_simulated_with_one_patient(run_hilum, st
     assert path.read_text() != text
     done, results = simulate(run_hilum, path, archives)
     assert done.returncode == 0, done.stderr
-    assert "privacy.min_patients is 1 here" in done.stderr
+    assert "the study names no threshold, so it is 1 here" in done.stderr
     path.write_text(text.replace("min_patients = 1\n", "min_patients = 11\n"))
     done, _results = simulate(run_hilum, path, archives, "--home", "other")
     assert done.returncode in (3, 4), "a threshold that is named is kept"

@@ -13,6 +13,7 @@ from hilum.client import browse
 from hilum.client.browse import write_gallery
 from hilum.client.cache import ArrayCache
 from hilum.client.catalogue import ACCEPTED, Catalogue, FileRow, Item
+from hilum.client.status import site_status, status_lines
 from hilum.client.thumbnails import thumbnails
 from hilum.client.workspace import Workspace
 from hilum.common.errors import DataError, RunError
@@ -173,6 +174,8 @@ def test_status_tells_families_shapes_spacing_reasons_and_sizes(site, run_hilum)
         "studies": 5,
         "kinds": {"volume": 5},
         "shapes": [{"shape": [6, 20, 24], "items": 5}],
+        "other_shapes": 0,
+        "series_of_several_volumes": 0,
         "spacing_mm": {"volume": [[4.0, 4.0], [1.0, 1.0], [1.0, 1.0]]},
     }
     assert status["families"]["radiograph"]["spacing_mm"] == {}
@@ -183,6 +186,39 @@ def test_status_tells_families_shapes_spacing_reasons_and_sizes(site, run_hilum)
     assert "mr: 5 volumes of 5 patients in 5 studies" in text
     assert "volume spacing 4 x 1 x 1 mm" in text
     assert "1 skipped: a scout image, or a few images across the slices of a volume (localizer)" in text
+
+
+def test_status_says_of_what_it_leaves_out_and_why_there_are_more_volumes_than_series(tmp_path):
+    items = [
+        Item(
+            item_key=f"{number}",
+            kind="volume",
+            family="mr",
+            units="arbitrary",
+            content_sha256=f"{number:064}",
+            shape=(5 + number, 4, 4),
+            spacing_mm=(1.0, 1.0, 1.0),
+            affine=(),
+            sop_key="",
+            series_key="several" if number < 3 else f"series {number}",
+            study_key="study",
+            patient_key="patient",
+        )
+        for number in range(8)
+    ]
+    workspace = Workspace(tmp_path)
+    catalogue = Catalogue(workspace.catalogue)
+    catalogue.record(
+        [FileRow("a", "1", "not_dicom"), *(FileRow(f"b{n}", "1", "localizer") for n in range(2))], items
+    )
+    catalogue.close()
+    status = site_status(workspace)
+    assert status["families"]["mr"]["other_shapes"] == 3
+    text = "\n".join(status_lines(status))
+    assert "3 of other, rarer shapes" in text
+    assert "1 series hold several volumes each" in text
+    assert text.index("(localizer)") < text.index("(not_dicom)"), "the most frequent first"
+    assert "hilum site skipped" in text
 
 
 def test_status_lists_what_is_prepared_for_studies(site, run_hilum):

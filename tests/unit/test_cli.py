@@ -231,6 +231,21 @@ def test_a_file_without_permission_is_counted(run_as_anyone, archives, tmp_path)
     done = run_as_anyone("site", "index", "half", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["skipped"] == {"unreadable": 1}
+    min(file for file in (tmp_path / "half").rglob("*") if file.is_file()).chmod(0o600)
+    done = run_as_anyone("site", "index", "half", "--json")
+    assert json.loads(done.stdout)["skipped"] == {}, "permissions change no time, and yet it is read now"
+
+
+def test_a_folder_without_permission_is_counted_until_it_can_be_read(run_as_anyone, archives, tmp_path):
+    shutil.copytree(archives / "site-0" / "dicom", tmp_path / "half" / "open")
+    shutil.copytree(archives / "site-1" / "dicom", tmp_path / "half" / "shut")
+    (tmp_path / "half" / "shut").chmod(0)
+    done = run_as_anyone("site", "index", "half", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["skipped"] == {"unreadable_folder": 1}
+    (tmp_path / "half" / "shut").chmod(0o700)
+    done = run_as_anyone("site", "index", "half", "--json")
+    assert json.loads(done.stdout)["skipped"] == {}
 
 
 def test_a_state_folder_without_permission_is_one_line(run_as_anyone, archives, tmp_path):
@@ -248,7 +263,7 @@ def test_a_study_file_without_permission_is_one_line(run_as_anyone, study_file):
 
 def test_what_the_machine_refuses_is_one_line_that_names_no_file(run_as_anyone, tmp_path):
     (tmp_path / "locked").mkdir(mode=0o500)
-    words = "this user may not write or read a file that is needed"
+    words = "may not be written or read by this user: choose another folder"
     for call in (
         ("study", "new", "locked/new.toml"),
         ("phantom", "locked/archives", "--sites", 1, "--patients", 4),
@@ -272,7 +287,7 @@ def test_a_full_disk_is_one_line_even_where_a_library_wraps_it(monkeypatch, caps
         cli.main()
     assert ended.value.code == 4
     said = capsys.readouterr().err
-    assert said.startswith("error: a disk is full; make room")
+    assert said.startswith("error: a disk is full: make room")
     assert said.count("\n") == 1
     assert "P1" not in said
 
@@ -282,7 +297,7 @@ def test_an_output_folder_that_holds_another_run(run_hilum, archives, study_file
     (tmp_path / "run" / "study.resolved.toml").write_text("x")
     common = ("simulate", study_file(), "--archives", archives, "--out", tmp_path / "run")
     fails(run_hilum(*common), "holds another run", "--resume")
-    fails(run_hilum(*common, "--resume"), "another study")
+    fails(run_hilum(*common, "--resume"), "is damaged")
     assert (tmp_path / "run" / "study.resolved.toml").read_text() == "x"
     fails(run_hilum("phantom", tmp_path / "run"), "not empty")
 

@@ -170,6 +170,9 @@ ODD = {
     "acquisition_time_s": [None, 1.0, 2.0, 50.0],
     "instance_number": [None, 1, 2, 3],
     "stack": ["", "1", "2"],
+    "kvp_kv": [None, 80.0, 80.5, 140.0],
+    "kernel": ["", "A", "B"],
+    "contrast_agent": ["", "A"],
 }
 
 

@@ -25,6 +25,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 from hilum.client.catalogue import Catalogue
 from hilum.client.intake.annotations.annotate import annotate
 from hilum.client.intake.annotations.naming import LabelMap
+from hilum.client.intake.emptying import empty_inbox
 from hilum.client.intake.index import index_archive
 from hilum.client.intake.not_dicom import what_it_is
 from hilum.client.intake.reasons import Reason
@@ -203,6 +204,9 @@ def _tar():
         ("empty.dcm", b"", Reason.EMPTY_FILE),
         ("empty.png", b"", Reason.EMPTY_FILE),
     ],
+    ids=lambda value: (
+        "" if isinstance(value, bytes) else str(value)
+    ),  # archives hold the time, and ids must not
 )
 def test_a_file_that_is_no_dicom_counts_as_what_it_is(tmp_path, name, content, reason):
     (tmp_path / name).write_bytes(content)
@@ -223,6 +227,17 @@ def test_what_macos_leaves_beside_a_picture_is_no_broken_picture(archive, index)
     (archive / "._one.png").write_bytes(b"\x00\x05\x16\x07" + bytes(80))
     counts = index(images="radiograph")
     assert (counts.instances, counts.skipped) == (2, {Reason.SYSTEM_FILE: 1})
+
+
+def test_dicom_files_named_as_pictures_are_read_as_dicom(archive, index, dicom, tmp_path):
+    dicom(archive / "one.png", RAMP)
+    dicom(archive / "two.jpg", RAMP + np.uint16(1), syntax=RLELossless)
+    Image.fromarray(RAMP.astype(np.uint8)).save(archive / "three.png")
+    assert index().instances == 2
+    counts = index(images="radiograph")
+    assert (counts.instances, counts.skipped) == (3, {})
+    report = index_archive(archive, Workspace(tmp_path / "state"), Quiet(), images="radiograph")
+    assert (report.counts, report.decoded) == (counts, 0), "and not again"
 
 
 def test_sparse_files_of_a_tebibyte_cost_nothing(archive, index, dicom):
@@ -319,6 +334,19 @@ def test_a_watch_goes_on_over_odd_names(archive, dicom, tmp_path):
     show = lambda _title, _total: nullcontext(Quiet())  # noqa: E731
     watch(archive, Workspace(tmp_path / "state"), 0.01, stop, show, tell, pytest.fail)
     assert (reports[0].files, reports[0].instances) == (2, 1)
+
+
+def test_what_somebody_put_into_the_inbox_is_left_there(dicom, tmp_path):
+    workspace = Workspace(tmp_path / "state")
+    dicom(workspace.inbox / "one.dcm", RAMP)
+    (workspace.inbox / "folder").symlink_to(tmp_path)
+    os.mkfifo(workspace.inbox / "pipe")
+    assert index_archive(None, workspace, Quiet()).counts.skipped == {
+        Reason.LINKED_FOLDER: 1,
+        Reason.NOT_A_FILE: 1,
+    }
+    report = empty_inbox(workspace, older_than_s=0)
+    assert (report.removed, report.kept) == (1, {"unsettled": 2})
 
 
 @pytest.fixture

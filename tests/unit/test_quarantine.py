@@ -268,7 +268,9 @@ def test_the_command_lists_shows_releases_and_drops(site, run_hilum):
     listed = json.loads(run_hilum("site", "quarantine", "--json").stdout)
     assert listed["held"] == 3
     assert {image["key"] for image in listed["images"]} == set(keys)
-    assert "3 ultrasound" in run_hilum("site", "quarantine").stdout
+    text = run_hilum("site", "quarantine").stdout
+    assert "3 ultrasound" in text
+    assert all(f"{key}  ultrasound, " in text for key in keys)
     page = json.loads(run_hilum("site", "quarantine", "show", "--json").stdout)["page"]
     with open(page) as file:  # noqa: PTH123 - a path from the command
         text = file.read()

@@ -15,9 +15,11 @@ from hilum.client.catalogue import ACCEPTED, Catalogue, FileRow
 from hilum.client.intake.annotations.annotate import annotate
 from hilum.client.intake.annotations.naming import LabelMap
 from hilum.client.intake.folder_file import folder_job, folder_row, take_folder_file
+from hilum.client.intake.instance import FAMILIES
+from hilum.client.intake.nifti import open_nifti
 from hilum.client.intake.not_dicom import is_folder_file
 from hilum.client.intake.raster import read_raster
-from hilum.client.intake.reasons import Skip
+from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
 from hilum.client.labels import read_labels
 from hilum.client.workspace import Workspace
@@ -299,6 +301,35 @@ def test_a_research_folder_is_indexed_by_what_made_it(run_hilum, research):
     counts = index_json(run_hilum, research, "--images", "photograph")
     assert (counts["instances"], counts["volumes"]) == (1, 0), "the picture now, and no volume"
     assert counts["skipped"] == {"damaged_file": 1, "not_dicom": 1, "other_modality": 2}
+
+
+def test_a_folder_of_pictures_says_how_they_are_taken_in(run_hilum, research):
+    done = run_hilum("site", "index", research)
+    assert done.returncode == 3
+    assert "4 are pictures or NIfTI files" in done.stderr
+    asked = " ".join(run_hilum("site", "index", "--help").stdout.split())
+    for family in FAMILIES:
+        assert family in done.stderr
+        assert family in asked
+
+
+def test_a_compressed_volume_is_read_whatever_its_name(tmp_path):
+    volume = nibabel.Nifti1Image(np.arange(9 * 8 * 7, dtype=np.int16).reshape(9, 8, 7), np.eye(4))
+    nibabel.save(volume, tmp_path / "a.nii")
+    nibabel.save(volume, tmp_path / "b.nii.gz")
+    (tmp_path / "c.nii").write_bytes((tmp_path / "b.nii.gz").read_bytes())
+    (tmp_path / "d.nii.gz").write_bytes((tmp_path / "a.nii").read_bytes())
+    voxels = []
+    for name in ("a.nii", "b.nii.gz", "c.nii", "d.nii.gz"):
+        with open_nifti(tmp_path / name) as file:
+            [one] = file.volumes()
+            voxels.append(one.stored.copy())
+    assert all(np.array_equal(one, voxels[0]) for one in voxels)
+
+
+def test_a_picture_of_ct_has_no_units(tmp_path):
+    with pytest.raises(Skip, match=Reason.NO_UNITS):
+        folder_job(tmp_path / "slice.png", "ct")
 
 
 def test_a_research_volume_that_is_gone_leaves_the_catalogue(run_hilum, research):

@@ -79,11 +79,12 @@ def test_a_run_directory_is_used_once_or_resumed(make_study, make_order, tmp_pat
     with pytest.raises(RunError, match="holds another run"):
         RunStore.open(tmp_path / "run", order, resume=False)
     other = make_order(make_study(study={"seed": 12}))[1]
-    with pytest.raises(RunError, match="a run of another study"):
+    with pytest.raises(RunError, match=r"a run of another study: study\.seed was 11, is 12"):
         RunStore.open(tmp_path / "run", other, resume=True)
-    with pytest.raises(RunError, match="no run to resume"):
-        RunStore.open(tmp_path / "new", order, resume=True)
-    assert not (tmp_path / "new").exists()
+    with RunStore.open(
+        tmp_path / "new", order, resume=True
+    ) as begun:  # it was stopped before it wrote anything
+        assert begun.load(MANIFEST) is None
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "x").write_text("")
     with pytest.raises(RunError, match="not empty"):
@@ -135,7 +136,7 @@ def test_a_full_disk_is_a_sentence_and_the_state_before_is_whole(store, monkeypa
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("hilum.server.federation.store.write_bytes", full)
-    with pytest.raises(RunError, match=r"can't be written \(No space left on device\).*--resume"):
+    with pytest.raises(RunError, match=r"can't be written \(.*is full\).*--resume"):
         store.save(progressed(4), MANIFEST)
     assert len(store.load(MANIFEST).rounds) == 3
 

@@ -243,7 +243,6 @@ LOST = {
     "a character set that is none",
     "a nested character set that is none",
     "deflated",
-    "big endian",
     "no syntax",
     "an odd number of bytes in a word",
     "an open sequence that never ends",

@@ -24,6 +24,7 @@ from hilum.client.workspace import Workspace
 from hilum.common import records
 from hilum.common.config import SiteConfig
 from hilum.common.errors import DataError, HilumError, LabelError, RequestRefused
+from hilum.common.machine import machine_problem
 from hilum.common.quiet import close_outbound, configure_logging
 from hilum.common.signing import public_key_of
 
@@ -96,6 +97,9 @@ def _answer(
         _log.warning("%s refused (%s): %s", name, code, _plain(said))
         return outgoing.refusal(name, code)
     except Exception as error:
+        if (problem := machine_problem(error)) is not None:
+            _log.error("%s failed: %s", name, problem)
+            return outgoing.refusal(name, "machine")
         _log.error("%s failed: %s at %s", name, type(error).__name__, _where(error))
         return outgoing.refusal(name, "failed")
 

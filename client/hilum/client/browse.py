@@ -79,7 +79,7 @@ def write_gallery(workspace: Workspace, folder: Path, limit: int | None = None) 
         RunError: If the folder holds something else, or can't be written.
     """
     if not workspace.catalogue.exists():
-        raise DataError("nothing is indexed yet; run `hilum site index FOLDER` first")
+        raise DataError(workspace.not_indexed)
     catalogue = Catalogue(workspace.catalogue)
     try:
         items, skipped = catalogue.items(), catalogue.counts().skipped

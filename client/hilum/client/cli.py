@@ -14,9 +14,11 @@ from hilum.client.inbox_cli import empty_inbox
 from hilum.client.index_cli import annotate, index
 from hilum.client.network_cli import pull, receive
 from hilum.client.quarantine_cli import quarantine
+from hilum.client.setup_cli import check, new
 from hilum.client.skipped_cli import skipped
 from hilum.common.cli import AsJson, Home, print_json
 from hilum.common.home import hilum_home
+from hilum.common.interrupt import going_on
 from hilum.common.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -38,19 +40,8 @@ SiteFile = Annotated[Path, typer.Argument(help="The site file.", readable=False)
 
 def register(root: typer.Typer) -> None:
     """Add this portion's commands to `hilum`."""
-    for command in (
-        index,
-        skipped,
-        pull,
-        receive,
-        empty_inbox,
-        annotate,
-        quarantine,
-        browse,
-        describe,
-        enroll,
-        join,
-    ):
+    first = (new, check, index, skipped, pull, receive, empty_inbox, annotate, quarantine, browse, describe)
+    for command in (*first, enroll, join):
         app.command()(command)
     root.add_typer(app, name="site")
 
@@ -94,7 +85,7 @@ def pretrain(
     from hilum.client.site_data import open_site
     from hilum.client.workspace import Workspace
     from hilum.common.config import load_site, load_study
-    from hilum.common.errors import RunError
+    from hilum.common.errors import DataError, RequestRefused, RunError
     from hilum.common.export import Made, write_encoder
     from hilum.common.methods import build_method
     from hilum.common.methods.parts import federated_manifest
@@ -105,14 +96,20 @@ def pretrain(
     workspace = Workspace(where.state.folder)
     run, splits = f"{what.study.name[:45]}-alone-{study_digest(what)[:12]}", KeptSplits(workspace)
     begun = splits.of_run(run)
-    if begun is None or begun.encoder:  # an earlier call has ended
-        data = open_site(where, what, anew=True)
+    first = begun is None or bool(begun.encoder)  # an earlier call has ended
+    data = open_site(where, what, anew=True) if first else open_site(where, what, run)
+    try:
+        data.examples(what.privacy.min_patients)
+    except RequestRefused as few:
+        raise DataError(
+            f"{few.detail}; index more, or lower privacy.min_patients in this study: nothing of it leaves"
+        ) from None
+    if first:
         splits.keep(run, data.kept(what))
-    else:
-        data = open_site(where, what, run)
     _tell_classes(what, data)
     folder = workspace.run(run)
-    with progress_bar("pre-training", what.federation.rounds) as progress:
+    again = going_on("the rounds that are done are kept: the same command goes on")
+    with again, progress_bar("pre-training", what.federation.rounds) as progress:
         weights = pretrain_alone(data, what, folder, device=where.compute.device, progress=progress)
     manifest = federated_manifest(build_method(what))
     sha256 = write_encoder(out, what, manifest, weights, Made(rounds=what.federation.rounds, sites=1))

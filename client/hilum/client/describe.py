@@ -76,7 +76,7 @@ def describe_site(
             "describe", [f"the threshold is {threshold}; it can be raised, not lowered below {MIN_PATIENTS}"]
         )
     if not workspace.catalogue.exists():
-        raise DataError("nothing is indexed yet; run `hilum site index FOLDER` first")
+        raise DataError(workspace.not_indexed)
     catalogue = Catalogue(workspace.catalogue)
     try:
         items = catalogue.items()

@@ -48,7 +48,7 @@ def _label_columns(workspace: Any, table: Path | None, columns: list[str]) -> di
     if table is None:
         return {}
     if not workspace.catalogue.exists():
-        raise DataError("nothing is indexed yet; run `hilum site index FOLDER` first")
+        raise DataError(workspace.not_indexed)
     catalogue = Catalogue(workspace.catalogue)
     try:
         return {column: read_labels(table, column, catalogue, workspace.pseudonyms()) for column in columns}

@@ -74,7 +74,7 @@ def count_images(workspace: Workspace, data: DataSection) -> tuple[int, bool]:
 
 def _items(workspace: Workspace, data: DataSection) -> list[Item]:
     if not workspace.catalogue.exists():
-        raise DataError("nothing is indexed yet; run `hilum site index FOLDER` first")
+        raise DataError(workspace.not_indexed)
     catalogue = Catalogue(workspace.catalogue)
     try:
         kind: Kind = "image" if data.dims == 2 else "volume"  # noqa: PLR2004 - dimensions, not a threshold

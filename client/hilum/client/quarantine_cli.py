@@ -88,6 +88,8 @@ def _list(images: "list[HeldImage]", *, as_json: bool) -> None:
     typer.echo(f"{len(images):8} held")
     for (family, reason), count in sorted(counts.items()):
         typer.echo(f"{count:8} {family}: {EXPLAINED[reason]}")
+    for one in images:
+        typer.echo(f"{one.item.item_key}  {one.item.family}, {' x '.join(map(str, one.item.shape))}")
     if images:
         typer.echo("look at them with `hilum site quarantine show`, then `release` or `drop` them by key")
 

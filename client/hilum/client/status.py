@@ -25,7 +25,7 @@ def site_status(workspace: Workspace) -> dict[str, Any]:
         DataError: If nothing is indexed yet.
     """
     if not workspace.catalogue.exists():
-        raise DataError("nothing is indexed yet; run `hilum site index FOLDER` first")
+        raise DataError(workspace.not_indexed)
     catalogue = Catalogue(workspace.catalogue)
     try:
         counts, items = catalogue.counts(), catalogue.items()
@@ -54,6 +54,8 @@ def _families(items: list[Item]) -> dict[str, Any]:
             "studies": len({item.study_key for item in members}),
             "kinds": dict(sorted(Counter(item.kind for item in members).items())),
             "shapes": _shapes(members),
+            "other_shapes": _other_shapes(members),
+            "series_of_several_volumes": _series_of_several(members),
             "spacing_mm": _spacing_ranges(members),
         }
         for family, members in sorted(of_family.items())
@@ -65,6 +67,18 @@ def _shapes(items: list[Item]) -> list[dict[str, Any]]:
     counts = Counter(item.shape for item in items)
     frequent = sorted(counts, key=lambda shape: (-counts[shape], shape))[:_SHAPES_SHOWN]
     return [{"shape": list(shape), "items": counts[shape]} for shape in frequent]
+
+
+def _other_shapes(items: list[Item]) -> int:
+    """How many items have none of the most frequent shapes."""
+    frequent = Counter(item.shape for item in items).most_common(_SHAPES_SHOWN)
+    return len(items) - sum(count for _shape, count in frequent)
+
+
+def _series_of_several(items: list[Item]) -> int:
+    """How many series hold more than one volume."""
+    volumes = Counter(item.series_key for item in items if item.kind == "volume")
+    return sum(count > 1 for count in volumes.values())
 
 
 def _spacing_ranges(items: list[Item]) -> dict[str, list[list[float]]]:
@@ -138,9 +152,17 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         lines += [
             f"  {row['items']:6} of shape {' x '.join(map(str, row['shape']))}" for row in facts["shapes"]
         ]
+        if facts["other_shapes"]:
+            lines.append(f"  {facts['other_shapes']:6} of other, rarer shapes")
+        if facts["series_of_several_volumes"]:
+            lines.append(
+                f"  {facts['series_of_several_volumes']:6} series hold several volumes each (time points, echoes, stacks, ...)"
+            )
     lines.append("")
-    for reason, count in status["skipped"].items():
+    for reason, count in sorted(status["skipped"].items(), key=lambda one: (-one[1], one[0])):
         lines.append(f"{count:8} skipped: {EXPLAINED[Reason(reason)]} ({reason})")
+    if status["skipped"]:
+        lines.append("         which files: `hilum site skipped [REASON]`")
     lines += [
         f"{count:8} {state} in quarantine: {family}"
         for state, families in status["quarantine"].items()

@@ -79,6 +79,14 @@ class Workspace:
         """The ledger of the answers given about the site."""
         return self.folder / "answers.sqlite"
 
+    @property
+    def not_indexed(self) -> str:
+        """What to say where there is no catalogue: it names the folder, which a person may have meant otherwise."""
+        return (
+            f"nothing is indexed yet in {self.folder}; run `hilum site index FOLDER` first, or name the state folder with "
+            "--home HOME: a site's part of it is HOME/site"
+        )
+
     def run(self, run_id: str) -> Path:
         """The local state of one run.
 
@@ -121,7 +129,7 @@ class Workspace:
             lock = locks.take(self._lock, "another hilum process is working on this site; wait until it ends")
         except OSError as error:
             raise RunError(
-                f"the state folder can't be written ({error.strerror}); choose another with --home"
+                f"the state folder can't be written ({error.strerror}); make room there, or choose another with --home"
             ) from None
         with lock:
             yield

@@ -4,7 +4,6 @@ Reports go to stdout, progress and errors to stderr. An error is one line that s
 the kind (see `hilum.common.errors`). `HILUM_DEBUG=1` shows the traceback.
 """
 
-import errno
 import json
 import os
 import sys
@@ -16,22 +15,20 @@ import typer
 
 from hilum.common import __version__
 from hilum.common.errors import HilumError, RunError
+from hilum.common.home import lend_libraries_a_home
+from hilum.common.interrupt import Interrupted, end, raise_on_signals
+from hilum.common.machine import machine_problem
 from hilum.common.quiet import close_outbound, configure_logging, show_any_text
 
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
-_MACHINE_SAYS_NO = {
-    errno.EACCES: "this user may not write or read a file that is needed; choose another folder, or change who may",
-    errno.EPERM: "this user may not write or read a file that is needed; choose another folder, or change who may",
-    errno.EROFS: "a folder that is to be written can only be read; choose another",
-    errno.ENOSPC: "a disk is full; make room, or choose a folder on another, and run the command again",
-    errno.EDQUOT: "a disk is full for this user; make room, or choose a folder on another, and run the command again",
-    errno.ENOTDIR: "a file lies where a folder is needed; choose another folder",
-}
-
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
 Home = Annotated[
     Path | None,
-    typer.Option("--home", help="State folder; default: HILUM_HOME, else ~/.hilum.", readable=False),
+    typer.Option(
+        "--home",
+        help="State folder; default: HILUM_HOME, else ~/.hilum. A site's part of it is HOME/site.",
+        readable=False,
+    ),
 ]
 
 study_app = typer.Typer(no_args_is_help=True, help="Write and check study files.")
@@ -148,32 +145,26 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Run the command line."""
-    close_outbound()
-    show_any_text()
-    configure_logging()
+    raise_on_signals()
     try:
+        lend_libraries_a_home()
+        close_outbound()
+        show_any_text()
+        configure_logging()
         build()()
+    except Interrupted as stop:
+        end(stop)
     except HilumError as error:
         fail(error)
     except Exception as error:
         if os.environ.get("HILUM_DEBUG"):
             raise
-        number = _errno_of(error)
-        if number in _MACHINE_SAYS_NO:
-            fail(RunError(_MACHINE_SAYS_NO[number]))
+        problem = machine_problem(error)
+        if problem is not None:
+            fail(RunError(str(problem)))
         # The text of a foreign exception may quote a path from an archive, so only its type is shown.
         print(f"error: internal error ({type(error).__name__}); HILUM_DEBUG=1 shows where", file=sys.stderr)
         sys.exit(INTERNAL_ERROR)
-
-
-def _errno_of(error: BaseException) -> int:
-    """The number of what the system refused, or 0; a library may have raised its own error from that of the system."""
-    found: BaseException | None = error
-    while found is not None:
-        if isinstance(found, OSError) and found.errno is not None:
-            return found.errno
-        found = found.__cause__
-    return 0
 
 
 def fail(error: HilumError) -> None:

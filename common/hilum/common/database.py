@@ -11,6 +11,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 
 from hilum.common.errors import DamagedError, RunError
 from hilum.common.files import private_folder
+from hilum.common.machine import machine_problem
 
 
 class Database:
@@ -58,9 +59,11 @@ class Database:
                             f"this one knows {version}); install that Hilum again{otherwise}"
                         )
                     _bring_up(connection, tables, version, refilled, upgrades or {})
-        except (OSError, OperationalError):
+        except (OSError, OperationalError) as error:
+            problem = machine_problem(error)
+            why = f" ({problem.short})" if problem else ""
             raise RunError(
-                f"{path.name} in the state folder can't be opened; make sure that this user may write there and that "
+                f"{path.name} in the state folder can't be opened{why}; make sure that this user may write there and that "
                 "the disk is not full"
             ) from None
         except DatabaseError:

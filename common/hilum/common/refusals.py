@@ -34,5 +34,6 @@ REFUSALS: dict[str, str] = {
     "no_labels": "the site has no label table for this task",
     "data": "the site's images or labels can't serve the study; the site's log says why",
     "trainer_died": "the site's training process died twice on this request; the site's log says why",
+    "machine": "a disk, a folder or the memory of the site's machine does not allow it; the site's log says which",
     "failed": "the site's process failed; the site's log says why",
 }

@@ -20,6 +20,7 @@ from pydantic import Field, JsonValue, ValidationError
 from hilum.common import __version__
 from hilum.common.config.base import Name, Section
 from hilum.common.config.load import parse_study
+from hilum.common.config.resume import lasting
 from hilum.common.config.study import MAX_SITES, StudyConfig
 from hilum.common.errors import ConfigError, RequestRefused
 
@@ -49,7 +50,8 @@ class StudyOrder:
     Attributes:
         run: Names the run: a name, never a path.
         sites: The names of the sites that it is for.
-        terms: SHA-256 over study, sites and version, in hex: the same when a run is submitted again to be resumed.
+        terms: SHA-256 over sites, version and what of the study may not change when a run is submitted again to be
+            resumed, in hex.
     """
 
     study: StudyConfig
@@ -154,7 +156,9 @@ def verify_study(signed: SignedStudy, key: Ed25519PublicKey, *, now: float, site
         study = parse_study(dict(table.study))
     except ConfigError as error:
         raise RequestRefused("config", str(error)) from None
-    terms = json.dumps([table.hilum, table.sites, table.study], sort_keys=True, separators=(",", ":"))
+    terms = json.dumps(
+        [table.hilum, table.sites, lasting(table.study)], sort_keys=True, separators=(",", ":")
+    )
     return StudyOrder(
         study=study,
         run=table.run,

@@ -126,7 +126,7 @@ def open_sites(
             all training.
 
     Raises:
-        DataError: If the study does not fit the archives, or a site has fewer patients than the study's threshold.
+        DataError: If the study does not fit the archives.
     """
     if len(sites) != study.federation.sites:
         raise DataError(
@@ -137,12 +137,10 @@ def open_sites(
     overlap = find_overlap(data)
     if run is None:
         data = set_apart(data, study, overlap)
-    for one in data:
-        _check_patients(one, study)
     return data, overlap
 
 
-def _check_patients(data: SiteData, study: StudyConfig) -> None:
+def check_patients(data: SiteData, study: StudyConfig) -> None:
     """Refuse now what the site would refuse in an hour.
 
     Raises:

@@ -48,38 +48,49 @@ def simulate_command(
             "Where there is no DICOM they are taken anyhow.",
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was killed.")] = False,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            help="HOST:PORT of a Ray cluster that runs already; default: RAY_ADDRESS, else a Ray of its own.",
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
     home: Home = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a whole federated study on this machine: index, pre-train, fine-tune at each site, report."""
     from hilum.client.intake.instance import read_family
     from hilum.common.config import load_study
-    from hilum.simulations.run import simulate
-    from hilum.simulations.table import print_table
+    from hilum.common.errors import ConfigError
+    from hilum.common.interrupt import going_on
+    from hilum.common.machine import name_place
 
     config = load_study(study)
     engine: Literal["ray", "process"] = "ray" if backend is BackendName.RAY else "process"
+    if ray_address is not None and engine != "ray":
+        raise ConfigError("simulate", ["--ray-address goes with --backend ray"])
 
     def tell(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
     family = read_family(images)
-    if "min_patients" not in config.privacy.model_fields_set:
-        config = config.model_copy(update={"privacy": config.privacy.model_copy(update={"min_patients": 1})})
-        tell(
-            "privacy.min_patients is 1 here, as the study names none and all the data of a simulation are yours"
+    where, state = name_place("the run folder (--out)", out), hilum_home(home)
+    with going_on("what is done is kept: the same command with --resume goes on"):
+        from hilum.simulations.run import simulate
+        from hilum.simulations.table import print_table
+
+        results = simulate(
+            config,
+            archives,
+            where,
+            state,
+            backend=engine,
+            ray_address=ray_address,
+            resume=resume,
+            images=family,
+            tell=tell,
         )
-    results = simulate(
-        config,
-        archives,
-        out,
-        hilum_home(home),
-        backend=engine,
-        resume=resume,
-        images=family,
-        tell=tell,
-    )
     if as_json:
         print_json(results)
         return

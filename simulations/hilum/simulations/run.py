@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,11 +41,19 @@ from hilum.common.weights import FlatWeights
 from hilum.server.app import make_app as make_server_app
 from hilum.server.federation.assignment import Assignment, Pace
 from hilum.server.federation.store import RunStore, check_output
-from hilum.simulations.archives import find_sites, index_sites, open_sites
+from hilum.simulations.archives import check_patients, find_sites, index_sites, open_sites
 from hilum.simulations.grid import InProcessGrid
 from hilum.simulations.overlap import Overlap, overlap_lines, separation
 from hilum.simulations.preview import write_previews
 from hilum.simulations.research_folders import look_at, with_class_folders
+from hilum.simulations.resume import (
+    RUN_NAME_FILE,
+    check_kept_parts,
+    check_same_sites,
+    has_begun,
+    kept_run_name,
+)
+from hilum.simulations.threshold import with_kept_threshold, with_threshold
 
 Backend = Literal["process", "ray"]
 _PACES = {"process": Pace(poll_s=0.01, gather_s=60.0), "ray": Pace(poll_s=0.05, gather_s=300.0)}
@@ -57,6 +66,7 @@ def simulate(
     home: Path,
     *,
     backend: Backend = "process",
+    ray_address: str | None = None,
     resume: bool = False,
     images: Family | None = None,
     tell: Callable[[str], None] = lambda _line: None,
@@ -68,10 +78,11 @@ def simulate(
         archives: One folder a site; see `find_sites`.
         out: The run directory: new, empty, or with `resume` this study's own.
         home: Where catalogues and caches are kept.
-        backend: `process` for threads in this process, `ray` for Flower's Ray engine.
-        resume: Go on with a run that was killed.
+        backend: `process` for threads in this process, `ray` for Ray tasks.
+        ray_address: Of a Ray cluster that runs already; None looks at RAY_ADDRESS, and then starts a Ray here.
+        resume: Go on with a run that was stopped; one that was stopped before it wrote anything begins.
         images: What made the pictures and NIfTI files; see `look_at`.
-        tell: Told what was made of each site that has any.
+        tell: Told what was made of each site that has any, and that the threshold of patients was lifted.
 
     Returns:
         What `results.json` holds.
@@ -81,41 +92,41 @@ def simulate(
     """
     close_outbound()
     started = time.monotonic()
+    if resume:
+        study = with_kept_threshold(study, out)
     check_output(out, study, resume=resume)
     if backend == "ray":
-        _need_ray()
-    sites = find_sites(archives, home)
-    holdings = [look_at(site, study, images) for site in sites]
-    sites = with_class_folders(sites, holdings, study, tell)
-    with progress_bar("indexing", sum(one.files for one in holdings)) as progress:
-        index_sites(sites, progress, [one.images for one in holdings])
-    key = Ed25519PrivateKey.generate()  # the simulation is its own admin
-    signed, order = _sign(study, out, sites, key)
-    going_on = resume and _has_begun(out, order.run, sites)
-    data, overlap = open_sites(sites, study, order.run if going_on else None)
-    tables = [class_table(one) for one in data]
-    _tell(study, tables, overlap, data)
+        _need_ray(ray_address)
+    sites = _indexed(study, archives, home, images, tell)
+    resume = resume and has_begun(out)
+    opened = _opened(study, out, sites, resume=resume, tell=tell)
+    study, order, data, overlap = opened.study, opened.order, opened.data, opened.overlap
     make_fabric(
         "auto", study.training.precision, study.training.threads
     )  # threads are set before any worker starts
     with RunStore.open(out, order, resume=resume) as store:
+        store.write(RUN_NAME_FILE, {"run": order.run})
         central = Workspace(home / "simulations" / "centralised").run(store.run_id)
         if not resume:
             _forget(store.run_id, central, sites)
-        if not going_on:
+        if not opened.going_on:
             for site, one in zip(sites, data, strict=True):
                 KeptSplits(Workspace(site.state.folder)).keep(store.run_id, one.kept(study))
         try:
             assignment = Assignment(
-                signed,
+                opened.signed,
                 order,
                 store,
                 _PACES[backend],
                 more_arms=_central_arm(study, data, central),
                 stage=progress_bar,
             )
-            engine = _run_in_process if backend == "process" else _run_on_ray
-            engine(assignment, sites, public_text(key.public_key()))
+            study_key = public_text(opened.key.public_key())
+            where: dict[str, Any] = {"backend": backend}
+            if backend == "process":
+                _run_in_process(assignment, sites, study_key)
+            else:
+                where["ray_nodes"] = _run_on_ray(assignment, sites, study_key, home, ray_address)
         finally:
             if (out / "results.json").exists():
                 _forget(store.run_id, central, sites)
@@ -125,14 +136,14 @@ def simulate(
             "labels": labels_json(study, [class_table(one) for one in used]),
             "separation": separation(used, overlap),
         }
-        results = _finish(store, backend, time.monotonic() - started, told)
+        results = _finish(store, where, time.monotonic() - started, told)
         for site in sites:
             made = read_json(out / "encoder" / "manifest.json")["encoder_sha256"]
             KeptSplits(Workspace(site.state.folder)).name_encoder(store.run_id, made)
         return results
 
 
-def _has_begun(out: Path, run: str, sites: list[SiteConfig]) -> bool:
+def _keeps_splits(out: Path, run: str, sites: list[SiteConfig]) -> bool:
     """Whether every site keeps the split that a run began with.
 
     Raises:
@@ -157,23 +168,75 @@ def _tell(study: StudyConfig, tables: list[ClassTable], overlap: Overlap, data: 
     sys.stderr.writelines(f"{line}\n" for line in lines)
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A study over sites that are open.
+
+    Attributes:
+        study: As it is run.
+        going_on: The sites keep the splits that the run began with.
+    """
+
+    study: StudyConfig
+    signed: SignedStudy
+    order: StudyOrder
+    key: Ed25519PrivateKey = field(repr=False)
+    data: list[SiteData]
+    overlap: Overlap
+    going_on: bool
+
+
+def _indexed(
+    study: StudyConfig, archives: Path, home: Path, images: Family | None, tell: Callable[[str], None]
+) -> list[SiteConfig]:
+    sites = find_sites(archives, home)
+    holdings = [look_at(site, study, images) for site in sites]
+    sites = with_class_folders(sites, holdings, study, tell)
+    with progress_bar("indexing", sum(one.files for one in holdings)) as progress:
+        index_sites(sites, progress, [one.images for one in holdings])
+    return sites
+
+
+def _opened(
+    study: StudyConfig, out: Path, sites: list[SiteConfig], *, resume: bool, tell: Callable[[str], None]
+) -> _Opened:
+    """Open the sites, sign the study, and say who stands where; nothing is written to `out`."""
+    key = Ed25519PrivateKey.generate()  # the simulation is its own admin
+    if resume:
+        check_same_sites(out, sites)
+        signed, order = _sign(study, out, sites, key)
+        going_on = _keeps_splits(out, order.run, sites)
+        data, overlap = open_sites(sites, study, order.run if going_on else None)
+        for one in data:
+            check_patients(one, study)
+        check_kept_parts(out, study, sites, order.run)
+    else:
+        going_on = False
+        data, overlap = open_sites(sites, study)
+        study = with_threshold(study, data, tell)
+        signed, order = _sign(study, out, sites, key)
+    _tell(study, [class_table(one) for one in data], overlap, data)
+    return _Opened(study, signed, order, key, data, overlap, going_on)
+
+
 def _sign(
     study: StudyConfig, out: Path, sites: list[SiteConfig], key: Ed25519PrivateKey
 ) -> tuple[SignedStudy, StudyOrder]:
     """Sign as an admin would, so that a simulated site checks all that a deployed one does.
 
-    The run's name comes from the study and its place: a resumed simulation goes on with the same, and another place's
-    local state is never taken up.
+    The run's name comes from the study and the place where it began: a resumed simulation goes on with the same, and
+    another place's local state is never taken up.
     """
-    place = os.fsencode(out.absolute())  # a path may be no UTF-8
-    digest = hashlib.sha256(place + b"\0" + study_to_toml(study).encode()).hexdigest()
-    run, names, now = (
-        f"{study.study.name[:51]}-{digest[:12]}",
-        [site.site.name for site in sites],
-        time.time(),
-    )
+    run = kept_run_name(out) or _run_name(study, out)
+    names, now = [site.site.name for site in sites], time.time()
     signed = sign_study(study, run=run, sites=names, days=MAX_DAYS, now=now, key=key)
     return signed, verify_study(signed, key.public_key(), now=now, site=None)
+
+
+def _run_name(study: StudyConfig, out: Path) -> str:
+    place = os.fsencode(out.absolute())  # a path may be no UTF-8
+    digest = hashlib.sha256(place + b"\0" + study_to_toml(study).encode()).hexdigest()
+    return f"{study.study.name[:51]}-{digest[:12]}"
 
 
 def _forget(run: str, central: Path, sites: list[SiteConfig]) -> None:
@@ -212,33 +275,52 @@ def _run_in_process(assignment: Assignment, sites: list[SiteConfig], study_key: 
         server_app(grid=grid, context=context)
 
 
-def _run_on_ray(assignment: Assignment, sites: list[SiteConfig], study_key: str) -> None:
+def _run_on_ray(
+    assignment: Assignment, sites: list[SiteConfig], study_key: str, home: Path, address: str | None
+) -> int:
     from hilum.simulations.ray_engine import run_on_ray
 
     client_app = make_client_app(
         lambda context: sites[_partition(context)], lambda _site: public_key_of(study_key)
     )
     server_app = make_server_app(lambda _context: assignment)
-    run_on_ray(server_app, client_app, nodes=len(sites), threads=assignment.study.training.threads)
+    return run_on_ray(
+        server_app,
+        client_app,
+        archives=[site.data.dicom for site in sites],
+        home=home,
+        threads=assignment.study.training.threads,
+        address=address,
+    )
 
 
 def _partition(context: Context) -> int:
     return int(context.node_config["partition-id"])
 
 
-def _need_ray() -> None:
+def _need_ray(address: str | None) -> None:
+    """See that Ray is there, and a cluster's address right, before hours of indexing.
+
+    Raises:
+        HilumError: If they are not.
+    """
     from importlib.util import find_spec
+
+    from hilum.simulations.ray_cluster import check_answers
 
     if find_spec("ray") is None:
         raise RunError("--backend ray needs Ray: pip install 'hilum[simulation]'")
+    check_answers(address)
 
 
-def _finish(store: RunStore, backend: Backend, seconds: float, told: Mapping[str, Any]) -> dict[str, Any]:
+def _finish(
+    store: RunStore, where: dict[str, Any], seconds: float, told: Mapping[str, Any]
+) -> dict[str, Any]:
     """Add what only the simulation knows to `results.json`, and write the report."""
     from hilum.simulations.report import write_report
 
     results: dict[str, Any] = read_json(store.folder / "results.json")
-    results["simulation"] = {"backend": backend, "wall_seconds": round(seconds, 1)}
+    results["simulation"] = {**where, "wall_seconds": round(seconds, 1)}
     results |= told
     store.write("results.json", results)
     write_report(store.folder)

@@ -140,6 +140,8 @@ def _check_tile_parts(stream: bytes, position: int) -> None:
                     break
                 return
             position += max(part_bytes, 12)
+        elif tile_parts and not stream[position:].strip(_PADDING):
+            return  # no end marker, and padding
         elif tile_parts or marker < 0xFF00 or length < 2:  # noqa: PLR2004 - not a main header's marker
             raise Skip(Reason.UNDECODABLE_PIXELS)
         else:

@@ -116,6 +116,9 @@ def _instance(tags: Tags, uids: tuple[str, str, str], planes: Callable[[Frame], 
     get = tags.values.get
     sop_class = _name(get("SOPClassUID"))
     kind = taken(sop_class)
+    if kind is None and not sop_class and taken(tags.media_class) is not None:
+        # The file says outside that it is an image, and inside nothing that can be read, or not what it is.
+        raise Skip(Reason.MISSING_ATTRIBUTE if "Rows" in tags.values else Reason.DAMAGED_HEADER)
     if kind is None:
         raise Skip(refusal(sop_class, has_rows="Rows" in tags.values))
     pixels = _pixel_format(tags, kind)

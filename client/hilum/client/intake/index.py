@@ -19,7 +19,7 @@ from hilum.client.catalogue import ACCEPTED, Catalogue, Counts, FileRow, Item
 from hilum.client.index_runs import begin_run, end_run
 from hilum.client.intake.headers import read_headers
 from hilum.client.intake.instance import Family, Instance
-from hilum.client.intake.not_dicom import is_folder_file
+from hilum.client.intake.not_dicom import is_dicom, is_folder_file
 from hilum.client.intake.pictures import Picture, linked_row, preference, take_pictures
 from hilum.client.intake.planner import is_stacked
 from hilum.client.intake.quarantine_store import Quarantine
@@ -32,6 +32,9 @@ from hilum.client.workspace import Workspace
 from hilum.common.progress import Progress
 
 _BATCH = 32  # files
+_NOT_YET_A_PICTURE = frozenset(
+    {Reason.NEEDS_FAMILY, Reason.NOT_DICOM}
+)  # where no earlier pass was told what it is
 _Uids = tuple[str, str, str]
 
 
@@ -146,7 +149,8 @@ class _Indexer:
         )
         settled = {key: row for key, row in known.items() if key in by_key and key not in changed}
         self.done = len(settled)
-        pictures = [key for key in sorted(changed) if self._is_picture(by_key[key])]
+        named = [key for key in sorted(changed) if self._is_picture(by_key[key])]
+        pictures = [key for key in named if not is_dicom(by_key[key].path)]
         headed = sorted(changed.difference(pictures))
         members = self._read_headers({key: by_key[key] for key in headed}, settled)
         self._take(members, touched, settled, by_key)
@@ -198,7 +202,10 @@ class _Indexer:
             return (row.identity, row.status) == (file.identity, file.set_aside)
         if self.images is None and not self.forget_images:  # a picture stays as an earlier pass was told
             return row.identity == file.identity or row.identity.startswith(f"{file.identity}:")
-        return row.identity == (self._picture_identity(file) if self._is_picture(file) else file.identity)
+        if not self._is_picture(file):
+            return row.identity == file.identity
+        read_as_dicom = row.identity == file.identity and row.status not in _NOT_YET_A_PICTURE
+        return read_as_dicom or row.identity == self._picture_identity(file)
 
     def _picture_identity(self, file: FoundFile) -> str:
         """With what made it: told otherwise, it is another file."""

@@ -1,6 +1,6 @@
 """What a file is that is not DICOM, as far as it matters to the person who looks for a missing image.
 
-Only files that have no DICOM header come here, so the images of an archive cost nothing more.
+Only files that have no DICOM header, or the name of a picture, come here: the images of an archive cost nothing more.
 """
 
 import os
@@ -11,6 +11,7 @@ from hilum.client.intake.raster import is_raster
 from hilum.client.intake.reasons import Reason
 
 _FIRST_BYTES = 512
+_DICOM_MARK = slice(128, 132)
 _TAR_MARK = slice(257, 262)  # POSIX.1-2017, pax: ustar interchange format
 _PACKED = (
     b"PK\x03\x04",  # ZIP (APPNOTE.TXT 4.3.7), and one without files or of several parts
@@ -41,17 +42,20 @@ def is_folder_file(path: Path) -> bool:
     return is_nifti(path) or is_raster(path)
 
 
+def is_dicom(path: Path) -> bool:
+    """Whether a file begins as one in DICOM's file format does (PS3.10 section 7.1), whatever its name says."""
+    try:
+        return _start(path)[_DICOM_MARK] == b"DICM"
+    except OSError:
+        return False
+
+
 def what_it_is(path: Path) -> Reason:
     """The reason under which a file without a DICOM header counts."""
     if path.name.lower() in _SYSTEM_NAMES:
         return Reason.SYSTEM_FILE
     try:
-        # A pipe that has taken the file's place must not be waited for.
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-        try:
-            start = os.read(handle, _FIRST_BYTES)
-        finally:
-            os.close(handle)
+        start = _start(path)
     except OSError:
         return Reason.UNREADABLE
     if start.startswith(_APPLE_DOUBLE):
@@ -61,6 +65,15 @@ def what_it_is(path: Path) -> Reason:
     if _is_packed(path, start):
         return Reason.PACKED
     return Reason.NOT_DICOM
+
+
+def _start(path: Path) -> bytes:
+    # A pipe that has taken the file's place must not be waited for.
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        return os.read(handle, _FIRST_BYTES)
+    finally:
+        os.close(handle)
 
 
 def is_apple_double(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """From TOML to a checked config, with errors that say what to write instead."""
 
 import difflib
+import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,10 +14,11 @@ from hilum.common.config.base import NAME_PATTERN, Section
 from hilum.common.config.site import SERVER_PATTERN, STUDY_KEY_PATTERN, SiteConfig
 from hilum.common.config.study import StudyConfig
 from hilum.common.errors import ConfigError
+from hilum.common.home import expanded
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 _STUDY_HELP = "`hilum study new FILE` writes a complete template"
-_SITE_HELP = "docs/how-to/take-part.md shows a complete one"
+_SITE_HELP = "`hilum site new FILE` writes a complete one"
 _PATTERNS = {
     NAME_PATTERN: "expected letters, digits, '.', '_' and '-', at most 64, beginning with a letter or digit",
     SERVER_PATTERN: "expected HOST:PORT, without https://",
@@ -53,7 +55,7 @@ def load_site(path: Path) -> SiteConfig:
     def rooted(value: Any) -> Any:
         if isinstance(value, dict):
             return {key: rooted(inner) for key, inner in value.items()}
-        return folder / value.expanduser() if isinstance(value, Path) else value
+        return folder / expanded(value) if isinstance(value, Path) else value
 
     return SiteConfig.model_validate(rooted(site.model_dump()))
 
@@ -104,11 +106,19 @@ def _explain(model: type[BaseModel], problem: Any, how_to_write: str) -> str:
     if kind == "value_error":
         return str(problem["ctx"]["error"])
     message = problem["msg"][0].lower() + problem["msg"][1:]
+    if kind == "literal_error":
+        near = difflib.get_close_matches(str(problem["input"]), _allowed(problem), n=1, cutoff=0.4)
+        message += f"; did you mean {near[0]!r}?" if near else ""
     if kind == "string_pattern_mismatch":
         message = _PATTERNS.get(problem["ctx"]["pattern"], message)
     if kind in {"model_type", "model_attributes_type", "dict_type"}:
         message = f"must be a table, `[{path}]`"
     return f"`{path} = {problem['input']!r}`: {message}"
+
+
+def _allowed(problem: Any) -> list[str]:
+    """The words that a literal allows, out of pydantic's `'a', 'b' or 'c'`."""
+    return re.findall(r"'([^']*)'", str(problem["ctx"]["expected"]))
 
 
 def _tags(model: type[BaseModel], where: list[str]) -> str:

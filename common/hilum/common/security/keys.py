@@ -1,5 +1,6 @@
 """Private keys in files that their owner alone may read, and fingerprints that two people compare by telephone."""
 
+import errno
 import hashlib
 import os
 import secrets
@@ -58,7 +59,9 @@ def write_private_key(path: Path, key: ec.EllipticCurvePrivateKey | ed25519.Ed25
 
 def cannot_write(error: OSError) -> str:
     """Tell in one sentence why a file could not be written."""
-    return f"can't be written ({error.strerror}); name a folder that this user may write to"
+    full = error.errno in {errno.ENOSPC, errno.EDQUOT}
+    remedy = "make room there" if full else "name a folder that this user may write to"
+    return f"can't be written ({error.strerror}); {remedy}"
 
 
 def write_paper(path: Path, content: bytes) -> None:

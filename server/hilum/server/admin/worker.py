@@ -11,6 +11,7 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from hilum.common.errors import HilumError, RequestRefused, RunError
+from hilum.common.machine import machine_problem
 from hilum.common.signing import SignedStudy, StudyOrder, verify_study
 from hilum.server.admin.queue import FAILED, FINISHED, RUNNING, QueuedRun, RunQueue
 from hilum.server.admin.runs import rounds_done
@@ -111,8 +112,12 @@ class RunWorker:
             if not stop.is_set():
                 self._failed(run, str(error))
         except Exception as error:
-            _log.exception("run %s met an internal error", run)
-            self._failed(run, f"internal error ({type(error).__name__}); the server's log says where")
+            problem = machine_problem(error)
+            if problem is None:
+                _log.exception("run %s met an internal error", run)
+                self._failed(run, f"internal error ({type(error).__name__}); the server's log says where")
+            else:
+                self._failed(run, f"{problem}; then submit it again with --resume")
         else:
             self._queue.end(run, FINISHED)
         finally:

@@ -15,7 +15,7 @@ from hilum.common.errors import UpdateRefused
 from hilum.server.federation.store import RoundRecord
 
 STRIKES = 3
-NO_STRIKE = frozenset({"lost", "late", "absent", "suspended"})
+NO_STRIKE = frozenset({"lost", "late", "absent", "suspended", "machine"})
 _SUSPENDED = f"suspended: it was refused {STRIKES} times in this study"
 _ABSENT = "absent: it had not greeted when the round began"
 _log = logging.getLogger(__name__)

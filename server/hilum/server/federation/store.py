@@ -7,6 +7,7 @@ passed over for the one before it, and said so. One process holds a run director
 import json
 import logging
 import re
+import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -18,10 +19,13 @@ import numpy as np
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
+from hilum.common import __version__
 from hilum.common.config import StudyConfig, study_to_toml
+from hilum.common.config.resume import MAY_DIFFER, differences, in_words
 from hilum.common.errors import DamagedError, RunError
-from hilum.common.files import private_folder, write_bytes, write_json, write_text
+from hilum.common.files import private_folder, read_json, write_bytes, write_json, write_text
 from hilum.common.locks import take
+from hilum.common.machine import machine_problem
 from hilum.common.signing import StudyOrder
 from hilum.common.weights import FlatWeights, Manifest, sha256_of
 
@@ -181,6 +185,8 @@ class RunStore:
 def check_output(folder: Path, study: StudyConfig, *, resume: bool) -> None:
     """See whether a run may begin, or go on, in a folder; nothing is written.
 
+    With `resume`, a run that was stopped before it wrote anything begins.
+
     Raises:
         RunError: If it may not.
     """
@@ -192,24 +198,65 @@ def check_output(folder: Path, study: StudyConfig, *, resume: bool) -> None:
             raise RunError(
                 "the output folder holds another run; choose a new one, or go on with it by --resume"
             )
-        if existing.read_text() != study_to_toml(study):
-            raise RunError(
-                "the output folder holds a run of another study; --resume goes on with the same study only"
-            )
-    elif resume:
-        raise RunError("there is no run to resume in the output folder; leave out --resume to begin one")
-    elif folder.exists() and any(path.name != _LOCK for path in folder.iterdir()):
+        _check_same_study(existing, study)
+        _check_same_version(folder)
+    elif folder.exists() and not all(map(_is_left_over, folder.iterdir())):
         raise RunError("the output folder is not empty; name a folder that is new or empty")
+
+
+def _is_left_over(path: Path) -> bool:
+    """Tell whether a file is what a process leaves that was killed before it wrote the first whole one."""
+    return path.name == _LOCK or (path.name.startswith(".") and path.name.endswith(".partial"))
+
+
+def _check_same_study(existing: Path, study: StudyConfig) -> None:
+    """Refuse to go on with other settings than those that may differ (`hilum.common.config.resume`).
+
+    Raises:
+        RunError: It names the settings, and both values.
+    """
+    try:
+        before = tomllib.loads(existing.read_text())
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError):
+        raise DamagedError(
+            f"{_STUDY} in the output folder is damaged; begin the study in a new one"
+        ) from None
+    found = differences(before, tomllib.loads(study_to_toml(study)))
+    if found:
+        raise RunError(
+            f"the output folder holds a run of another study: {in_words(found)}; --resume goes on with the same study only, "
+            f"and these alone may change: {', '.join(MAY_DIFFER)}"
+        )
+
+
+def _check_same_version(folder: Path) -> None:
+    """Refuse to go on with what another version of Hilum began: its numbers may be others.
+
+    Raises:
+        RunError: If it was another.
+    """
+    try:
+        before = read_json(folder / "environment.json")["hilum"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return  # it was stopped before it wrote that
+    if before != __version__:
+        raise RunError(
+            f"the run was begun by Hilum {before}, this is {__version__}; install that version again to go on with it, or "
+            "begin the study in a new output folder"
+        )
 
 
 @contextmanager
 def _writing() -> Iterator[None]:
     try:
         yield
-    except OSError as error:
+    except Exception as error:
+        problem = machine_problem(error)
+        if problem is None:
+            raise
         raise RunError(
-            f"the run folder can't be written ({error.strerror}); mend that and go on with --resume"
-        ) from None
+            f"the run folder can't be written ({problem.short}); mend that and go on with --resume"
+        ) from error
 
 
 def _read_checkpoint(path: Path, manifest: Manifest) -> Progressed | None:

@@ -1,0 +1,169 @@
+"""What a site engineer can see before the federation counts on this site: one line a thing, fine or what to do."""
+
+import difflib
+import os
+import re
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hilum.client.capacity import free_disk_bytes
+from hilum.client.catalogue import Catalogue
+from hilum.client.link.identity import read_identity
+from hilum.client.link.proxies import proxy_for
+from hilum.client.link.start import check_indexed, link_of
+from hilum.client.workspace import Workspace
+from hilum.common.config import SiteConfig
+from hilum.common.errors import HilumError
+from hilum.common.machine import machine_problem
+
+_CONNECT_S = 5.0
+_LEAST_GB = 2.0
+_GB = 10**9
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        what: Of `archive`, `state`, `labels`, `device`, `disk`, `link`, `server`.
+        fine: Whether nothing need be done.
+        words: What was found, and what to do.
+    """
+
+    what: str
+    fine: bool
+    words: str
+
+
+def check_site(site: SiteConfig, site_file: Path) -> list[Finding]:
+    """Look at everything that a site file names. Nothing is changed, and the server is only connected to."""
+    looks: tuple[tuple[str, Callable[[], str]], ...] = (
+        ("archive", lambda: _archive(site)),
+        ("state", lambda: _state(site)),
+        ("labels", lambda: _labels(site)),
+        ("device", lambda: _device(site)),
+        ("disk", lambda: _disk(site)),
+        ("link", lambda: _link(site, site_file)),
+        ("server", lambda: _server(site, site_file)),
+    )
+    return [_found(what, look) for what, look in looks]
+
+
+class _Mend(Exception):  # noqa: N818 - not an error of the check itself
+    """Something to be done; the words say what."""
+
+
+def _found(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, fine=True, words=look())
+    except (_Mend, HilumError) as problem:
+        return Finding(what, fine=False, words=str(problem))
+    except OSError as error:
+        refused = machine_problem(error)
+        return Finding(what, fine=False, words=str(refused or f"can't be looked at ({type(error).__name__})"))
+
+
+def _archive(site: SiteConfig) -> str:
+    folder = site.data.dicom
+    if not folder.is_dir():
+        raise _Mend(f"data.dicom = {folder} is not a folder; name the folder of DICOM files")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise _Mend(f"data.dicom = {folder} can't be read by this user; let this user read it")
+    if not any(folder.iterdir()):
+        raise _Mend(f"data.dicom = {folder} is empty; name the folder of DICOM files")
+    return f"{folder} can be read"
+
+
+def _state(site: SiteConfig) -> str:
+    folder = site.state.folder
+    existing = next(one for one in (folder, *folder.parents) if one.exists())
+    if not existing.is_dir():
+        raise _Mend(f"state.folder = {folder}: {existing} is a file; name a folder")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise _Mend(f"state.folder = {folder} can't be written by this user; name another folder")
+    unlabelled = site.model_copy(update={"data": site.data.model_copy(update={"labels": None})})
+    check_indexed(unlabelled)
+    catalogue = Catalogue(Workspace(folder).catalogue)
+    try:
+        counts = catalogue.counts()
+    finally:
+        catalogue.close()
+    return f"{folder}: {counts.instances} images of {counts.patients} patients are indexed"
+
+
+def _labels(site: SiteConfig) -> str:
+    table = site.data.labels
+    if table is None:
+        return "data.labels is not set: this site pre-trains and is not evaluated"
+    if not table.is_file() or not os.access(table, os.R_OK):
+        raise _Mend(f"data.labels = {table} is missing or can't be read; mend the path, or leave the key out")
+    with table.open(encoding="utf-8-sig", errors="replace") as file:
+        columns = [name.strip().strip('"') for name in re.split(r"[,;\t]", file.readline().strip())]
+    wanted = site.policy.labels if site.policy is not None else ()
+    missing = [_nearest(name, columns) for name in wanted if name not in columns]
+    if missing:
+        raise _Mend(f"policy.labels names columns that {table.name} does not have: {'; '.join(missing)}")
+    return f"{table} has {', '.join(wanted) or 'no column that a study may name (policy.labels)'}"
+
+
+def _nearest(name: str, columns: list[str]) -> str:
+    near = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
+    return f"`{name}`; " + (f"did you mean `{near[0]}`?" if near else f"it has {', '.join(columns[:10])}")
+
+
+def _device(site: SiteConfig) -> str:
+    import torch
+
+    if torch.cuda.is_available():
+        if site.compute.device == "cpu":
+            return "the CPU trains (compute.device), though there is a GPU"
+        return f"{torch.cuda.get_device_name()} trains"
+    if site.compute.device == "cuda":
+        raise _Mend(
+            "compute.device = cuda, but torch sees no GPU; see to its driver (`nvidia-smi`), or write auto"
+        )
+    return f"the CPU trains, with {os.cpu_count()} cores: torch sees no GPU"
+
+
+def _disk(site: SiteConfig) -> str:
+    free_gb = free_disk_bytes(site.state.folder) / _GB
+    if free_gb < _LEAST_GB:
+        raise _Mend(
+            f"{free_gb:.1f} GB are free where state.folder lies; make room, or choose another disk: images are kept there "
+            "decoded"
+        )
+    return f"{free_gb:.1f} GB are free where state.folder lies"
+
+
+def _link(site: SiteConfig, site_file: Path) -> str:
+    identity = read_identity(link_of(site, site_file), site.site.name)
+    return f"the papers are those of {identity.name} for {identity.where}"
+
+
+def _server(site: SiteConfig, site_file: Path) -> str:
+    if site.link is None:
+        raise _Mend("is not known yet: the table `link` names it")
+    identity = read_identity(link_of(site, site_file), site.site.name)
+    proxy = proxy_for(identity.host, os.environ)
+    where, host, port = (
+        (f"the proxy {proxy.where}", proxy.host, proxy.port)
+        if proxy is not None
+        else (identity.where, identity.host, identity.port)
+    )
+    try:
+        socket.create_connection((host, port), _CONNECT_S).close()
+    except OSError as error:
+        raise _Mend(
+            f"{where} does not answer ({error.strerror or error}); ask the admin whether it runs, and your network's people "
+            "whether this machine may reach it"
+        ) from None
+    return f"{where} answers"
+
+
+def as_lines(found: list[Finding]) -> Iterator[str]:
+    """The findings in words."""
+    for one in found:
+        yield f"{'fine' if one.fine else 'MEND'}  {one.what:8} {one.words}"

@@ -1,0 +1,68 @@
+"""What of a study may be changed when a run goes on: how long to wait and how often to write, and nothing else.
+
+Those settings decide when a run gives up, not what it computes. Every other setting makes it another study.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MAY_DIFFER: Mapping[str, str] = {
+    "federation.deadline_s": "how long a round waits for its sites",
+    "federation.return_s": "how long a round waits for a site that was lost",
+    "evaluation.deadline_s": "how long the server waits for measurements",
+    "training.checkpoint_steps": "how many steps a killed site may lose",
+}
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One key that two studies have otherwise; None where one of them lacks it."""
+
+    key: str
+    before: Any
+    now: Any
+
+    def __str__(self) -> str:
+        return f"{self.key} was {_shown(self.before)}, is {_shown(self.now)}"
+
+
+def lasting(table: Mapping[str, Any]) -> dict[str, Any]:
+    """A study's table without what may differ between a run and its resumption."""
+    return {
+        section: {key: value for key, value in keys.items() if f"{section}.{key}" not in MAY_DIFFER}
+        if isinstance(keys, Mapping)
+        else keys
+        for section, keys in table.items()
+    }
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
+    """What makes two tables of studies different studies, in the order of the keys."""
+    old, new = _flat(lasting(before)), _flat(lasting(now))
+    return [
+        Difference(key, old.get(key), new.get(key))
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key)
+    ]
+
+
+def in_words(found: list[Difference]) -> str:
+    """The first few differences, and how many more there are."""
+    more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return "; ".join(map(str, found[:_SHOWN])) + more
+
+
+def _flat(table: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{above}{key}.")
+        elif value is not None:
+            flat[above + key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else repr(value)

@@ -1,0 +1,98 @@
+"""What may differ between a run and its resumption, and what is refused with both values."""
+
+import pytest
+
+from hilum.common.config.resume import MAY_DIFFER, differences, in_words, lasting
+from hilum.common.errors import DataError, RunError
+from hilum.common.files import write_json, write_text
+from hilum.server.federation.store import RunStore, check_output
+from hilum.simulations.resume import check_same_sites, kept_run_name
+
+
+def changed(table, key, value):
+    section, name = key.split(".")
+    return {**table, section: {**table[section], name: value}}
+
+
+def test_waiting_may_differ_and_gives_the_same_terms(make_study, make_order, tmp_path):
+    study = make_study()
+    longer = make_study(
+        federation={"deadline_s": 999.0, "return_s": 9.0},
+        evaluation={"deadline_s": 5.0},
+        training={"checkpoint_steps": 3},
+    )
+    table, now = study.model_dump(mode="json"), longer.model_dump(mode="json")
+    assert table != now
+    assert differences(table, now) == []
+    assert lasting(table) == lasting(now)
+    assert make_order(study)[1].terms == make_order(longer)[1].terms
+    with RunStore.open(tmp_path / "run", make_order(study)[1], resume=False):
+        pass
+    with RunStore.open(tmp_path / "run", make_order(longer)[1], resume=True):
+        pass
+    check_output(tmp_path / "run", longer, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "words"),
+    [
+        ("training", {"learning_rate": 0.5}, "training.learning_rate was 0.001, is 0.5"),
+        ("federation", {"quorum": 2}, "federation.quorum was not set, is 2"),
+        ("data", {"image_size": 32}, "data.image_size was 16, is 32"),
+        ("evaluation", {"protocols": ["knn"]}, "evaluation.protocols was ['linear'], is ['knn']"),
+    ],
+)
+def test_what_is_computed_may_not_differ(make_study, make_order, tmp_path, section, values, words):
+    with RunStore.open(tmp_path / "run", make_order(make_study())[1], resume=False):
+        pass
+    other = make_study(**{section: values})
+    assert make_order(other)[1].terms != make_order(make_study())[1].terms
+    with pytest.raises(RunError) as refused:
+        check_output(tmp_path / "run", other, resume=True)
+    assert words in str(refused.value)
+    assert all(key in str(refused.value) for key in MAY_DIFFER)
+
+
+def test_every_key_that_may_differ_exists(make_study):
+    table = make_study().model_dump(mode="json")
+    for key in MAY_DIFFER:
+        section, name = key.split(".")
+        assert name in table[section]
+        assert differences(table, changed(table, key, 123)) == []
+
+
+def test_many_differences_are_counted():
+    found = differences({"a": dict.fromkeys("vwxyz", 1)}, {"a": dict.fromkeys("vwxyz", 2)})
+    assert in_words(found) == "a.v was 1, is 2; a.w was 1, is 2; a.x was 1, is 2, and 2 more"
+
+
+def test_another_version_of_hilum_does_not_go_on(make_study, make_order, tmp_path):
+    with RunStore.open(tmp_path / "run", make_order(make_study())[1], resume=False) as store:
+        store.write("environment.json", {"hilum": "0.0.1"})
+    with pytest.raises(RunError, match=r"begun by Hilum 0\.0\.1, this is"):
+        check_output(tmp_path / "run", make_study(), resume=True)
+
+
+def test_a_site_that_is_missing_or_new_is_named(tmp_path):
+    from hilum.simulations.archives import find_sites
+
+    for name in ("a", "b"):
+        (tmp_path / "archives" / name / "dicom").mkdir(parents=True)
+    write_text(tmp_path / "run" / "rounds.jsonl", '{"sites": {"a": {}}, "failures": {"b": "late: x"}}\n')
+    check_same_sites(tmp_path / "run", find_sites(tmp_path / "archives", tmp_path))
+    (tmp_path / "archives" / "c" / "dicom").mkdir(parents=True)
+    with pytest.raises(RunError, match="c did not take part in this run"):
+        check_same_sites(tmp_path / "run", find_sites(tmp_path / "archives", tmp_path))
+    (tmp_path / "archives" / "c" / "dicom").rmdir()
+    (tmp_path / "archives" / "b" / "dicom").rmdir()
+    with pytest.raises(RunError, match="b took part in this run and is missing"):
+        check_same_sites(tmp_path / "run", find_sites(tmp_path / "archives", tmp_path))
+    with pytest.raises(DataError, match="does not exist"):
+        find_sites(tmp_path / "nowhere", tmp_path)
+
+
+def test_a_run_keeps_its_name_wherever_its_folder_is_moved(tmp_path):
+    write_json(tmp_path / "run" / "run.json", {"run": "tiny-0123"})
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert kept_run_name(tmp_path / "moved") == "tiny-0123"
+    assert kept_run_name(tmp_path / "nowhere") is None
