@@ -528,6 +528,24 @@ def test_a_wrong_label_table_leaves_as_a_code_and_the_cause_stays_in_the_log(sit
     assert "ZZPATIENT" not in caplog.text
 
 
+def test_classes_that_are_spelled_in_two_ways_are_refused_without_a_cell_of_the_table_in_the_log(
+    site, study, tmp_path, caplog
+):
+    lines = site.data.labels.read_text().splitlines()
+    cells = ("ZZlabel", "zzLABEL")
+    table = tmp_path / "labels.csv"
+    table.write_text(
+        "\n".join(
+            [lines[0], *(f"{line.rsplit(',', 1)[0]},{cells[n % 2]}" for n, line in enumerate(lines[1:]))]
+        )
+    )
+    wrong = site.model_copy(update={"data": site.data.model_copy(update={"labels": table})})
+    content = ask(wrong, records.pack_request(sign(study)))
+    assert records.unpack_refusal(content) == records.Refusal("site-0", "data")
+    assert "write each class in one way" in caplog.text
+    assert "zzlabel" not in caplog.text.casefold()
+
+
 def test_an_unexpected_failure_leaves_as_a_code_and_its_text_stays_nowhere(site, study, monkeypatch, caplog):
     import hilum.client.site_data
 

@@ -10,7 +10,7 @@ import csv
 import difflib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +29,7 @@ _SEPARATOR_LINE = re.compile(r"\A\s*\"?sep=(.)\"?\s*\r?\n", re.IGNORECASE)  # wh
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _SAVE_AS = "save it as UTF-8 (in Excel: `CSV UTF-8`)"
 _NEAR = 0.6
+_WORDS = re.compile(r"[^\W\d]{1,40}")
 
 
 @dataclass(frozen=True)
@@ -138,17 +139,19 @@ def _place(name: str, header: Sequence[str]) -> int:
     )
 
 
-def _nearest(wanted: "Sequence[str] | dict[str, str]", header: Sequence[str]) -> str:
+def _nearest(wanted: Iterable[str], header: Sequence[str]) -> str:
     """Name the column that is most like a wanted one. One that is not is not named: it may be the cell of a patient."""
     best = max(
-        (
-            (difflib.SequenceMatcher(None, _plain(name), _plain(cell)).ratio(), name, cell.strip())
-            for name in wanted
-            for cell in header
-        ),
+        ((_likeness(_plain(name), _plain(cell)), name, cell.strip()) for name in wanted for cell in header),
         default=(0.0, "", ""),
     )
     return f"; the nearest is `{best[2]}`: rename it to `{best[1]}`" if best[0] >= _NEAR else ""
+
+
+def _likeness(name: str, cell: str) -> float:
+    """From 0 to 1; a name of words that holds the other, such as `diagnosis_label`, is near."""
+    holds = _WORDS.fullmatch(cell) is not None and name in cell
+    return max(difflib.SequenceMatcher(None, name, cell).ratio(), _NEAR if holds else 0.0)
 
 
 def _plain(name: str) -> str:
