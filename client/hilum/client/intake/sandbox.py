@@ -321,7 +321,8 @@ class DecodePool:
         self._failed_starts += 1
         if self._failed_starts >= _MAX_FAILED_STARTS:
             raise RunError(
-                "the decoding processes end as soon as they start; check the installation with `hilum site check`"
+                "the decoding processes end as soon as they start: this user needs more memory or larger files (`ulimit -v`, "
+                "`ulimit -f`), or Hilum must be installed again"
             )
 
     def _remove(self, worker: _Worker) -> None:

@@ -127,9 +127,12 @@ class Federation:
         failures = dict(sorted({**updates.failures, **absences}.items()))
         if len(updates.trained) < study.quorum:
             why = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+            late = any(code_of(reason) == "late" for reason in failures.values())
+            longer = "give a longer federation.deadline_s, which --resume takes, or "
+            remedy = f"{longer if late else ''}mend the cause"
             raise FederationError(
                 f"round {number} has {len(updates.trained)} of the {study.quorum} updates that it needs ({why}); "
-                "mend the cause and go on with --resume"
+                f"{remedy} and go on with --resume"
             )
         change = updates.mean()
         record = RoundRecord(
