@@ -15,7 +15,7 @@ from safetensors.numpy import save as save_tensors
 
 from hilum.common import __version__
 from hilum.common.config import StudyConfig
-from hilum.common.encoders import ENCODERS
+from hilum.common.encoders import ENCODERS, build_encoder
 from hilum.common.errors import DamagedError, RunError
 from hilum.common.files import read_json, write_bytes, write_json, write_text
 from hilum.common.methods import METHODS
@@ -42,6 +42,19 @@ class EncoderFiles:
 
     weights: NamedWeights = field(repr=False)
     sha256: str
+
+
+INTENSITY = {
+    "radiograph": "brightness as displayed, bone bright (the file's VOI table or window, MONOCHROME1 inverted), black 0, white 1",
+    "ct": "Hounsfield units, -1000 is 0 and 1000 is 1, clipped",
+    "mr": "the volume's own percentiles, 0.5 is 0 and 99.5 is 1, clipped",
+}
+"""By modality: how values become [0, 1]. Nothing is standardised after that."""
+
+GEOMETRY = (
+    "scaled, true to its proportions in millimetres, until the longest edge fills the image (bilinear with antialiasing in 2D, "
+    "averaged then trilinear in 3D), centred, the rest 0"
+)
 
 
 def write_encoder(
@@ -73,6 +86,13 @@ def write_encoder(
         "method": study.method.model_dump(),
         "rounds": made.rounds,
         "sites": made.sites,
+        "architecture": build_encoder(study).architecture(),
+        "input": {
+            "channels": 1,
+            "range": [0.0, 1.0],
+            "intensity": INTENSITY[study.data.modality],
+            "geometry": GEOMETRY,
+        },
         "tensors": Manifest.of(encoder).to_json(),
     }
     write_json(folder / "manifest.json", facts)
@@ -108,9 +128,18 @@ def read_encoder(folder: Path, study: StudyConfig) -> EncoderFiles:
     return EncoderFiles(weights, digest)
 
 
+_VALUES = {
+    "radiograph": "(H, W) as displayed, 0 black to 65535 white",
+    "ct": "(H, W) or (D, H, W) in Hounsfield units",
+    "mr": "(H, W) or (D, H, W), any scale",
+}
+
+
 def _model_card(study: StudyConfig, manifest: Manifest, made: Made, digest: str) -> str:
     encoder, method = ENCODERS[study.encoder.name], METHODS[study.method.name]
     size = f"{study.data.dims}D, {study.data.image_size} px"
+    facts = build_encoder(study).architecture()
+    heads = f" Depth {facts['depth']}, {facts['heads']} heads." if "heads" in facts else ""
     return f"""# {study.study.name}
 
 | | |
@@ -124,7 +153,26 @@ def _model_card(study: StudyConfig, manifest: Manifest, made: Made, digest: str)
 | SHA-256 | `{digest}` |
 | Hilum | {__version__} |
 
-**Input**: one channel in [0, 1], prepared as Hilum prepares {study.data.modality} images.
+**Input**: one channel. Intensity: {INTENSITY[study.data.modality]}. Geometry: {GEOMETRY}.
+
+**Output**: {facts["width"]} features, the {facts["pooling"]}.{heads}
+
+```python
+import numpy as np
+import torch
+from hilum.client.encoder_input import encoder_input
+from hilum.common.pretrained import load_encoder
+
+pretrained = load_encoder("encoder")  # this folder; checked against its hash
+image = np.load("image.npy")  # {_VALUES[study.data.modality]}
+batch = encoder_input(image, pretrained.data)  # (1, 1, {", ".join([str(study.data.image_size)] * study.data.dims)}) in [0, 1]
+with torch.no_grad():
+    features = pretrained.encoder(batch)  # (1, {facts["width"]})
+    maps = pretrained.encoder.feature_map(batch)  # for dense tasks
+```
+
+Without Hilum: `safetensors.torch.load_file("model.safetensors")` gives the tensors, and `architecture` and `input` in
+`manifest.json` say all that is not in them: order of pixels, positions, heads, norms, activations, pooling.
 
 **Use**: as a starting point for a site's own task. It is no medical device, and its features are not validated for any
 clinical decision. What was measured, beside the floors, is in the run's `results.json`.

@@ -4,6 +4,7 @@ Shapes: B batch, C channels, *S space (H W, or D H W), E embedding, *G the featu
 """
 
 import abc
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,10 @@ class Encoder(nn.Module, abc.ABC):
 
     dims: int
     width: int
+
+    @abc.abstractmethod
+    def architecture(self) -> dict[str, Any]:
+        """Return all that one needs beside the tensors to build the network again elsewhere, as plain values."""
 
     @abc.abstractmethod
     def feature_map(self, images: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ Shapes: B batch, C channels, *S space, E embedding. No operation is in place, so
 gradients works.
 """
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -93,7 +95,7 @@ class ResNet(Encoder):
         channels: int = 1,
     ) -> None:
         super().__init__()
-        self.dims = dims
+        self.dims, self.image_size, self.block, self.depths = dims, image_size, block, depths
         self.pool_stem = image_size >= POOL_FROM_SIZE
         self.stem = _CONV[dims](channels, stem_width, 3, 2, 1, bias=False)
         self.stem_norm = _norm(stem_width)
@@ -106,6 +108,29 @@ class ResNet(Encoder):
                 inside = width * block.expansion
         self.stages = nn.Sequential(*stages)
         self.width = inside
+
+    def architecture(self) -> dict[str, Any]:
+        """Return depths, widths, strides, norms and pooling."""
+        return {
+            "kind": "resnet",
+            "dims": self.dims,
+            "channels": self.stem.in_channels,
+            "image_size": self.image_size,
+            "block": "two convolutions of 3"
+            if self.block is BasicBlock
+            else "convolutions of 1, 3 and 1, four times as wide",
+            "depths": list(self.depths),
+            "stem_width": self.stem.out_channels,
+            "stem": "convolution of 3, stride 2, padding 1, no bias; norm; ReLU"
+            + ("; max pooling of 3, stride 2, padding 1" if self.pool_stem else ""),
+            "stages": "one list of blocks; each stage but the first begins with stride 2 (in the convolution of 3) and twice "
+            "the width; all convolutions without bias, padding 1 where they are 3 wide",
+            "shortcut": "identity, or a convolution of 1 with the block's stride and a norm where shapes differ",
+            "norm": f"GroupNorm, one group for {_GROUP_WIDTH} channels, eps 1e-5",
+            "activation": "ReLU, also after the residual",
+            "width": self.width,
+            "pooling": "mean over the feature map",
+        }
 
     def feature_map(self, images: Tensor) -> Tensor:
         """(B, C, *S) -> (B, E, *S / 16), or *S / 32 with a pooled stem."""

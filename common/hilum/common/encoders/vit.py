@@ -7,6 +7,7 @@ whose per-sample gradients Opacus can take, and a masked autoencoder can drop pa
 """
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +98,34 @@ class ViT(Encoder):
             tokens = block(tokens)
         encoded: Tensor = self.norm(tokens)
         return encoded
+
+    def architecture(self) -> dict[str, Any]:
+        """Return depth, heads, order of pixels, positions, norms and pooling."""
+        first = self.blocks[0]
+        assert isinstance(first, Block)
+        return {
+            "kind": "vit",
+            "dims": self.dims,
+            "channels": self.channels,
+            "image_size": self.space[0],
+            "patch_size": self.patch_size,
+            "grid": list(self.grid),
+            "patches": "in C order over the grid; the values of one patch in C order, channel last",
+            "patch_embed": "linear, with bias",
+            "positions": "sincos: fixed, added to the embedded patches, in no tensor. Each of the `dims` axes has a share of "
+            "width // (2 * dims) frequencies 10000 ** (-k / share), k from 0; a token's vector is, axis after axis, the sines "
+            "then the cosines of its place on the axis times the frequencies; what is left over is zero",
+            "class_token": False,
+            "width": self.width,
+            "depth": len(self.blocks),
+            "heads": first.attention.heads,
+            "attention": "qkv is one linear: queries, keys, values, each as (heads, width / heads); scaled by its root; `out` "
+            "after it; all with bias",
+            "mlp": "linear, GELU (exact, by erf), linear; four times as wide, with bias",
+            "norm": "LayerNorm, eps 1e-6, before attention (norm1) and MLP (norm2), each with a residual, and at the end (norm)",
+            "dropout": 0.0,
+            "pooling": "mean over all tokens",
+        }
 
     def feature_map(self, images: Tensor) -> Tensor:
         """(B, C, *S) -> (B, E, *grid)."""

@@ -1,0 +1,82 @@
+"""An encoder that a run left, as a network: `load_encoder("run/encoder")`."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hilum.common.config import parse_study
+from hilum.common.config.study import DataSection
+from hilum.common.encoders import Encoder, build_encoder
+from hilum.common.errors import DamagedError, HilumError, RunError
+from hilum.common.export import EncoderFiles, read_encoder
+from hilum.common.files import read_json
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """An encoder and what it was trained on.
+
+    Attributes:
+        encoder: In evaluation mode, on the CPU; (B, 1, *S) in [0, 1] -> (B, E).
+        data: Modality, dimensions and size of its images.
+        sha256: Over names, shapes, dtypes and bytes of its tensors.
+    """
+
+    encoder: Encoder = field(repr=False)
+    data: DataSection
+    sha256: str
+
+
+def load_encoder(folder: Path | str) -> Pretrained:
+    """Build the network that a folder describes, and fill it with the folder's tensors.
+
+    Args:
+        folder: `encoder/` of a run, or the run.
+
+    Raises:
+        RunError: If there is no encoder, or the network that this version builds is not the one that is described.
+        DamagedError: If a file is damaged, or tensors and description do not fit.
+    """
+    place = Path(folder)
+    if not (place / "manifest.json").exists() and (place / "encoder" / "manifest.json").exists():
+        place = place / "encoder"
+    try:
+        facts = read_json(place / "manifest.json")
+        study = parse_study(
+            {
+                "study": {"name": facts["study"], "seed": facts["seed"]},
+                **{section: facts[section] for section in ("data", "encoder", "method")},
+            }
+        )
+    except FileNotFoundError:
+        raise RunError(
+            "there is no encoder in this folder; give a finished run, or the `encoder` folder in it"
+        ) from None
+    except (HilumError, ValueError, KeyError, TypeError) as error:
+        raise DamagedError(
+            f"manifest.json of the encoder is damaged, or of another version ({type(error).__name__}); fetch it again"
+        ) from None
+    files = read_encoder(place, study)
+    encoder = build_encoder(study)
+    stated, built = facts.get("architecture"), encoder.architecture()
+    if stated is not None and stated != built:
+        other = sorted(key for key in {*stated, *built} if stated.get(key) != built.get(key))
+        raise RunError(
+            f"manifest.json describes another network than this version builds ({', '.join(other)} differ); "
+            f"load it with Hilum {facts.get('hilum')}"
+        )
+    _fill(encoder, files)
+    return Pretrained(encoder.eval(), study.data, files.sha256)
+
+
+def _fill(encoder: Encoder, files: EncoderFiles) -> None:
+    try:
+        encoder.load_state_dict(
+            {name: torch.from_numpy(np.array(array)) for name, array in files.weights.items()}
+        )
+    except RuntimeError:
+        raise DamagedError(
+            "the tensors are not those of the network that manifest.json describes; fetch the encoder again"
+        ) from None

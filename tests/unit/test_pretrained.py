@@ -1,0 +1,274 @@
+"""An encoder's folder alone is enough to use it, with Hilum and without."""
+
+import itertools
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+
+from hilum.client.encoder_input import encoder_input
+from hilum.client.prepared import prepare, unit_range
+from hilum.client.pretraining.device import make_fabric
+from hilum.client.tasks.classification import encoder_features
+from hilum.common.encoders import build_encoder
+from hilum.common.errors import DamagedError, HilumError, RunError
+from hilum.common.export import Made, write_encoder
+from hilum.common.methods import build_method
+from hilum.common.methods.parts import federated_manifest, get_federated
+from hilum.common.pretrained import load_encoder
+
+KINDS = {
+    "vit": {"data": {"image_size": 32}},
+    "vit 3D": {"data": {"image_size": 16, "dims": 3, "modality": "ct"}},
+    "vit of another modality": {"data": {"image_size": 24, "modality": "mr"}, "encoder": {"patch_size": 6}},
+    "resnet": {"encoder": {"name": "resnet", "size": "tiny"}, "method": {"name": "simclr"}, "data": {"image_size": 32}},
+    "resnet with a pooled stem": {
+        "encoder": {"name": "resnet", "size": "tiny"}, "method": {"name": "simclr"}, "data": {"image_size": 96},
+    },
+    "resnet 3D": {
+        "encoder": {"name": "resnet", "size": "base"},
+        "method": {"name": "simclr"},
+        "data": {"image_size": 16, "dims": 3, "modality": "mr"},
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def made(make_study, tmp_path):
+    def make(kind="vit"):
+        study = make_study(**KINDS[kind])
+        method = build_method(study)
+        folder = tmp_path / "encoder"
+        write_encoder(folder, study, federated_manifest(method), get_federated(method), Made(2, 3))
+        return study, method.encoder.eval(), folder
+
+    return make
+
+
+def images_of(study):
+    return torch.rand(
+        3, 1, *[study.data.image_size] * study.data.dims, generator=torch.Generator().manual_seed(1)
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_folder_gives_the_network_back(made, kind):
+    study, encoder, folder = made(kind)
+    for place in (folder, folder.parent, str(folder)):
+        found = load_encoder(place)
+        assert found.data == study.data
+        with torch.no_grad():
+            assert torch.equal(found.encoder(images_of(study)), encoder(images_of(study)))
+
+
+def plain_vit(facts, tensors, images):
+    """What the manifest says, in torch alone."""
+    dims, patch, width, heads = (facts[key] for key in ("dims", "patch_size", "width", "heads"))
+    B = len(images)
+    cut = images.movedim(1, -1)
+    for axis in range(dims):
+        cut = cut.unflatten(1 + 2 * axis, (-1, patch))
+    cut = cut.permute(0, *range(1, 2 * dims, 2), *range(2, 2 * dims + 1, 2), 2 * dims + 1)
+    tokens = cut.reshape(B, math.prod(facts["grid"]), -1)
+    share = width // (2 * dims)
+    frequency = 10_000.0 ** (-torch.arange(share, dtype=torch.float64) / share)
+    rows = []
+    for cell in itertools.product(*map(range, facts["grid"])):
+        waves = [wave for place in cell for wave in ((place * frequency).sin(), (place * frequency).cos())]
+        rows.append(F.pad(torch.cat(waves), (0, width - 2 * dims * share)))
+    linear = lambda name, x: F.linear(x, tensors[f"{name}.weight"], tensors[f"{name}.bias"])  # noqa: E731
+    norm = lambda name, x: F.layer_norm(x, (width,), tensors[f"{name}.weight"], tensors[f"{name}.bias"], 1e-6)  # noqa: E731
+    x = linear("patch_embed", tokens) + torch.stack(rows).float()
+    for k in range(facts["depth"]):
+        block = f"blocks.{k}"
+        q, key, v = linear(f"{block}.attention.qkv", norm(f"{block}.norm1", x)).chunk(3, -1)
+        q, key, v = (one.unflatten(-1, (heads, -1)).transpose(1, 2) for one in (q, key, v))
+        weight = (q @ key.transpose(-1, -2) / math.sqrt(width / heads)).softmax(-1)
+        x = x + linear(f"{block}.attention.out", (weight @ v).transpose(1, 2).flatten(2))
+        x = x + linear(f"{block}.mlp.2", F.gelu(linear(f"{block}.mlp.0", norm(f"{block}.norm2", x))))
+    return norm("norm", x).mean(1)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("vit")])
+def test_the_manifest_alone_tells_how_to_build_a_vit_in_plain_torch(made, kind):
+    study, encoder, folder = made(kind)
+    facts = json.loads((folder / "manifest.json").read_text())
+    found = plain_vit(facts["architecture"], load_file(folder / "model.safetensors"), images_of(study))
+    with torch.no_grad():
+        torch.testing.assert_close(found, encoder(images_of(study)), atol=1e-5, rtol=0)
+
+
+def plain_resnet(facts, tensors, images):
+    conv = F.conv2d if facts["dims"] == 2 else F.conv3d
+    per_group = int(facts["norm"].split("one group for ")[1].split()[0])
+
+    def norm(name, x):
+        return F.group_norm(
+            x, max(1, x.shape[1] // per_group), tensors[f"{name}.weight"], tensors[f"{name}.bias"]
+        )
+
+    def convolve(name, x, stride=1):
+        weight = tensors[f"{name}.weight"]
+        return conv(x, weight, stride=stride, padding=weight.shape[-1] // 2)
+
+    x = F.relu(norm("stem_norm", convolve("stem", images, 2)))
+    if "max pooling" in facts["stem"]:
+        x = (F.max_pool2d if facts["dims"] == 2 else F.max_pool3d)(x, 3, 2, 1)
+    starts = {sum(facts["depths"][:stage]) for stage in range(1, 4)}
+    wide = "1, 3 and 1" in facts["block"]
+    for k in range(sum(facts["depths"])):
+        name, stride = f"stages.{k}", 2 if k in starts else 1
+        if wide:
+            out = F.relu(norm(f"{name}.norm1", convolve(f"{name}.conv1", x)))
+            out = F.relu(norm(f"{name}.norm2", convolve(f"{name}.conv2", out, stride)))
+            out = norm(f"{name}.norm3", convolve(f"{name}.conv3", out))
+        else:
+            out = F.relu(norm(f"{name}.norm1", convolve(f"{name}.conv1", x, stride)))
+            out = norm(f"{name}.norm2", convolve(f"{name}.conv2", out))
+        if f"{name}.shortcut.0.weight" in tensors:
+            x = norm(f"{name}.shortcut.1", convolve(f"{name}.shortcut.0", x, stride))
+        x = F.relu(out + x)
+    return x.flatten(2).mean(2)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("resnet")])
+def test_the_manifest_alone_tells_how_to_build_a_resnet_in_plain_torch(made, kind):
+    study, encoder, folder = made(kind)
+    facts = json.loads((folder / "manifest.json").read_text())
+    found = plain_resnet(facts["architecture"], load_file(folder / "model.safetensors"), images_of(study))
+    with torch.no_grad():
+        torch.testing.assert_close(found, encoder(images_of(study)), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["vit", "vit 3D", "resnet"])
+def test_the_cards_lines_run_as_they_stand(made, kind):
+    study, encoder, folder = made(kind)
+    card = (folder / "MODEL_CARD.md").read_text()
+    code = card.split("```python\n")[1].split("```")[0]
+    image = np.random.default_rng(0).integers(0, 4000, (50, 40, 30)[: study.data.dims]).astype(np.float32)
+    np.save(folder.parent / "image.npy", image)
+    ending = "np.save('features.npy', features.numpy())"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{ending}"],
+        cwd=folder.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    with torch.no_grad():
+        expected = encoder(encoder_input(image, study.data)).numpy()
+    assert np.array_equal(np.load(folder.parent / "features.npy"), expected)
+    for word in ("heads" if kind != "resnet" else "features", "mean", "load_file", study.data.modality):
+        assert word in card
+
+
+def test_an_image_is_prepared_as_for_training(made, workspace_of_phantoms):
+    study, encoder, _folder = made()
+    workspace, items, cache = workspace_of_phantoms
+    packed = prepare(workspace, study.data)
+    ours = encoder_features(
+        encoder, packed.images, np.arange(len(packed.items)), study, make_fabric("cpu", "fp32", 1)
+    )
+    for row, item in enumerate(packed.items):
+        batch = encoder_input(cache.get(item.content_sha256), study.data, item.spacing_mm)
+        with torch.no_grad():
+            np.testing.assert_allclose(encoder(batch)[0].numpy(), ours[row], atol=1e-5)
+    assert len(items) == len(packed.items)
+
+
+@pytest.fixture
+def workspace_of_phantoms(archives, tmp_path):
+    from hilum.client.cache import ArrayCache
+    from hilum.client.catalogue import Catalogue
+    from hilum.client.intake.index import index_archive
+    from hilum.client.workspace import Workspace
+    from hilum.common.progress import Quiet
+
+    workspace = Workspace(tmp_path / "home")
+    index_archive(archives / "site-0" / "dicom", workspace, Quiet())
+    catalogue = Catalogue(workspace.catalogue)
+    items = catalogue.items(family="radiograph")
+    catalogue.close()
+    return workspace, items, ArrayCache(workspace.cache)
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 8, 8)])
+def test_an_image_of_other_axes_is_refused(made, shape):
+    study, _encoder, _folder = made()
+    with pytest.raises(ValueError, match="expected an image of 2 axes"):
+        encoder_input(np.zeros(shape), study.data)
+    with pytest.raises(ValueError, match="expected an image of 2 axes"):
+        encoder_input(np.zeros((8, 8)), study.data, (1.0,))
+
+
+def change(folder, edit):
+    path = folder / "manifest.json"
+    facts = json.loads(path.read_text())
+    edit(facts)
+    path.write_text(json.dumps(facts))
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (
+            lambda facts: facts["architecture"].update(heads=6),
+            "another network than this version builds .heads differ",
+        ),
+        (lambda facts: facts["architecture"].update(patch_size=4), "patch_size differ"),
+        (lambda facts: facts["encoder"].update(size="small"), "another network"),
+        (lambda facts: facts["encoder"].update(heads=6), "damaged, or of another version"),
+        (lambda facts: facts["data"].update(image_size=30), "damaged, or of another version"),
+        (lambda facts: facts.pop("encoder"), "damaged, or of another version"),
+        (lambda facts: facts.update(encoder_sha256="0"), "does not have the SHA-256"),
+    ],
+)
+def test_a_description_that_does_not_fit_is_refused(made, edit, words):
+    _study, _encoder, folder = made()
+    change(folder, edit)
+    with pytest.raises(HilumError, match=words):
+        load_encoder(folder)
+
+
+def test_tensors_that_do_not_fit_are_refused(made):
+    from hilum.common.weights import sha256_of
+
+    _study, _encoder, folder = made()
+    whole = load_file(folder / "model.safetensors")
+    for broken in (
+        {name: value for name, value in whole.items() if name != "norm.weight"},
+        {**whole, "more": torch.zeros(2)},
+        {**whole, "norm.weight": torch.zeros(3)},
+    ):
+        save_file(broken, folder / "model.safetensors")
+        digest = sha256_of({name: value.numpy() for name, value in broken.items()})
+        change(folder, lambda facts, digest=digest: facts.update(encoder_sha256=digest))
+        with pytest.raises(DamagedError, match="not those of the network"):
+            load_encoder(folder)
+    (folder / "model.safetensors").write_bytes(b"rubbish")
+    with pytest.raises(DamagedError, match="damaged"):
+        load_encoder(folder)
+    with pytest.raises(RunError, match="no encoder in this folder"):
+        load_encoder(folder.parent.parent)
+
+
+def test_values_become_the_same_share_of_the_range_that_the_manifest_states(made):
+    study, _encoder, folder = made("vit 3D")
+    assert (
+        "-1000 is 0 and 1000 is 1" in json.loads((folder / "manifest.json").read_text())["input"]["intensity"]
+    )
+    assert unit_range(np.array([-2000.0, -1000, 0, 1000, 3000]), study.data.modality).tolist() == [
+        0,
+        0,
+        0.5,
+        1,
+        1,
+    ]
+    assert build_encoder(study).architecture()["dims"] == 3
