@@ -22,7 +22,7 @@ def main() -> None:
     shutil.rmtree(_FOLDER, ignore_errors=True)
     try:
         study = load_study(_STUDY)
-        write_phantoms(_FOLDER / "archives", sites=3, patients=80, size=192, seed=7)
+        write_phantoms(_FOLDER / "archives", sites=3, patients=160, size=192, seed=7)
         results = simulate(study, _FOLDER / "archives", _FOLDER / "run", _FOLDER / "home")
     except HilumError as error:
         fail(error)
