@@ -81,6 +81,7 @@ def test_a_study_runs_from_dicom_to_a_report(archives, home, study_file, tmp_pat
         "ci_low",
         "ci_high",
         "n_patients",
+        "note",
     }
     assert all(set(row) == keys for row in rows)
     assert {row["arm"] for row in rows} == {"federated", "local", "centralised", "scratch", "random", "raw"}
