@@ -153,10 +153,10 @@ def test_a_policy_that_means_nothing_is_refused(tmp_path, policy, expected):
 
 def test_a_wrong_site_file_is_told_all_that_is_wrong_and_where_to_look(tmp_path):
     problem = site_problem(tmp_path, '[site]\nname = "a b"\n[data]\n')
-    assert "the key `data.dicom` is missing; docs/how-to/take-part.md shows a complete one" in problem
+    assert "the key `data.dicom` is missing; `hilum site new FILE` writes a complete one" in problem
     assert "the table `state` is missing" in problem
     assert "`site.name = 'a b'`: expected letters, digits" in problem
-    with pytest.raises(ConfigError, match=r"there is no such file; docs/how-to/take-part\.md"):
+    with pytest.raises(ConfigError, match=r"there is no such file; `hilum site new FILE` writes"):
         load_site(tmp_path / "none.toml")
 
 

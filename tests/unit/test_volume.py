@@ -145,7 +145,8 @@ def test_every_slice_has_its_own_rescale(tmp_path, write_series, dicom):
 
 
 def test_one_slice_of_fractions_makes_the_volume_float32(tmp_path, write_series):
-    written = write_series(tmp_path, pixels_of(0, 500, np.uint16), PixelPaddingValue=3)
+    whole = {"RescaleSlope": 1, "RescaleIntercept": 0}  # without them the slices are of another quantity
+    written = write_series(tmp_path, pixels_of(0, 500, np.uint16), PixelPaddingValue=3, **whole)
     path, dataset = files_in_order(tmp_path)[2], by_position(written)[2]
     dataset.RescaleSlope, dataset.RescaleIntercept = "0.5", "-20.25"
     dataset.save_as(path)
