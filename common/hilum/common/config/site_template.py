@@ -29,6 +29,7 @@ device = "auto"                # auto, cpu or cuda
 max_rounds = 1000
 max_local_epochs = 100
 max_batch_size = 4096          # images a step
+max_finetune_steps = 10000     # that a fine-tuning may be asked for
 max_patches = 16384            # of one image
 max_hours = 72.0               # of computing for one run
 max_sent_mb = 500000.0         # sent for one run
