@@ -42,7 +42,7 @@ NESTED = (
     "OtherPatientIDsSequence",
     "RelatedSeriesSequence",
 )
-ONE_A_SERIES = ("Manufacturer", "ReceiveCoilName")
+ONE_A_SERIES = ("Manufacturer", "ReceiveCoilName", "ConvolutionKernel", "ContrastBolusAgent")
 """What tells the slices of one volume from those of another: markers like the rest, but the same on each slice."""
 
 
