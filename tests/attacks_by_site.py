@@ -189,7 +189,7 @@ def attack(table: Any, federation: Any, study_file: Path, papers: Path, *, quick
     rounds = load_study(study_file).federation.rounds
     short.write_text(text.replace(f"rounds = {rounds}", "rounds = 1"))
     mallory = Mallory(papers, federation.root, federation.port)
-    peaks_mib: dict[str, float] = {}
+    peaks_mib: dict[str, float] = {"the honest study": federation.peak_mib()}
     for number, one in enumerate(QUICK if quick else ATTACKS):
         run = f"evil-{number}"
         federation.forget_peak()
@@ -204,9 +204,15 @@ def attack(table: Any, federation: Any, study_file: Path, papers: Path, *, quick
         found = [line for line in _told(federation, run) if "mallory" in line]
         held = state == "finished" and any(one.wanted in line for line in found)
         table.note("a site", one.what, f"{said}; {state} {reason}: {'; '.join(found)[:160]}", held)
-    usual, large = peaks_mib[_USUAL], peaks_mib[_LARGE]
-    outcome = f"peak {large:.0f} MiB; in the study before, with an update of the right size, {usual:.0f} MiB"
-    table.note("", "the server's memory in the study with 800 MB", outcome, large - usual < PEAK_MIB)
+    large = peaks_mib[_LARGE]
+    names = list(peaks_mib)
+    usual = max(
+        peaks_mib[name] for name in names[: names.index(_LARGE)]
+    )  # peaks differ by tens of MiB between studies
+    outcome = f"peak {large:.0f} MiB; in the studies before it, with updates of the right size, up to {usual:.0f} MiB"
+    # Beside other tests the peaks of studies that are alike differ by nearly as much.
+    bound = 2 * PEAK_MIB if quick else PEAK_MIB
+    table.note("", "the server's memory in the study with 800 MB", outcome, large - usual < bound)
     log = federation.log.read_text()
     table.note(
         "", "control characters in the log", str("\x1b" in log), "\x1b" not in log and "forged" not in log
