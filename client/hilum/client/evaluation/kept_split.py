@@ -26,6 +26,7 @@ import numpy.typing as npt
 from hilum.client.evaluation.splits import Rows, Split
 from hilum.client.workspace import Workspace
 from hilum.common.config import StudyConfig, study_to_toml
+from hilum.common.config.study import MIN_PATIENTS
 from hilum.common.errors import DamagedError
 from hilum.common.files import write_bytes
 
@@ -143,8 +144,9 @@ def sides_of(split: Split) -> list[Side]:
 
 
 def study_digest(study: StudyConfig) -> str:
-    """Name a study by what its file says."""
-    return hashlib.sha256(study_to_toml(study).encode()).hexdigest()
+    """Tell studies apart by all but the threshold of patients, which decides nothing of who is trained on."""
+    privacy = study.privacy.model_copy(update={"min_patients": MIN_PATIENTS})
+    return hashlib.sha256(study_to_toml(study.model_copy(update={"privacy": privacy})).encode()).hexdigest()
 
 
 class KeptSplits:
