@@ -1,6 +1,7 @@
 """Small real files and small studies that the tests share."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -22,6 +23,11 @@ from hilum.common.quiet import close_outbound
 from hilum.common.signing import SignedStudy, StudyOrder, sign_study, verify_study
 
 close_outbound()
+
+# Whoever starts the tests in the background has them ignore these, and what they start would too.
+for _number in (signal.SIGINT, signal.SIGHUP):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
 
 SHARED = Path(__file__).parents[2] / "shared"
 CR, CT, MR = "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"

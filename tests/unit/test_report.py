@@ -10,6 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hilum.common.config import parse_study, study_to_toml
+from hilum.common.errors import RunError
 from hilum.common.participation import participation
 from hilum.common.results_table import (
     METRIC_RANGES,
@@ -23,7 +24,7 @@ from hilum.common.results_table import (
 from hilum.server.federation.roster import Roster
 from hilum.server.federation.store import Progressed, RoundRecord
 from hilum.server.results import build_results, in_words, run_notes
-from hilum.simulations.report import write_report
+from hilum.simulations.report import judge_runs, write_report
 from hilum.simulations.table import print_table
 
 
@@ -211,3 +212,52 @@ def test_a_protocol_without_the_charted_metric_has_a_table_and_no_chart(tmp_path
     test_no_table_that_the_server_admits_breaks_the_report.hypothesis.inner_test(
         tmp_path_factory, [Evaluation((row,), ())]
     )
+
+
+def write_run(folder, tables, seed, **changes):
+    study = STUDY.model_copy(update={"study": STUDY.study.model_copy(update={"seed": seed}), **changes})
+    (folder / "encoder").mkdir(parents=True)
+    content = {**results_with(tables), "seed": seed}
+    (folder / "results.json").write_text(json.dumps(content, allow_nan=False))
+    (folder / "encoder" / "manifest.json").write_text('{"encoder_sha256": "0"}')
+    machine = {"hilum": "0", "packages": {"torch": "0"}, "device": "cpu", "cores": 1}
+    (folder / "environment.json").write_text(json.dumps(machine))
+    (folder / "study.resolved.toml").write_text(study_to_toml(study))
+    return folder
+
+
+def table_of(difference):
+    """One site at which the federated encoder is so much better than pixels, on a tenth of the labels."""
+    site = ("site-0", "classification", "linear", 0.1)
+    rows = (
+        Row(*site, "federated", "auroc", 0.8, 0.79, 0.81, 400),
+        Row(*site, "raw", "auroc", 0.8 - difference, 0.5, 0.9, 400),
+    )
+    one = Comparison(*site, "raw", "auroc", difference, difference - 0.01, difference + 0.01)
+    return Evaluation(rows, (one,))
+
+
+def test_runs_of_several_seeds_are_judged_together(tmp_path):
+    first, *others = [
+        write_run(tmp_path / str(seed), [table_of(value)], seed)
+        for seed, value in enumerate((0.2, -0.15, 0.02))
+    ]
+    alone, together = judge_runs(first), judge_runs(first, others)
+    assert (alone.runs, together.runs) == (1, 3)
+    assert "beats regression on raw pixels" in alone.headline
+    assert "No difference was found" in together.headline
+    assert together.headline in write_report(first, others).read_text()
+
+
+def test_runs_that_are_not_of_one_study_or_of_one_seed_are_not_judged_together(tmp_path):
+    one = write_run(tmp_path / "one", [], 1)
+    same = write_run(tmp_path / "same", [], 1)
+    federation = STUDY.federation.model_copy(update={"rounds": 77})
+    other = write_run(tmp_path / "other", [], 2, federation=federation)
+    with pytest.raises(RunError, match=r"have one seed \(1, 1\)"):
+        write_report(one, [same])
+    with pytest.raises(RunError, match=r"different studies: \[federation\] differ"):
+        write_report(one, [other])
+    with pytest.raises(RunError, match="holds no finished run"):
+        write_report(one, [tmp_path])
+    assert not (one / "report.html").exists()

@@ -96,12 +96,12 @@ def test_a_table_that_is_missing_advises_the_site_file(tmp_path):
 
 
 def test_what_is_wrong_is_told_thing_by_thing(tmp_path):
-    (tmp_path / "labels.csv").write_text("file,Label\nx,1\n")
+    (tmp_path / "labels.csv").write_text("file,patient,finding_label\nx,p,1\n")
     found = findings(written(tmp_path, labels=tmp_path / "labels.csv"))
     assert not found["archive"].fine
     assert "is not a folder" in found["archive"].words
     assert "nothing is indexed in" in found["state"].words
-    assert "did you mean `Label`" in found["labels"].words
+    assert "the nearest is `finding_label`" in found["labels"].words
     assert "hilum site join" in found["link"].words
     (tmp_path / "h").write_text("")
     assert "is a file" in findings(tmp_path / "site.toml")["state"].words
@@ -109,6 +109,26 @@ def test_what_is_wrong_is_told_thing_by_thing(tmp_path):
     assert "is empty" in findings(tmp_path / "site.toml")["archive"].words
     assert found["disk"].fine
     assert found["device"].fine
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"file;patient;Label \r\nx;p;1\r\n",
+        "file|patient|label\nx|p|1\n".encode("utf-16"),
+        b"\xef\xbb\xbffile\tPatient\tLABEL\nx\tp\t1\n",
+    ],
+)
+def test_a_table_that_a_training_reads_is_fine(tmp_path, content):
+    (tmp_path / "labels.csv").write_bytes(content)
+    assert findings(written(tmp_path, labels=tmp_path / "labels.csv"))["labels"].fine
+
+
+def test_a_table_that_a_training_refuses_is_told(tmp_path):
+    (tmp_path / "labels.csv").write_text("file,label\nx,1\n")
+    assert (
+        "no column `patient`" in findings(written(tmp_path, labels=tmp_path / "labels.csv"))["labels"].words
+    )
 
 
 def test_a_site_that_is_ready_is_fine_and_a_server_that_is_silent_is_told(run_hilum, archives, tmp_path):

@@ -1,8 +1,6 @@
 """What a site engineer can see before the federation counts on this site: one line a thing, fine or what to do."""
 
-import difflib
 import os
-import re
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,6 +8,7 @@ from pathlib import Path
 
 from hilum.client.capacity import free_disk_bytes
 from hilum.client.catalogue import Catalogue
+from hilum.client.label_table import read_table
 from hilum.client.link.identity import read_identity
 from hilum.client.link.proxies import proxy_for
 from hilum.client.link.start import check_indexed, link_of
@@ -100,18 +99,10 @@ def _labels(site: SiteConfig) -> str:
         return "data.labels is not set: this site pre-trains and is not evaluated"
     if not table.is_file() or not os.access(table, os.R_OK):
         raise _Mend(f"data.labels = {table} is missing or can't be read; mend the path, or leave the key out")
-    with table.open(encoding="utf-8-sig", errors="replace") as file:
-        columns = [name.strip().strip('"') for name in re.split(r"[,;\t]", file.readline().strip())]
     wanted = site.policy.labels if site.policy is not None else ()
-    missing = [_nearest(name, columns) for name in wanted if name not in columns]
-    if missing:
-        raise _Mend(f"policy.labels names columns that {table.name} does not have: {'; '.join(missing)}")
+    for name in wanted:
+        read_table(table, name)  # as a training reads it
     return f"{table} has {', '.join(wanted) or 'no column that a study may name (policy.labels)'}"
-
-
-def _nearest(name: str, columns: list[str]) -> str:
-    near = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
-    return f"`{name}`; " + (f"did you mean `{near[0]}`?" if near else f"it has {', '.join(columns[:10])}")
 
 
 def _device(site: SiteConfig) -> str:

@@ -42,8 +42,8 @@ def read_reason(name: str | None) -> Reason | None:
         return None
     if name not in set(Reason):
         near = difflib.get_close_matches(name, list(Reason), n=1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise DataError(f"there is no such reason{hint} `hilum site status` lists those that occur")
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise DataError(f"there is no such reason; {hint}`hilum site status` lists those that occur")
     return Reason(name)
 
 

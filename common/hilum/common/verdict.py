@@ -229,13 +229,11 @@ def _detail(
 ) -> str:
     parts = []
     if against:
-        few, many = min(patients), max(patients)
-        crowd = f"{few}" if few == many else f"{few} to {many}"
         count = len(against)
         sites = max(one.sites for one in against)
         parts.append(
             f"{_HOW[protocol].capitalize()} on {share:.0%} of the labels: the mean difference in AUROC over "
-            f"{sites} {'site' if sites == 1 else 'sites'} with {crowd} test patients each, "
+            f"{sites} {'site' if sites == 1 else 'sites'} with {min(patients)} test patients or more each, "
             f"{'corrected (Holm) for ' if count > 1 else ''}{count} {'rivals' if count > 1 else 'rival'}; "
             "this comparison alone makes the headline."
         )

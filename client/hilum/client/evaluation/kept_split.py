@@ -8,12 +8,13 @@ began with. Images that come later take no part in it; labels are read as they a
     contents    (N,) S64, SHA-256 of each image
     sides       (N,) uint8, a `Side`
     labels      (N,) S32, pseudonyms of the labels, empty for none
-    study       (), SHA-256 of the study's file
+    study       (), digest of the study; see `study_digest`
     encoder     (), SHA-256 of the encoder that the run gave, empty until it is known here
 """
 
 import hashlib
 import io
+import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,8 +26,8 @@ import numpy.typing as npt
 
 from hilum.client.evaluation.splits import Rows, Split
 from hilum.client.workspace import Workspace
-from hilum.common.config import StudyConfig, study_to_toml
-from hilum.common.config.study import MIN_PATIENTS
+from hilum.common.config import StudyConfig
+from hilum.common.config.resume import lasting
 from hilum.common.errors import DamagedError
 from hilum.common.files import write_bytes
 
@@ -144,9 +145,9 @@ def sides_of(split: Split) -> list[Side]:
 
 
 def study_digest(study: StudyConfig) -> str:
-    """Tell studies apart by all but the threshold of patients, which decides nothing of who is trained on."""
-    privacy = study.privacy.model_copy(update={"min_patients": MIN_PATIENTS})
-    return hashlib.sha256(study_to_toml(study.model_copy(update={"privacy": privacy})).encode()).hexdigest()
+    """Tell studies apart by what decides about training: not by deadlines, nor by the threshold of patients."""
+    table = lasting(study.model_dump(mode="json", exclude={"privacy": {"min_patients"}}))
+    return hashlib.sha256(json.dumps(table, sort_keys=True).encode()).hexdigest()
 
 
 class KeptSplits:

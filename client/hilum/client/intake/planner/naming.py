@@ -8,6 +8,7 @@ SPLIT_WORDS: Mapping[str, str] = {
     "frame_of_reference": "frame of reference",
     "size": "image size",
     "inverted": "inverted or not",
+    "quantity": "quantity of the values",
     "vendor": "vendor",
     "mosaic": "mosaic",
     "type": "image type",
