@@ -99,3 +99,72 @@ def test_a_site_without_a_usable_image_is_told_so(dicom, tmp_path):
     index_archive(tmp_path / "dicom", Workspace(tmp_path / "state"), Quiet())
     with pytest.raises(DataError, match="no usable image"):
         prepare(Workspace(tmp_path / "state"), RADIOGRAPHS)
+
+
+CT_VOLUMES = DataSection(modality="ct", dims=3, image_size=8)
+
+
+def test_only_ct_in_hounsfield_units_is_packed_and_the_rest_is_counted(write_series, tmp_path):
+    from hilum.client.status import site_status, status_lines
+
+    stored = np.random.default_rng(0).integers(0, 2000, (6, 16, 16)).astype(np.uint16)
+    write_series(tmp_path / "dicom" / "hu", stored, RescaleSlope=1, RescaleIntercept=-1024)
+    write_series(tmp_path / "dicom" / "bare", stored)
+    write_series(
+        tmp_path / "dicom" / "iodine", stored, RescaleSlope=1, RescaleIntercept=0, RescaleType="MGML"
+    )
+    workspace = Workspace(tmp_path / "state")
+    index_archive(tmp_path / "dicom", workspace, Quiet())
+    [item] = prepare(workspace, CT_VOLUMES).items
+    assert item.units == "hounsfield"
+    status = site_status(workspace)
+    assert status["families"]["ct"]["not_in_hounsfield_units"] == 2
+    assert any("2 volumes are not known to be in Hounsfield units" in line for line in status_lines(status))
+
+
+def test_slices_of_another_quantity_are_no_part_of_a_volume(write_series, tmp_path):
+    stored = np.random.default_rng(0).integers(0, 2000, (12, 16, 16)).astype(np.uint16)
+    for slices, quantity in ((stored[:6], "HU"), (stored[6:], "Z_EFF")):
+        uids = {"SeriesInstanceUID": "1.2.3.4", "StudyInstanceUID": "1.2.3"}
+        write_series(
+            tmp_path / "dicom" / quantity,
+            slices,
+            RescaleSlope=1,
+            RescaleIntercept=-1024,
+            RescaleType=quantity,
+            **uids,
+        )
+    workspace = Workspace(tmp_path / "state")
+    index_archive(tmp_path / "dicom", workspace, Quiet())
+    [item] = prepare(workspace, CT_VOLUMES).items
+    assert item.shape == (6, 16, 16)
+
+
+def test_a_site_whose_ct_has_no_units_is_told_why_nothing_fits(write_series, tmp_path):
+    write_series(
+        tmp_path / "dicom", np.random.default_rng(0).integers(0, 2000, (6, 16, 16)).astype(np.uint16)
+    )
+    workspace = Workspace(tmp_path / "state")
+    index_archive(tmp_path / "dicom", workspace, Quiet())
+    with pytest.raises(DataError, match="1 CT volumes are not in Hounsfield units"):
+        prepare(workspace, CT_VOLUMES)
+
+
+@pytest.mark.parametrize(
+    ("lowest", "units"), [(-1000, "hounsfield"), (-100, "hounsfield"), (-99, "arbitrary"), (0, "arbitrary")]
+)
+def test_a_nifti_ct_without_air_is_not_taken_for_hounsfield_units(tmp_path, lowest, units):
+    import nibabel
+
+    from hilum.client.catalogue import Catalogue
+
+    values = np.random.default_rng(0).integers(lowest, 900, (6, 7, 8)).astype(np.int16)
+    values[0, 0, 0] = lowest
+    (tmp_path / "folder").mkdir()
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "folder" / "a.nii")
+    workspace = Workspace(tmp_path / "state")
+    index_archive(tmp_path / "folder", workspace, Quiet(), images="ct")
+    catalogue = Catalogue(workspace.catalogue)
+    [item] = catalogue.items()
+    catalogue.close()
+    assert item.units == units

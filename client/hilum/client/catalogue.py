@@ -65,6 +65,11 @@ class Item:
     patient_key: str
     quality: str = ""
 
+    @property
+    def has_known_units(self) -> bool:
+        """Whether its values mean the same at every site: of a CT, Hounsfield units."""
+        return self.units != "arbitrary" or self.family != "ct"
+
 
 @dataclass(frozen=True)
 class Annotation:

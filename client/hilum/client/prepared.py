@@ -78,7 +78,7 @@ def _items(workspace: Workspace, data: DataSection) -> list[Item]:
     catalogue = Catalogue(workspace.catalogue)
     try:
         kind: Kind = "image" if data.dims == 2 else "volume"  # noqa: PLR2004 - dimensions, not a threshold
-        items = [item for item in catalogue.items(family=data.modality, kind=kind) if _fits(item)]
+        items = [item for item in catalogue.items(family=data.modality, kind=kind) if item.has_known_units]
         if not items:
             raise DataError(_nothing_fits(catalogue, data))
         return items
@@ -86,13 +86,8 @@ def _items(workspace: Workspace, data: DataSection) -> list[Item]:
         catalogue.close()
 
 
-def _fits(item: Item) -> bool:
-    """Whether the values of an image mean the same at every site: of a CT volume, Hounsfield units."""
-    return item.units != "arbitrary" or item.family != "ct"
-
-
 def _nothing_fits(catalogue: Catalogue, data: DataSection) -> str:
-    unknown = sum(not _fits(item) for item in catalogue.items(family=data.modality))
+    unknown = sum(not item.has_known_units for item in catalogue.items(family=data.modality))
     if unknown:
         return (
             f"the site's {unknown} CT volumes are not in Hounsfield units (no rescale, or one to another quantity), and no "

@@ -57,6 +57,11 @@ def _families(items: list[Item]) -> dict[str, Any]:
             "other_shapes": _other_shapes(members),
             "series_of_several_volumes": _series_of_several(members),
             "spacing_mm": _spacing_ranges(members),
+            **(
+                {"not_in_hounsfield_units": sum(not item.has_known_units for item in members)}
+                if family == "ct"
+                else {}
+            ),
         }
         for family, members in sorted(of_family.items())
     }
@@ -154,6 +159,10 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         ]
         if facts["other_shapes"]:
             lines.append(f"  {facts['other_shapes']:6} of other, rarer shapes")
+        if facts.get("not_in_hounsfield_units"):
+            lines.append(
+                f"  {facts['not_in_hounsfield_units']:6} volumes are not known to be in Hounsfield units: no study takes them"
+            )
         if facts["series_of_several_volumes"]:
             lines.append(
                 f"  {facts['series_of_several_volumes']:6} series hold several volumes each (time points, echoes, stacks, ...)"
