@@ -209,7 +209,10 @@ def attack(table: Any, federation: Any, study_file: Path, papers: Path, *, quick
     usual = max(
         peaks_mib[name] for name in names[: names.index(_LARGE)]
     )  # peaks differ by tens of MiB between studies
-    outcome = f"peak {large:.0f} MiB; in the studies before it, with updates of the right size, up to {usual:.0f} MiB"
+    outcome = (
+        f"peak {large:.0f} MiB; in the studies before it, with updates of the right size, up to {usual:.0f} MiB; "
+        f"of all, in their order: {', '.join(f'{peak:.0f}' for peak in peaks_mib.values())}"
+    )
     # Beside other tests the peaks of studies that are alike differ by nearly as much.
     bound = 2 * PEAK_MIB if quick else PEAK_MIB
     table.note("", "the server's memory in the study with 800 MB", outcome, large - usual < bound)

@@ -44,9 +44,15 @@ class _Lines:
         if done < self.total and now - self.said < self.interval_s:
             return
         self.said = now
-        elapsed_s = now - self.started
-        rate = f", {done / elapsed_s:.1f}/s" if elapsed_s > 0 else ""
-        print(f"{self.title}: {done}/{self.total}{rate} {note}".rstrip(), file=sys.stderr, flush=True)
+        pace = _pace(done, now - self.started)
+        print(f"{self.title}: {done}/{self.total}{pace} {note}".rstrip(), file=sys.stderr, flush=True)
+
+
+def _pace(done: int, elapsed_s: float) -> str:
+    """How fast it goes: so many a second, or so many seconds each."""
+    if not done or elapsed_s <= 0:
+        return ""
+    return f", {done / elapsed_s:.1f}/s" if done >= elapsed_s else f", {elapsed_s / done:.1f} s each"
 
 
 @contextmanager
