@@ -106,6 +106,21 @@ def test_passes_that_nothing_tells_apart_are_refused(site):
     assert site.index().skipped == {"overlapping_passes_not_told_apart": 16}
 
 
+@pytest.mark.parametrize("sop_class", [CT, MR])
+@pytest.mark.parametrize("thicknesses", [(5, 2.5), (2.5, 5), (1, 4)])
+@pytest.mark.parametrize("numbered", [False, True])
+def test_thick_slices_between_thin_ones_are_no_stack(site, sop_class, thicknesses, numbered):
+    numbers = [(lambda k, n=n: 2 * k + n if numbered else None) for n in (0, 1)]
+    told = [{"SliceThickness": mm, "InstanceNumber": n} for mm, n in zip(thicknesses, numbers, strict=True)]
+    site.passes(*told, sop_class=sop_class)
+    assert site.index().skipped == {"overlapping_passes_not_told_apart": 16}
+
+
+def test_thin_slices_behind_thick_ones_are_one_stack(site):
+    site.passes({"SliceThickness": 5}, {"SliceThickness": 2.5}, shift_mm=40)
+    assert site.index().volumes == 1
+
+
 def test_the_ends_of_passes_that_nothing_tells_apart_are_of_one_pass_each(site):
     first, second = site.passes({}, {}, shift_mm=27.5)
     assert site.index().skipped == {"overlapping_passes_not_told_apart": 5}

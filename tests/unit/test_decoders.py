@@ -182,6 +182,19 @@ def test_ybr_full_422_shares_colour_between_two_pixels(tmp_path):
     np.testing.assert_array_equal(stored(tmp_path / "a", instance)[0], pixel_array(tmp_path / "a", raw=True))
 
 
+@pytest.mark.parametrize("planar", [0, 1])
+def test_what_is_called_422_and_has_colour_for_every_pixel_is_refused(tmp_path, planar):
+    ybr = ycc(picture((20, 30, 3), bits=8))
+    laid = np.moveaxis(ybr, -1, 0) if planar else ybr
+    named = {"PhotometricInterpretation": "YBR_FULL_422", "PlanarConfiguration": planar}
+    instance = write_raw(tmp_path / "a", ybr[None], laid.tobytes(), EXPLICIT, **named)
+    assert refused(read_planes, tmp_path / "a", instance, [0]) == Reason.UNSUPPORTED_PIXELS
+    enclosed = write_encoded(
+        tmp_path / "b", ybr[None], ENCAPSULATED_NATIVE, streams=[laid.tobytes()], **named
+    )
+    assert refused(read_planes, tmp_path / "b", enclosed, [0]) == Reason.UNSUPPORTED_PIXELS
+
+
 @pytest.mark.parametrize("subsampling", ["444", "422", "420"])
 def test_a_jpeg_whose_header_still_says_rgb_is_what_its_jfif_marker_says(tmp_path, subsampling):
     rgb = picture((40, 56, 3), bits=8)
@@ -455,7 +468,7 @@ def test_a_code_stream_of_another_size_than_the_header_says_is_refused_before_it
         tmp_path / "a", pixels[:, :32], syntax, streams=[stream], BitsStored=bits_for(syntax)
     )
     monkeypatch.setattr(decoders, "DECODERS", {syntax: (Decoder("never", "numpy", lambda *_: 1 / 0),)})
-    monkeypatch.setattr(decoders, "_conformed", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(decoders, "_contained", lambda *_: pytest.fail("decoded"))
     assert refused(read_stored, tmp_path / "a", instance, [0]) == Reason.UNDECODABLE_PIXELS
 
 

@@ -196,6 +196,53 @@ def test_padding_is_no_part_of_an_identifier_and_case_is(dicom, tmp_path, syntax
     assert read(tmp_path / "a.dcm").patient_id == "ABC 12"
 
 
+@pytest.mark.parametrize(
+    ("text", "vrs"), [("0012", ("LO", "IS", "DS", "PN", "SH", "UT")), ("A^B", ("LO", "PN"))]
+)
+def test_an_identifier_is_as_it_stands_whatever_its_vr(dicom, tmp_path, text, vrs):
+    for vr in vrs:
+        dicom(tmp_path / "a.dcm", RAMP, PatientID=text)
+        changed = pydicom.dcmread(tmp_path / "a.dcm")
+        changed[0x00100020] = pydicom.DataElement(0x00100020, vr, text)
+        changed.save_as(tmp_path / "a.dcm")
+        assert read(tmp_path / "a.dcm").patient_id == text, vr
+
+
+def test_one_name_is_one_patient_however_its_letters_are_composed(dicom, tmp_path):
+    for text in ("M\u00fcller", "Mu\u0308ller"):
+        dicom(tmp_path / "a.dcm", RAMP, PatientID=text, SpecificCharacterSet="ISO_IR 192")
+        assert read(tmp_path / "a.dcm").patient_id == "M\u00fcller"
+
+
+@pytest.mark.parametrize("sop_class", [CT, MR, DX])
+def test_a_window_that_is_no_number_is_none(dicom, tmp_path, sop_class):
+    dicom(tmp_path / "a.dcm", RAMP, sop_class=sop_class, WindowWidth=400)
+    changed = pydicom.dcmread(tmp_path / "a.dcm")
+    changed.add_new(0x00281050, "LO", "40,5")
+    changed.save_as(tmp_path / "a.dcm")
+    assert read(tmp_path / "a.dcm").frames[0].window is None
+
+
+@pytest.mark.parametrize(("vr", "value"), [("DS", "-2000"), ("LO", "-2000"), ("SS", [-2000, -2000])])
+def test_a_padding_value_counts_in_any_vr(dicom, tmp_path, vr, value):
+    dicom(tmp_path / "a.dcm", RAMP, sop_class=CT)
+    changed = pydicom.dcmread(tmp_path / "a.dcm")
+    changed.add_new(0x00280120, vr, value)
+    changed.save_as(tmp_path / "a.dcm")
+    assert read(tmp_path / "a.dcm").padding == (-2000, -2000)
+
+
+@pytest.mark.parametrize(("vr", "value"), [("SS", [-2000, 0]), ("LO", "none")])
+def test_padding_that_nobody_can_know_refuses_a_slice(dicom, tmp_path, vr, value):
+    for sop_class, is_slice in ((CT, True), (DX, False)):
+        dicom(tmp_path / "a.dcm", RAMP, sop_class=sop_class)
+        changed = pydicom.dcmread(tmp_path / "a.dcm")
+        changed.add_new(0x00280120, vr, value)
+        changed.save_as(tmp_path / "a.dcm")
+        found = read(tmp_path / "a.dcm")
+        assert found == Reason.UNSUPPORTED_PIXELS if is_slice else found.padding is None
+
+
 @pytest.mark.parametrize("text", ["   ", "\0\0", " \0 \0"])
 def test_a_patient_id_of_padding_alone_is_none(dicom, tmp_path, text):
     written = dicom(tmp_path / "a.dcm", RAMP, PatientID=text)

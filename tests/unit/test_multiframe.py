@@ -279,3 +279,71 @@ def test_an_impossible_region_is_refused(changes):
 
 def test_an_image_without_regions_has_none():
     assert regions_of(Dataset()) == ()
+
+
+P = "PixelValueTransformationSequence"
+
+
+def rescaled(own, shared, family="ct", **top):
+    """What three places say of the slope, the intercept and their type, for the one frame."""
+    frame = item(**({P: Sequence([item(**own)])} if own is not None else {}))
+    common = item(**({P: Sequence([item(**shared)])} if shared is not None else {}))
+    whole = item(
+        NumberOfFrames=1,
+        SharedFunctionalGroupsSequence=Sequence([common]),
+        PerFrameFunctionalGroupsSequence=Sequence([frame]),
+        **top,
+    )
+    [found] = frames_of(whole, family)
+    return found.slope, found.intercept, found.quantity
+
+
+BOTH = {"RescaleSlope": 3.0, "RescaleIntercept": -1000.0}
+
+
+@pytest.mark.parametrize(
+    ("own", "shared", "top", "quantity"),
+    [
+        ({}, {**BOTH, "RescaleType": "HU"}, {}, "HU"),
+        ({"RescaleType": "HU"}, BOTH, {}, "HU"),
+        ({"RescaleType": "MGML"}, BOTH, {}, "MGML"),
+        (None, BOTH, {"RescaleType": "MGML"}, "MGML"),
+        ({}, {"RescaleType": "HU"}, BOTH, "HU"),
+        (None, BOTH, {"ImageType": ["DERIVED", "PRIMARY", "VOLUME", "ELECTRON_DENSITY"]}, ""),
+        (BOTH, {"RescaleSlope": 9.0, "RescaleIntercept": 9.0}, {}, "HU"),
+    ],
+)
+def test_a_slope_is_read_where_it_stands_and_its_type_too(own, shared, top, quantity):
+    assert rescaled(own, shared, **top) == (3.0, -1000.0, quantity)
+
+
+@pytest.mark.parametrize("family", ["ct", "mr", "pet"])
+def test_a_slope_here_and_an_intercept_there_refuse_the_file(family):
+    with pytest.raises(Skip) as skip:
+        rescaled({"RescaleSlope": 3.0}, {"RescaleIntercept": -1000.0}, family)
+    assert skip.value.reason == Reason.UNSUPPORTED_MULTIFRAME
+
+
+@pytest.mark.parametrize("where", ["own", "shared"])
+def test_a_slope_that_a_converted_object_keeps_aside_is_applied(where):
+    names = {
+        "own": "UnassignedPerFrameConvertedAttributesSequence",
+        "shared": "UnassignedSharedConvertedAttributesSequence",
+    }
+    aside = item(**{names[where]: Sequence([item(**BOTH)])})
+    whole = item(
+        NumberOfFrames=1,
+        SharedFunctionalGroupsSequence=Sequence([aside if where == "shared" else item()]),
+        PerFrameFunctionalGroupsSequence=Sequence([aside if where == "own" else item()]),
+    )
+    [found] = frames_of(whole, "mr")
+    assert (found.slope, found.intercept) == (3.0, -1000.0)
+
+
+def test_a_place_in_long_text_is_read_and_a_window_of_no_numbers_is_none():
+    whole = enhanced(1)
+    own = whole.PerFrameFunctionalGroupsSequence[0]
+    own.PlanePositionSequence[0].add_new(0x00200032, "UT", "1\\2\\3.5")
+    own.FrameVOILUTSequence[0].add_new(0x00281050, "UT", "40,5")
+    [found] = frames_of(whole, "mr")
+    assert (found.position_mm, found.window) == ((1.0, 2.0, 3.5), None)

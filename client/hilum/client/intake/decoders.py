@@ -56,10 +56,12 @@ class DecodedFrame:
 
     Attributes:
         stored: (H, W) or (H, W, 3), in the header's own dtype.
+        cells: The same with the bits that are no part of a sample, where nothing was lost.
         info: What the code stream says of itself; None where it says nothing (RLE).
     """
 
     stored: Decoded
+    cells: Decoded
     info: StreamInfo | None
 
 
@@ -278,9 +280,13 @@ def decode_frame(stream: bytes, pixels: PixelFormat) -> DecodedFrame:
             raise
         except BaseException:  # noqa: S112 - a decoder in Rust panics with a BaseException; the next one is asked
             continue
-        stored = _conformed(decoded, pixels, info)
-        if stored is not None:
-            return DecodedFrame(stored, info)
+        container = _contained(decoded, pixels)
+        if container is not None:
+            stored = _samples(container, pixels, info)
+            is_exact = info is None or info.reversible
+            return DecodedFrame(
+                stored, _viewed(container, signed=pixels.signed) if is_exact else stored, info
+            )
     raise Skip(Reason.UNDECODABLE_PIXELS)
 
 
@@ -298,33 +304,73 @@ def _checked_info(stream: bytes, pixels: PixelFormat) -> StreamInfo | None:
     return info
 
 
-def _conformed(decoded: Decoded, pixels: PixelFormat, info: StreamInfo | None) -> Decoded | None:
-    """The array in the header's shape and dtype, or None where it is something else."""
+def _contained(decoded: Decoded, pixels: PixelFormat) -> Decoded | None:
+    """The array in the header's shape and in cells of its width, unsigned, or None where it is something else."""
     whole = (pixels.rows, pixels.columns) + ((pixels.samples,) if pixels.samples > 1 else ())
     if decoded.shape == (pixels.samples, pixels.rows, pixels.columns) != whole and pixels.samples > 1:
         decoded = np.moveaxis(decoded, 0, -1)
     if decoded.shape != whole or decoded.dtype.kind not in "iu":
         return None
-    container = np.dtype(f"u{pixels.bits_allocated // 8}")
-    stored = decoded.astype(container, copy=False)  # wraps: two's complement in the container's width
+    # Wraps: two's complement in the container's width.
+    return decoded.astype(np.dtype(f"u{pixels.bits_allocated // 8}"), copy=False)
+
+
+def _samples(stored: Decoded, pixels: PixelFormat, info: StreamInfo | None) -> Decoded:
+    """The samples out of their cells.
+
+    Raises:
+        Skip: If a compression that loses has spread bits that are no part of them.
+    """
     if info is None:
         return in_bits(stored, pixels.bits_stored, pixels.high_bit + 1, signed=pixels.signed)
     bits = pixels.bits_stored
     if not info.reversible and info.signed in (None, pixels.signed):
-        # What lies beyond the range overshot and is no stray bit: cutting the bit would make white black.
-        return _clipped(stored, bits, signed=pixels.signed)
+        # What lies a little beyond the range overshot and is no stray bit: cutting the bit would make white black.
+        return _clipped(_with_sign(stored, pixels, info), bits, signed=pixels.signed)
     if info.signed != pixels.signed and pixels.syntax in _SIGN_BY_STREAM:
         # JPEG-LS has no sign, and JPEG 2000's may not be the header's: then the narrower of the two holds it.
         bits = min(info.bits, bits)
     return in_bits(stored, bits, bits, signed=pixels.signed)
 
 
-def _clipped(stored: Decoded, bits: int, *, signed: bool) -> Decoded:
-    """Bring what overshot back into the range of so many bits."""
-    values = stored.view(stored.dtype.str.replace("u", "i")) if signed else stored
+def _viewed(container: Decoded, *, signed: bool) -> Decoded:
+    return container.view(container.dtype.str.replace("u", "i")) if signed else container
+
+
+def _with_sign(stored: Decoded, pixels: PixelFormat, info: StreamInfo) -> Decoded:
+    """Samples with their sign, of a code stream that knows none: JPEG and JPEG-LS carry two's complement as it is.
+
+    It is that of the stream's bits, or, where none of those has the highest set, of the sample's.
+    """
+    if not pixels.signed or info.signed is not None:
+        return _viewed(stored, signed=pixels.signed)
+    bits = min(pixels.bits_stored, info.bits) if _holds_all(stored, info.bits - 1) else info.bits
+    return in_bits(stored, bits, bits, signed=True)
+
+
+def _clipped(values: Decoded, bits: int, *, signed: bool) -> Decoded:
+    """Bring what overshot back into the range of so many bits.
+
+    Raises:
+        Skip: If that is no overshoot: it lies far outside, or nothing inside comes near to the range's end. Then bits
+            above the sample's were compressed with it, and what they were before can't be told.
+    """
     least = -(1 << (bits - 1)) if signed else 0
-    clipped: Decoded = np.clip(values, values.dtype.type(least), values.dtype.type(least + (1 << bits) - 1))
+    greatest, margin = least + (1 << bits) - 1, (1 << bits) // _OVERSHOOT_PARTS
+    extent = Extent(values)
+    if values.size == 0 or extent.within(least, greatest):
+        return values
+    inside = values[(values >= least) & (values <= greatest)]
+    near = inside.size and (
+        inside.max() >= greatest - margin if values.max() > greatest else inside.min() <= least + margin
+    )
+    if not near or not extent.within(least - margin, greatest + margin):
+        raise Skip(Reason.UNSUPPORTED_PIXELS)
+    clipped: Decoded = np.clip(values, values.dtype.type(least), values.dtype.type(greatest))
     return clipped
+
+
+_OVERSHOOT_PARTS = 16
 
 
 def in_bits(container: Decoded, bits: int, top: int, *, signed: bool) -> Decoded:
@@ -339,7 +385,7 @@ def in_bits(container: Decoded, bits: int, top: int, *, signed: bool) -> Decoded
         signed: Whether the sample's highest bit is a sign.
     """
     width = 8 * container.dtype.itemsize
-    values = container.view(container.dtype.str.replace("u", "i")) if signed else container
+    values = _viewed(container, signed=signed)
     if bits == width or (bits == top and _holds_all(values, bits)):
         return values
     sample: Decoded = np.right_shift(np.left_shift(values, width - top), width - bits)

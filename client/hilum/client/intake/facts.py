@@ -2,6 +2,7 @@
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -140,7 +141,7 @@ def _instance(tags: Tags, uids: tuple[str, str, str], planes: Callable[[Frame], 
             _name(get("RescaleType")),
             image_type,
             slope=bool(_values_of(get("RescaleSlope"))),
-            intercept=bool(_values_of(get("RescaleIntercept"))),
+            intercept=bool(_values_of(get("RescaleIntercept"))) and get("ModalityLUTSequence") is not True,
         ),
     )
     regions: tuple[Region, ...] = ()
@@ -157,7 +158,7 @@ def _instance(tags: Tags, uids: tuple[str, str, str], planes: Callable[[Frame], 
         image_type,
         pixels,
         frames,
-        _padding(tags),
+        _padding(tags, kind),
         any(get(table) is True for table in _TABLES),
         is_mosaic(tags, kind),
         regions,
@@ -289,8 +290,10 @@ def _patient(value: Value) -> str:
     """
     if isinstance(value, tuple):
         parts = [str(one).strip(_BLANKS) for one in value]
-        return str(parts) if any(parts) else ""
-    return _joined(value).strip().strip(_BLANKS)
+        while parts and not parts[-1]:
+            parts.pop()
+        value = str(parts) if len(parts) > 1 else "".join(parts)
+    return unicodedata.normalize("NFC", _joined(value).strip().strip(_BLANKS))
 
 
 def _burned_in(value: Value) -> bool:
@@ -436,10 +439,16 @@ def _usable_spacing(value: Value) -> tuple[float, float] | None:
 
 
 def _window(tags: Tags) -> Window | None:
-    center, width = _numbers(tags.get("WindowCenter"), 1), _numbers(tags.get("WindowWidth"), 1)
-    if center is None or width is None or width[0] <= 0:
+    """The first window; None where it is no two numbers, for an image is good without."""
+    center, width = (_first_number(tags.get(name)) for name in ("WindowCenter", "WindowWidth"))
+    if center is None or width is None or width <= 0:
         return None
-    return _shared_window(center[0], width[0], _name(tags.get("VOILUTFunction")).upper())
+    return _shared_window(center, width, _name(tags.get("VOILUTFunction")).upper())
+
+
+def _first_number(value: Value) -> float | None:
+    values = _values_of(value)
+    return _plain_number(values[0]) if values else None
 
 
 @lru_cache(maxsize=1024)
@@ -451,13 +460,40 @@ def _shared_window(center: float, width: float, function: str) -> Window | None:
     return Window(center, width, "LINEAR") if width > 1 else None
 
 
-def _padding(tags: Tags) -> tuple[int, int] | None:
-    value = tags.get("PixelPaddingValue")
-    if not isinstance(value, int):
+def _padding(tags: Tags, kind: Taken) -> tuple[int, int] | None:
+    """Lowest and highest padding value, whatever VR they are written in.
+
+    Raises:
+        Skip: If those of a slice are no whole numbers: padding that nobody knows would count as tissue.
+    """
+    try:
+        value = _one_whole(tags.get("PixelPaddingValue"))
+        limit = _one_whole(tags.get("PixelPaddingRangeLimit"))
+    except Skip:
+        if kind.family in STACKED_FAMILIES:
+            raise
         return None
-    limit = tags.get("PixelPaddingRangeLimit")
-    other = limit if isinstance(limit, int) else value
+    if value is None:
+        return None
+    other = value if limit is None else limit
     return min(value, other), max(value, other)
+
+
+def _one_whole(value: Value) -> int | None:
+    """A whole number, told once or several times; None where it is absent.
+
+    Raises:
+        Skip: If it is anything else.
+    """
+    if value is None or type(value) is int:
+        return value
+    numbers = {_plain_number(one) for one in _values_of(value)}
+    if not numbers:
+        return None
+    number = numbers.pop()
+    if numbers or number is None or not number.is_integer():
+        raise Skip(Reason.UNSUPPORTED_PIXELS)
+    return int(number)
 
 
 def _contrast(tags: Tags, image_type: tuple[str, ...], kind: Taken) -> Contrast:

@@ -68,8 +68,7 @@ def _frames(dataset: Dataset, family: Family) -> tuple[Frame, ...]:
     if not per_frame and not shared:
         spacing = _spacing(dataset)
         contrast = Contrast(vendor=_text(dataset, "Manufacturer"), image_type=_types(dataset, "ImageType"))
-        slope, intercept = _rescale(dataset)
-        quantity = _quantity(dataset, family, contrast.image_type)
+        slope, intercept, quantity = _rescale(_Groups(Dataset(), Dataset(), dataset), family)
         window = _window(dataset)
         return tuple(
             Frame(k, spacing, None, None, None, slope, intercept, window, contrast, quantity)
@@ -107,9 +106,7 @@ def _frame(index: int, groups: _Groups, family: Family) -> Frame:
     orientation = _numbers(groups.macro("PlaneOrientationSequence"), "ImageOrientationPatient", 6)
     if orientation is None:
         orientation = _numbers(groups.macro("PlaneOrientationVolumeSequence"), "ImageOrientationVolume", 6)
-    # The macro is where it belongs (section C.7.6.16.2.9); some writers leave it at the top level of the data set.
-    transformation = groups.macro("PixelValueTransformationSequence") or groups.whole
-    slope, intercept = _rescale(transformation)
+    slope, intercept, quantity = _rescale(groups, family)
     contrast = _contrast(groups)
     return Frame(
         index=index,
@@ -121,7 +118,7 @@ def _frame(index: int, groups: _Groups, family: Family) -> Frame:
         intercept=intercept,
         window=_window(groups.macro("FrameVOILUTSequence")),
         contrast=contrast,
-        quantity=_quantity(transformation, family, contrast.image_type),
+        quantity=quantity,
     )
 
 
@@ -246,6 +243,8 @@ def _values(dataset: Dataset, name: str) -> Sequence[Any]:
     value = dataset.get(name)
     if value is None or value == "":
         return ()
+    if isinstance(value, str):  # long text (VR UT) is not parted by pydicom
+        return value.split("\\")
     return value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else (value,)
 
 
@@ -303,25 +302,49 @@ def _spacing(dataset: Dataset) -> tuple[float, float] | None:
     return spacing[0], spacing[1]
 
 
-def _rescale(dataset: Dataset) -> tuple[float, float]:
-    slope, intercept = _number(dataset, "RescaleSlope"), _number(dataset, "RescaleIntercept")
-    if slope == 0:
-        raise Skip(Reason.UNSUPPORTED_MULTIFRAME)
-    return 1.0 if slope is None else slope, 0.0 if intercept is None else intercept
+def _rescale(groups: _Groups, family: Family) -> tuple[float, float, str]:
+    """Slope, intercept, and what they give.
 
+    The macro is where they belong (section C.7.6.16.2.9); some writers leave them in what converted objects keep
+    aside, or at the top level of the data set.
 
-def _quantity(dataset: Dataset, family: Family, image_type: tuple[str, ...]) -> str:
-    return quantity_of(
-        family,
-        _text(dataset, "RescaleType"),
-        image_type,
-        slope=_number(dataset, "RescaleSlope") is not None,
-        intercept=_number(dataset, "RescaleIntercept") is not None,
+    Raises:
+        Skip: If the slope is 0, or one of the two stands in one place and the other in another.
+    """
+    places = [*_transformations(groups), groups.whole]
+    pairs = [(_number(place, "RescaleSlope"), _number(place, "RescaleIntercept")) for place in places]
+    slope, intercept = next((pair for pair in pairs if pair != (None, None)), (None, None))
+    parted = (slope is None and any(one is not None for one, _ in pairs)) or (
+        intercept is None and any(one is not None for _, one in pairs)
     )
+    if slope == 0 or parted:
+        raise Skip(Reason.UNSUPPORTED_MULTIFRAME)
+    stated = next((text for place in places if (text := _text(place, "RescaleType"))), "")
+    kind = groups.macro("CTImageFrameTypeSequence")
+    quantity = quantity_of(
+        family,
+        stated,
+        (*_types(kind, "FrameType"), *_types(groups.whole, "ImageType")),
+        slope=slope is not None,
+        intercept=intercept is not None,
+    )
+    return 1.0 if slope is None else slope, 0.0 if intercept is None else intercept, quantity
+
+
+def _transformations(groups: _Groups) -> Iterator[Dataset]:
+    for place, aside in (
+        (groups.own, "UnassignedPerFrameConvertedAttributesSequence"),
+        (groups.shared, "UnassignedSharedConvertedAttributesSequence"),
+    ):
+        for name in ("PixelValueTransformationSequence", aside):
+            yield from _items(place, name)[:1]
 
 
 def _window(dataset: Dataset) -> Window | None:
-    center, width = _number(dataset, "WindowCenter"), _number(dataset, "WindowWidth")
+    try:
+        center, width = _number(dataset, "WindowCenter"), _number(dataset, "WindowWidth")
+    except (Skip, ValueError, TypeError):  # nothing is lost with a window that is no number
+        return None
     if center is None or width is None or width <= 0:
         return None
     stated = _text(dataset, "VOILUTFunction").upper()

@@ -15,7 +15,9 @@ import pydicom
 import pydicom.config
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
+from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
+from pydicom.valuerep import PersonName
 
 from hilum.client.intake.layout import inflate_bounded
 from hilum.client.intake.reasons import Reason, Skip
@@ -169,7 +171,16 @@ def _values(dataset: Dataset) -> dict[str, Value]:
     values: dict[str, Value] = {
         keyword: plain(dataset[tag].value) for tag, (keyword, _) in TAKEN.items() if tag in dataset
     }
+    if "PatientID" in values:
+        values["PatientID"] = plain(_as_written(dataset["PatientID"].value))
     return values | {keyword: True for tag, keyword in NOTED.items() if tag in dataset}
+
+
+def _as_written(value: Any) -> Any:
+    """An identifier as it stands in the file: 0012 is not 12, in whatever VR it is written."""
+    if isinstance(value, MultiValue):
+        return tuple(map(_as_written, value))
+    return getattr(value, "original_string", value)
 
 
 def plain(value: Any) -> Value:
@@ -181,6 +192,8 @@ def plain(value: Any) -> Value:
             return kind(value)
     if isinstance(value, bytes):
         return value.decode("latin-1")
+    if isinstance(value, PersonName):
+        return str(value)
     return tuple(plain(one) or "" if one is None else plain(one) for one in value)  # type: ignore[misc]
 
 

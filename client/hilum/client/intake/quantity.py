@@ -11,6 +11,8 @@ _OF_MATTER = frozenset(
         "MAT_VALUE_BASED",
         "EFF_ATOMIC_NUM",
         "ELECTRON_DENSITY",
+        "MAT_MODIFIED",
+        "MAT_REMOVED",
     }
 )
 

@@ -59,9 +59,10 @@ class PixelReader:
             return self._native(self._native_bytes(index))
         stream = read_fragments(self.layout.source, self._fragments[index])
         if self._pixels.syntax == _ENCAPSULATED_NATIVE:
+            self._check_halved(len(stream), 1)
             return self._native(stream)
         decoded = decode_frame(stream, self._pixels)
-        return StoredFrame(decoded.stored, decoded.stored, decoded.info)
+        return StoredFrame(decoded.stored, decoded.cells, decoded.info)
 
     def _native_bytes(self, index: int) -> bytes:
         layout, size = self.layout, frame_bytes(self._pixels)
@@ -70,6 +71,7 @@ class PixelReader:
         assert element.length is not None
         if end > element.length:
             raise Skip(Reason.TRUNCATED_PIXELS)
+        self._check_halved(element.length, self._pixels.frames)
         swapped = layout.big_endian and element.words and self._pixels.bits_allocated == 8  # noqa: PLR2004 - a byte
         if not swapped:
             return layout.source.read_at(element.offset + begin, size)
@@ -77,6 +79,13 @@ class PixelReader:
         even = begin - begin % 2
         words = layout.source.read_at(element.offset + even, end + end % 2 - even)
         return np.frombuffer(words[: len(words) // 2 * 2], "<u2").byteswap().tobytes()[begin - even :][:size]
+
+    def _check_halved(self, held_bytes: int, frames: int) -> None:
+        """Refuse what is called YBR_FULL_422 and has colour for every pixel: nothing says how its samples lie."""
+        pixels = self._pixels
+        whole_bytes = pixels.rows * pixels.columns * pixels.samples * pixels.bits_allocated // 8
+        if pixels.photometric == "YBR_FULL_422" and held_bytes >= frames * whole_bytes:
+            raise Skip(Reason.UNSUPPORTED_PIXELS)
 
     def _native(self, content: bytes) -> StoredFrame:
         pixels = self._pixels

@@ -65,7 +65,8 @@ def padding_mask(frame: StoredFrame, instance: Instance, of: Frame) -> npt.NDArr
     the width of the cells. A value that no sample can have is looked for in the cells with their unused bits.
 
     A compression that loses spreads the padding of a CT over its neighbours. There is nothing thinner than air, so where
-    the padding lies well below it, all that is nearer to the padding than to air is padding too.
+    the padding lies well below it, all that is nearer to the padding than to air is padding too. Elsewhere it is what
+    lies around the padding, where a gap many times as wide parts it from the image.
     """
     if frame.values.dtype.kind == "f":
         return _nothing_there(frame.values)
@@ -75,9 +76,35 @@ def padding_mask(frame: StoredFrame, instance: Instance, of: Frame) -> npt.NDArr
     empty = _between(frame.values, low, high)
     if frame.cells is not frame.values and not _holds(instance, low, high):
         empty |= _between(frame.cells, low, high)
-    if of.hounsfield and (instance.lossy or (frame.info is not None and not frame.info.reversible)):
-        empty |= _nearer_than_air(frame.values, of, low, high)
+    if instance.lossy or (frame.info is not None and not frame.info.reversible):
+        empty |= _around(frame.values, low, high)
+        if of.hounsfield:
+            empty |= _nearer_than_air(frame.values, of, low, high)
     return empty if empty.any() else None
+
+
+def _around(values: Stored, low: int, high: int) -> npt.NDArray[np.bool_]:
+    """True near the padding, where a wide gap parts what lies around it from the image."""
+    different = np.unique(values).astype(np.int64)
+    first, last = (
+        _end_of_cluster(low, different[different < low][::-1]),
+        _end_of_cluster(high, different[different > high]),
+    )
+    if first is None or last is None:
+        return np.zeros(values.shape, np.bool_)
+    return _between(values, first, last)
+
+
+def _end_of_cluster(start: int, outward: npt.NDArray[np.int64]) -> int | None:
+    """The last value around the padding on one side, or None where values go on without a gap."""
+    away = np.abs(outward - start)
+    around, beyond = outward[away <= _SPREAD], outward[away > _SPREAD]
+    end = int(around[-1]) if around.size else start
+    return end if beyond.size == 0 or abs(int(beyond[0]) - end) >= _GAP else None
+
+
+_SPREAD = 16  # stored values that a compression may move the padding by
+_GAP = 4 * _SPREAD
 
 
 def _nearer_than_air(values: Stored, of: Frame, low: int, high: int) -> npt.NDArray[np.bool_]:

@@ -87,15 +87,28 @@ def may_be_several(run: Run, others: Sequence[Run]) -> bool:
     """Whether a regular run could be several passes, shifted by a half or a third of their step.
 
     So it looks where slices are two or three times as thick as their distance, or, where no thickness is told, where
-    the run goes on in such steps. It is one pass where its instance numbers or its times run along it.
+    the run goes on in such steps. It is one pass where its instance numbers or its times run along it, unless thick and
+    thin slices lie between one another.
     """
     first = run.planes[0]
+    if _alternates(run):
+        return True
     if first.source.family not in SWEPT_FAMILIES or _runs_along(run):
         return False
     thickness = first.frame.thickness_mm
     wider = [thickness] if thickness else [other.distance_mm for other in others if other is not run]
     ratios = [width / run.distance_mm for width in wider]
     return any(abs(ratio / times - 1) <= _RATIO_TOLERANCE for ratio in ratios for times in _PASSES_IN_DOUBT)
+
+
+def _alternates(run: Run) -> bool:
+    """Whether slices of two thicknesses lie between one another, enough of each for a volume."""
+    thicknesses = [plane.frame.thickness_mm or 0.0 for plane in run.planes]
+    thinnest = min(thicknesses)
+    is_thick = [thickness > thinnest * (1 + _RATIO_TOLERANCE) for thickness in thicknesses]
+    if min(sum(is_thick), len(is_thick) - sum(is_thick)) < MIN_SLICES:
+        return False
+    return sum(before != after for before, after in pairwise(is_thick)) > len(is_thick) / 4
 
 
 def _runs_along(run: Run) -> bool:
