@@ -23,6 +23,8 @@ KEY_COLUMNS = {
     "file": "file",
 }
 PATIENT_COLUMN = "patient"
+LABEL_KEY = "tasks.classification.label of the study"
+"""What names the label column in a training."""
 
 _SEPARATORS = (",", ";", "\t", "|")
 _SEPARATOR_LINE = re.compile(r"\A\s*\"?sep=(.)\"?\s*\r?\n", re.IGNORECASE)  # what Excel writes and reads
@@ -55,8 +57,13 @@ class LabelTable:
     rows: tuple[TableRow, ...] = field(repr=False)
 
 
-def read_table(path: Path, column: str) -> LabelTable:
+def read_table(path: Path, column: str, *, named_by: str = LABEL_KEY) -> LabelTable:
     """Read the key, the patient and one label of each row.
+
+    Args:
+        path: The table.
+        column: The label's.
+        named_by: The key or option that names the column, for the words of an error.
 
     Raises:
         LabelError: If the table can't be read, lacks a column, or has one twice.
@@ -71,7 +78,7 @@ def read_table(path: Path, column: str) -> LabelTable:
             f"the label table needs one of the columns {', '.join(KEY_COLUMNS)}{_nearest(KEY_COLUMNS, header)}"
         )
     key, patient = _place(key_column, lines[0][1]), _place(PATIENT_COLUMN, lines[0][1])
-    label = _place(column, lines[0][1])
+    label = _place(column, lines[0][1], named_by)
     rows = []
     for number, cells in lines[1:]:
         if any(cell.strip() for cell in cells[len(header) :]):
@@ -122,7 +129,7 @@ def _cells(text: str) -> list[tuple[int, list[str]]]:
     return max(found, key=lambda lines: len(lines[0][1]) if lines else 0)
 
 
-def _place(name: str, header: Sequence[str]) -> int:
+def _place(name: str, header: Sequence[str], named_by: str = "") -> int:
     """Where a column is: the one of just this name, or the only one that differs in blanks, case or hyphens alone."""
     stripped = [cell.strip() for cell in header]
     exact = [index for index, cell in enumerate(stripped) if cell == name]
@@ -133,19 +140,32 @@ def _place(name: str, header: Sequence[str]) -> int:
         raise LabelError(
             f"the label table has {len(near)} columns `{name}`; keep one, or give them different names"
         )
-    hint = _nearest([name], header)
+    others = f"; it has {len(header)} others, none of a like name"
+    if not named_by:
+        raise LabelError(
+            f"the label table has no column `{name}`"
+            f"{_nearest([name], header) or f'{others}: add the column, or rename the one that holds it'}"
+        )
+    best, _ = _best([name], header)
+    cure = f"; the nearest is `{best}`: write that there" if best else f"{others}: correct the name there"
     raise LabelError(
-        f"the label table has no column `{name}`{hint or f'; it has {len(header)} others, none of a like name'}"
+        f"the label table has no column `{name}`, which {named_by} names{cure}, or rename the column to `{name}`"
     )
 
 
 def _nearest(wanted: Iterable[str], header: Sequence[str]) -> str:
-    """Name the column that is most like a wanted one. One that is not is not named: it may be the cell of a patient."""
-    best = max(
+    """Name the column that is most like a wanted one, and how to rename it; empty if none is."""
+    best, name = _best(wanted, header)
+    return f"; the nearest is `{best}`: rename it to `{name}`" if best else ""
+
+
+def _best(wanted: Iterable[str], header: Sequence[str]) -> tuple[str, str]:
+    """The column that is most like a wanted one, and that one. One that is not is not named: it may be the cell of a patient."""
+    likeness, name, best = max(
         ((_likeness(_plain(name), _plain(cell)), name, cell.strip()) for name in wanted for cell in header),
         default=(0.0, "", ""),
     )
-    return f"; the nearest is `{best[2]}`: rename it to `{best[1]}`" if best[0] >= _NEAR else ""
+    return (best, name) if likeness >= _NEAR else ("", "")
 
 
 def _likeness(name: str, cell: str) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from hilum.client.catalogue import ACCEPTED, Catalogue, FileRow, Item
-from hilum.client.label_table import KEY_COLUMNS, read_table
+from hilum.client.label_table import KEY_COLUMNS, LABEL_KEY, read_table
 from hilum.client.label_values import check_spellings, class_of, is_missing, number_text, tidy
 from hilum.client.workspace import Pseudonyms
 from hilum.common.errors import LabelError
@@ -34,14 +34,23 @@ class Labels:
     read_as_missing: Mapping[str, int] = field(default_factory=dict, repr=False)
 
 
-def read_labels(path: Path, column: str, catalogue: Catalogue, names: Pseudonyms) -> Labels:
+def read_labels(
+    path: Path, column: str, catalogue: Catalogue, names: Pseudonyms, *, named_by: str = LABEL_KEY
+) -> Labels:
     """Read one column.
+
+    Args:
+        path: The table.
+        column: The column.
+        catalogue: Of the images.
+        names: Makes pseudonyms.
+        named_by: The key or option that names the column, for the words of an error.
 
     Raises:
         LabelError: If the table can't be read, a column is missing, a class is spelled in several ways, a UID is unknown,
             or an image has two labels or two patients.
     """
-    table = read_table(path, column)
+    table = read_table(path, column, named_by=named_by)
     check_spellings(column, Counter(row.label for row in table.rows))
     kind = KEY_COLUMNS[table.key_column]
     files = catalogue.files().values()
