@@ -115,6 +115,12 @@ def test_unreadable_files_say_so(tmp_path):
         load_study(tmp_path / "broken.toml")
 
 
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(STUDY_TEMPLATE.format(name="x"), encoding="utf-8-sig")
+    assert load_study(path) == parse_study(template())
+
+
 def test_paths_in_a_site_file_start_from_its_folder(tmp_path):
     (tmp_path / "site.toml").write_text(
         '[site]\nname = "a"\n[data]\ndicom = "scans"\n[state]\nfolder = "/var/x"\n'
