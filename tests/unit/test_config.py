@@ -76,6 +76,10 @@ def test_the_resolved_form_reads_back_as_the_same_study():
             'write encoder.name = "vit", or method.name = "simclr"',
         ),
         (
+            lambda t: t["data"].update(dims=3),
+            'data.modality = "radiograph" has images alone; write data.dims = 2',
+        ),
+        (
             lambda t: t["federation"].update(quorum=4),
             "federation.quorum = 4 is more than federation.sites = 3",
         ),
