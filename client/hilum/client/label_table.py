@@ -112,21 +112,43 @@ def _text(path: Path) -> str:
 def _cells(text: str) -> list[tuple[int, list[str]]]:
     """The lines that hold anything, with their numbers, cut at the table's separator."""
     stated = _SEPARATOR_LINE.match(text)
-    found: list[list[tuple[int, list[str]]]] = []
-    for separator in (stated[1],) if stated else _SEPARATORS:
-        reader = csv.reader(
-            io.StringIO(text[stated.end() :] if stated else text, newline=""), delimiter=separator
-        )
-        try:
-            lines = [
-                (reader.line_num + bool(stated), cells) for cells in reader if any(c.strip() for c in cells)
-            ]
-        except csv.Error as error:
-            raise LabelError(f"the label table is no CSV ({error}); check its quotes") from None
-        if lines and set(KEY_COLUMNS) & {_plain(cell) for cell in lines[0][1]}:
-            return lines
-        found.append(lines)
-    return max(found, key=lambda lines: len(lines[0][1]) if lines else 0)
+    if stated:
+        return _rows(text[stated.end() :], stated[1], first=2)
+    headers = {separator: _header(text, separator) for separator in _SEPARATORS}
+    for separator, header in headers.items():
+        if set(KEY_COLUMNS) & {_plain(cell) for cell in header}:
+            return _rows(text, separator)
+    return _rows(text, max(headers, key=lambda separator: len(headers[separator])))
+
+
+def _header(text: str, separator: str) -> list[str]:
+    """The first line that holds anything, if it were cut at this separator."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    try:
+        return next((cells for cells in reader if any(cell.strip() for cell in cells)), [])
+    except csv.Error:
+        return []
+
+
+def _rows(text: str, separator: str, first: int = 1) -> list[tuple[int, list[str]]]:
+    """The lines that hold anything, with their numbers; `first` is that of the text's first line.
+
+    Raises:
+        LabelError: With the line in which a quote opens that is not closed where its cell ends.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    lines, begins = [], first
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                lines.append((reader.line_num + first - 1, cells))
+            begins = reader.line_num + first
+    except csv.Error as error:
+        raise LabelError(
+            f"the label table is no CSV from line {begins} on ({error}); close each quote at the end of its cell, and write "
+            "a quote inside a quoted cell twice"
+        ) from None
+    return lines
 
 
 def _place(name: str, header: Sequence[str], named_by: str = "") -> int:

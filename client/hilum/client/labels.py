@@ -3,6 +3,7 @@
 A file is named relative to the indexed folder. UIDs, files and patients become pseudonyms as they are read; nothing else remembers them.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,9 +11,11 @@ from pathlib import Path, PurePosixPath
 
 from hilum.client.catalogue import ACCEPTED, Catalogue, FileRow, Item
 from hilum.client.label_table import KEY_COLUMNS, LABEL_KEY, read_table
-from hilum.client.label_values import check_spellings, class_of, is_missing, number_text, tidy
+from hilum.client.label_values import check_spellings, class_of, is_missing, tidy
 from hilum.client.workspace import Pseudonyms
 from hilum.common.errors import LabelError
+
+_WHOLE_AS_FLOAT = re.compile(r"\d+\.0", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -94,9 +97,9 @@ def _patient(cell: str) -> str:
     if is_missing(cell):
         return ""
     text = tidy(cell)
-    return (
-        number_text(text) if "." in text else None
-    ) or text.casefold()  # a table may have turned 17 into 17.0
+    if _WHOLE_AS_FLOAT.fullmatch(text):
+        return text.removesuffix(".0")  # a table may have turned 17 into 17.0
+    return text.casefold()  # 12.1 and 12.10 are two patients
 
 
 def _items_by(kind: str, items: list[Item]) -> dict[str, list[Item]]:
