@@ -584,7 +584,7 @@ def test_a_wrong_site_file_leaves_as_a_code(study):
 
 
 def test_a_site_alone_pretrains_and_measures_from_the_command_line(site, run_hilum, study_file, tmp_path):
-    path = study_file(evaluation={"protocols": ["linear"], "arms": ["federated", "random", "raw"]})
+    path = study_file(evaluation={"protocols": ["linear"], "arms": ["federated", "local", "random", "raw"]})
     (tmp_path / "site.toml").write_text(
         f'[site]\nname = "site-0"\n[data]\ndicom = "{site.data.dicom}"\nlabels = "{site.data.labels}"\n'
         f'[state]\nfolder = "{site.state.folder}"\n[compute]\ndevice = "cpu"\n'
@@ -598,6 +598,7 @@ def test_a_site_alone_pretrains_and_measures_from_the_command_line(site, run_hil
     assert measured.returncode == 0, measured.stderr
     for arm in ("federated", "random", "raw"):
         assert arm in measured.stdout
+    assert "the arm local was left out: `hilum site pretrain`" in measured.stdout
     missing = run_hilum("site", "evaluate", path, "site.toml", "--encoder", "nowhere")
     assert missing.returncode == 4
     assert "no encoder in this folder" in missing.stderr

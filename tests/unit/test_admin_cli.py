@@ -214,7 +214,8 @@ def test_what_is_wrong_with_a_submission_is_told_before_any_server_is_asked(
     three = study_file("three.toml", federation={"sites": 3})
     fails(
         run_hilum("admin", "submit", three, *at),
-        "federation.sites = 3, and 2 sites are approved (site-0, site-1)",
+        "federation.sites = 3, and 2 sites are approved (site-0, site-1); approve more sites with `hilum admin approve`, or set "
+        "federation.sites to 2",
     )
     fails(run_hilum("admin", "submit", study, *at, "--sites", "site-0,site-7"), "did you mean")
     fails(run_hilum("admin", "submit", study, *at, "--sites", "site-0"), "federation.sites = 2")

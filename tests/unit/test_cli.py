@@ -10,9 +10,12 @@ import tomllib
 import click
 import numpy as np
 import pytest
+from PIL import Image
 
 from hilum.common import cli
 from hilum.common.config import parse_study
+from hilum.common.errors import DataError
+from hilum.simulations.archives import find_sites
 
 
 def fails(done, *expected):
@@ -164,10 +167,18 @@ def test_a_study_for_volumes_on_radiographs(simulate_fails, study_file):
     simulate_fails(
         study_file(data={"dims": 3}),
         lambda a: None,
-        "site-0",
-        "asks for radiograph in 3D",
-        "radiograph in 2D",
+        "data.dims = 3 asks for volumes",
+        "write data.dims = 2",
     )
+
+
+def test_the_folder_of_one_site_is_not_taken_for_a_folder_of_sites(tmp_path):
+    for name in ("dicom", "masks"):
+        (tmp_path / "site-0" / name).mkdir(parents=True)
+    Image.new("L", (8, 8)).save(tmp_path / "site-0" / "masks" / "a.png")
+    with pytest.raises(DataError, match=r"is the folder of one site.*give the folder above"):
+        find_sites(tmp_path / "site-0", tmp_path / "home")
+    assert [site.site.name for site in find_sites(tmp_path, tmp_path / "home")] == ["site-0"]
 
 
 def test_a_label_for_an_unknown_image(simulate_fails, study_file):

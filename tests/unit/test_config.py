@@ -76,6 +76,10 @@ def test_the_resolved_form_reads_back_as_the_same_study():
             'write encoder.name = "vit", or method.name = "simclr"',
         ),
         (
+            lambda t: t["data"].update(dims=3),
+            'data.modality = "radiograph" has images alone; write data.dims = 2',
+        ),
+        (
             lambda t: t["federation"].update(quorum=4),
             "federation.quorum = 4 is more than federation.sites = 3",
         ),
@@ -113,6 +117,12 @@ def test_unreadable_files_say_so(tmp_path):
     (tmp_path / "broken.toml").write_text("[study\n")
     with pytest.raises(ConfigError, match=r"not valid TOML.*line 1"):
         load_study(tmp_path / "broken.toml")
+
+
+def test_a_byte_order_mark_is_no_part_of_a_file(tmp_path):
+    path = tmp_path / "study.toml"
+    path.write_text(STUDY_TEMPLATE.format(name="x"), encoding="utf-8-sig")
+    assert load_study(path) == parse_study(template())
 
 
 def test_paths_in_a_site_file_start_from_its_folder(tmp_path):

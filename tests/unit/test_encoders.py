@@ -16,7 +16,7 @@ def test_an_encoder_maps_images_to_features_of_its_width(make_study, name, extra
     study = make_study(
         encoder={"name": name, "size": "tiny", **extra},
         method={"name": "simclr"},
-        data={"image_size": 32, "dims": dims, "modality": "radiograph"},
+        data={"image_size": 32, "dims": dims, "modality": "ct"},
     )
     encoder = build_encoder(study)
     images = torch.rand(2, 1, *[32] * dims)

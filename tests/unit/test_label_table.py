@@ -55,10 +55,10 @@ def test_hyphens_and_case_in_the_name_of_a_key_do_not_matter(table):
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (PLAIN.replace(",label", ",labels"), "no column `label`; the nearest is `labels`: rename it to `label`"),
-        (PLAIN.replace(",label", ",diagnosis label"), "no column `label`; the nearest is `diagnosis label`: rename it"),
+        (PLAIN.replace(",label", ",labels"), "no column `label`, which tasks.classification.label of the study names; the nearest is `labels`: write that there, or rename the column to `label`"),
+        (PLAIN.replace(",label", ",diagnosis label"), "the nearest is `diagnosis label`: write that there"),
         ("b_label_7.png,1\n", "needs one of the columns (?!.*nearest)"),
-        (PLAIN.replace(",label", ",diagnosis"), "no column `label`; it has 3 others, none of a like name"),
+        (PLAIN.replace(",label", ",diagnosis"), "names; it has 3 others, none of a like name: correct the name there, or rename the column to `label`"),
         (PLAIN.replace("patient", "patient_id"), "no column `patient`; the nearest is `patient_id`"),
         (PLAIN.replace("file", "filename"), "needs one of the columns .*; the nearest is `filename`: rename it to `file`"),
         (PLAIN.replace("patient", "label"), "no column `patient`"),
@@ -71,6 +71,9 @@ def test_hyphens_and_case_in_the_name_of_a_key_do_not_matter(table):
         (PLAIN.encode("utf-16-le"), "zero bytes"),
         (b"\xff\xfe\x00", "save it as UTF-8"),
         (b"PK\x03\x04\x00\x00", "zero bytes|neither UTF-8"),
+        (PLAIN + 'c.png,"P3,1\nd.png,P4,0\n', "no CSV from line 4 on .*; close each quote"),
+        (PLAIN + 'c.png,"P3,1\nd.png,"P4",0\n', "no CSV from line 4 on"),
+        ('sep=;\nfile;patient;label\na;P;1\nb;"P;1\n', "no CSV from line 4 on"),
         ("", "is empty"),
         ("  \n \n", "is empty"),
     ],

@@ -24,14 +24,14 @@ from hilum.common.errors import LabelError
 @pytest.mark.parametrize(
     "cell",
     ["", " ", "\t", "\xa0", "nan", "NaN", "NA", "n/a", "N/A", "null", "NULL", "None", "-", "–", "—", "?", "unknown",
-     " Unknown ", "<NA>", "#N/A", "#DIV/0!", '"NA"', "''", "\ufeff", "ＮＡ", "NaT", "not available"],
+     " Unknown ", "<NA>", "#N/A", "#DIV/0!", '"NA"', "''", "\ufeff", "ＮＡ", "NaT", "not available", "(null)", "\\N", "N / A", "na.", "[NA]", "(NA)", "UNK", "No data", "n.d."],
 )  # fmt: skip
 def test_a_cell_that_says_that_there_is_no_label_is_no_class(cell):
     assert class_of(cell) is None
 
 
 @pytest.mark.parametrize(
-    "cell", ["0", "no", "No finding", "nano", "n", "-1", "normal", "other", "uncertain", "+", "N0"]
+    "cell", ["0", "no", "No finding", "nano", "n", "-1", "normal", "other", "uncertain", "+", "N0", "ND"]
 )
 def test_a_cell_that_only_looks_empty_is_a_class(cell):
     assert class_of(cell) == cell

@@ -117,6 +117,13 @@ def test_a_patient_is_one_in_whatever_form_a_table_gives_the_name(site, read):
     assert len(set(read("sop_instance_uid,patient,label\n" + rows).patient_of.values())) == 2
 
 
+def test_patients_with_a_point_in_their_names_stay_apart(site, read):
+    made = site[0]
+    names = ("12.1", "12.10", "12.100")
+    rows = "".join(f"{d.SOPInstanceUID},{name},1\n" for d, name in zip(made[:3], names, strict=True))
+    assert len(set(read("sop_instance_uid,patient,label\n" + rows).patient_of.values())) == 3
+
+
 def test_two_patients_for_one_image_are_refused(site, read):
     uid = site[0][0].SOPInstanceUID
     with pytest.raises(LabelError, match="line 3: this image already has another patient"):

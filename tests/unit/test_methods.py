@@ -85,7 +85,7 @@ def test_mae_shows_the_encoder_the_kept_patches_only(make_study, ratio, kept):
 @pytest.mark.parametrize("dims", [2, 3])
 @pytest.mark.parametrize("changes", [{}, SIMCLR])
 def test_a_method_gives_one_finite_loss_an_image_and_learns(make_study, changes, dims):
-    study = make_study(**changes, data={"image_size": 16, "dims": dims, "modality": "radiograph"})
+    study = make_study(**changes, data={"image_size": 16, "dims": dims, "modality": "ct"})
     method = build_method(study)
     rng = torch.Generator().manual_seed(0)
     count = method.spec.views.count

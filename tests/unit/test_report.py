@@ -14,6 +14,7 @@ from hilum.common.errors import RunError
 from hilum.common.participation import participation
 from hilum.common.results_table import (
     METRIC_RANGES,
+    NOTE_WORDS,
     Comparison,
     Evaluation,
     Row,
@@ -25,7 +26,7 @@ from hilum.server.federation.roster import Roster
 from hilum.server.federation.store import Progressed, RoundRecord
 from hilum.server.results import build_results, in_words, run_notes
 from hilum.simulations.report import judge_runs, write_report
-from hilum.simulations.table import print_table
+from hilum.simulations.table import _marks, print_table
 
 
 def record(number, failures=(), suspended=(), names=("a", "b", "c")):
@@ -191,6 +192,12 @@ def test_no_table_that_the_server_admits_breaks_the_verdict(tables):
     content = results_with(tables)
     assert content["verdict"]["headline"]
     print_table(content)
+
+
+def test_each_note_below_the_table_has_a_mark_of_its_own():
+    assert _marks({"too_few", "one_class"}, "utf-8") == {"one_class": "*", "too_few": "†"}
+    for encoding in ("utf-8", "ascii"):
+        assert len(set(_marks(NOTE_WORDS, encoding).values())) == len(NOTE_WORDS)
 
 
 @given(TABLES)

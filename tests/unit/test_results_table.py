@@ -17,6 +17,7 @@ from hilum.common.results_table import (
     Comparison,
     Evaluation,
     Row,
+    arms_left_out,
     check_table,
     combinations,
     read_table,
@@ -167,6 +168,12 @@ def test_comparisons_that_are_not_of_the_tables_own_rows_are_refused(make_study,
 def test_a_comparison_needs_both_of_its_rows(make_study):
     with pytest.raises(UpdateRefused, match=r"^not_asked: "):
         check_table(Evaluation(ROWS[2:], COMPARED), make_study(), site="site-0", sent=SENT)
+
+
+def test_the_arms_that_have_no_weights_are_named(make_study):
+    evaluation = make_study(evaluation={"arms": ["federated", "local", "scratch", "raw"]}).evaluation
+    assert arms_left_out(evaluation, {"federated"}) == ["local"]
+    assert arms_left_out(evaluation, {"federated", "local"}) == []
 
 
 def test_what_a_study_asks_for_depends_on_what_was_sent(make_study):

@@ -183,7 +183,7 @@ def test_a_stopped_or_failed_run_goes_on_only_when_it_is_resumed(queue, start, s
     assert worker.wait_idle("a", 5)
     with pytest.raises(RunError, match=r"a run a already .*--resume"):
         worker.submit(sign("a"), resume=False)
-    with pytest.raises(RunError, match="is of another study"):
+    with pytest.raises(RunError, match=r"is of another study: federation\.rounds was \d+, is 3; --resume"):
         worker.submit(sign("a", federation={"rounds": 3}), resume=True)
     with pytest.raises(RunError, match="no run b to resume"):
         worker.submit(sign("b"), resume=True)

@@ -101,7 +101,7 @@ def test_what_is_wrong_is_told_thing_by_thing(tmp_path):
     assert not found["archive"].fine
     assert "is not a folder" in found["archive"].words
     assert "nothing is indexed in" in found["state"].words
-    assert "the nearest is `finding_label`" in found["labels"].words
+    assert "policy.labels of the site file names; the nearest is `finding_label`" in found["labels"].words
     assert "hilum site join" in found["link"].words
     (tmp_path / "h").write_text("")
     assert "is a file" in findings(tmp_path / "site.toml")["state"].words

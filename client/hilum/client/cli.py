@@ -46,6 +46,13 @@ def register(root: typer.Typer) -> None:
     root.add_typer(app, name="site")
 
 
+_HOW_TO_GET = {
+    "local": "`hilum site pretrain` trains this site's own encoder, and `--encoder` measures that one too",
+    "centralised": "only a simulation has the images of all sites in one place",
+}
+"""What to do for the numbers of an arm that one encoder alone does not give."""
+
+
 def _tell_classes(study: "StudyConfig", data: "SiteData") -> None:
     """Show on stderr which classes were read; or, without a task, what changed since the run began."""
     from hilum.client.class_table import class_table, table_lines
@@ -137,6 +144,7 @@ def evaluate(
     from hilum.client.site_data import open_site
     from hilum.common.config import load_site, load_study
     from hilum.common.export import read_encoder
+    from hilum.common.results_table import arms_left_out
 
     what, where = load_study(study), load_site(site)
     given = read_encoder(encoder, what)
@@ -146,14 +154,19 @@ def evaluate(
     fabric = make_fabric(where.compute.device, what.training.precision, what.training.threads)
     with progress_bar("evaluating", combinations_count(what, encoders)) as progress:
         found = evaluate_site(data, what, encoders, fabric, progress).to_json()
+    notes = [
+        f"the arm {arm} was left out: {_HOW_TO_GET[arm]}" for arm in arms_left_out(what.evaluation, encoders)
+    ]
     if as_json:
-        print_json({**found, "labels": labels_json(what, [class_table(data)])})
+        print_json({**found, "labels": labels_json(what, [class_table(data)]), "notes": notes})
         return
     for row in found["rows"]:
         interval = f"{row['value']:.3f} ({row['ci_low']:.3f} to {row['ci_high']:.3f})"
         print(
             f"{row['protocol']:9} {row['label_fraction']:5.0%} {row['arm']:11} {row['metric']:18} {interval}"
         )
+    for note in notes:
+        print(note)
 
 
 @app.command()

@@ -51,7 +51,8 @@ def _label_columns(workspace: Any, table: Path | None, columns: list[str]) -> di
         raise DataError(workspace.not_indexed)
     catalogue = Catalogue(workspace.catalogue)
     try:
-        return {column: read_labels(table, column, catalogue, workspace.pseudonyms()) for column in columns}
+        names = workspace.pseudonyms()
+        return {c: read_labels(table, c, catalogue, names, named_by="--label") for c in columns}
     finally:
         catalogue.close()
 

@@ -23,6 +23,8 @@ KEY_COLUMNS = {
     "file": "file",
 }
 PATIENT_COLUMN = "patient"
+LABEL_KEY = "tasks.classification.label of the study"
+"""What names the label column in a training."""
 
 _SEPARATORS = (",", ";", "\t", "|")
 _SEPARATOR_LINE = re.compile(r"\A\s*\"?sep=(.)\"?\s*\r?\n", re.IGNORECASE)  # what Excel writes and reads
@@ -55,8 +57,13 @@ class LabelTable:
     rows: tuple[TableRow, ...] = field(repr=False)
 
 
-def read_table(path: Path, column: str) -> LabelTable:
+def read_table(path: Path, column: str, *, named_by: str = LABEL_KEY) -> LabelTable:
     """Read the key, the patient and one label of each row.
+
+    Args:
+        path: The table.
+        column: The label's.
+        named_by: The key or option that names the column, for the words of an error.
 
     Raises:
         LabelError: If the table can't be read, lacks a column, or has one twice.
@@ -71,7 +78,7 @@ def read_table(path: Path, column: str) -> LabelTable:
             f"the label table needs one of the columns {', '.join(KEY_COLUMNS)}{_nearest(KEY_COLUMNS, header)}"
         )
     key, patient = _place(key_column, lines[0][1]), _place(PATIENT_COLUMN, lines[0][1])
-    label = _place(column, lines[0][1])
+    label = _place(column, lines[0][1], named_by)
     rows = []
     for number, cells in lines[1:]:
         if any(cell.strip() for cell in cells[len(header) :]):
@@ -105,24 +112,46 @@ def _text(path: Path) -> str:
 def _cells(text: str) -> list[tuple[int, list[str]]]:
     """The lines that hold anything, with their numbers, cut at the table's separator."""
     stated = _SEPARATOR_LINE.match(text)
-    found: list[list[tuple[int, list[str]]]] = []
-    for separator in (stated[1],) if stated else _SEPARATORS:
-        reader = csv.reader(
-            io.StringIO(text[stated.end() :] if stated else text, newline=""), delimiter=separator
-        )
-        try:
-            lines = [
-                (reader.line_num + bool(stated), cells) for cells in reader if any(c.strip() for c in cells)
-            ]
-        except csv.Error as error:
-            raise LabelError(f"the label table is no CSV ({error}); check its quotes") from None
-        if lines and set(KEY_COLUMNS) & {_plain(cell) for cell in lines[0][1]}:
-            return lines
-        found.append(lines)
-    return max(found, key=lambda lines: len(lines[0][1]) if lines else 0)
+    if stated:
+        return _rows(text[stated.end() :], stated[1], first=2)
+    headers = {separator: _header(text, separator) for separator in _SEPARATORS}
+    for separator, header in headers.items():
+        if set(KEY_COLUMNS) & {_plain(cell) for cell in header}:
+            return _rows(text, separator)
+    return _rows(text, max(headers, key=lambda separator: len(headers[separator])))
 
 
-def _place(name: str, header: Sequence[str]) -> int:
+def _header(text: str, separator: str) -> list[str]:
+    """The first line that holds anything, if it were cut at this separator."""
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    try:
+        return next((cells for cells in reader if any(cell.strip() for cell in cells)), [])
+    except csv.Error:
+        return []
+
+
+def _rows(text: str, separator: str, first: int = 1) -> list[tuple[int, list[str]]]:
+    """The lines that hold anything, with their numbers; `first` is that of the text's first line.
+
+    Raises:
+        LabelError: With the line in which a quote opens that is not closed where its cell ends.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    lines, begins = [], first
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                lines.append((reader.line_num + first - 1, cells))
+            begins = reader.line_num + first
+    except csv.Error as error:
+        raise LabelError(
+            f"the label table is no CSV from line {begins} on ({error}); close each quote at the end of its cell, and write "
+            "a quote inside a quoted cell twice"
+        ) from None
+    return lines
+
+
+def _place(name: str, header: Sequence[str], named_by: str = "") -> int:
     """Where a column is: the one of just this name, or the only one that differs in blanks, case or hyphens alone."""
     stripped = [cell.strip() for cell in header]
     exact = [index for index, cell in enumerate(stripped) if cell == name]
@@ -133,19 +162,32 @@ def _place(name: str, header: Sequence[str]) -> int:
         raise LabelError(
             f"the label table has {len(near)} columns `{name}`; keep one, or give them different names"
         )
-    hint = _nearest([name], header)
+    others = f"; it has {len(header)} others, none of a like name"
+    if not named_by:
+        raise LabelError(
+            f"the label table has no column `{name}`"
+            f"{_nearest([name], header) or f'{others}: add the column, or rename the one that holds it'}"
+        )
+    best, _ = _best([name], header)
+    cure = f"; the nearest is `{best}`: write that there" if best else f"{others}: correct the name there"
     raise LabelError(
-        f"the label table has no column `{name}`{hint or f'; it has {len(header)} others, none of a like name'}"
+        f"the label table has no column `{name}`, which {named_by} names{cure}, or rename the column to `{name}`"
     )
 
 
 def _nearest(wanted: Iterable[str], header: Sequence[str]) -> str:
-    """Name the column that is most like a wanted one. One that is not is not named: it may be the cell of a patient."""
-    best = max(
+    """Name the column that is most like a wanted one, and how to rename it; empty if none is."""
+    best, name = _best(wanted, header)
+    return f"; the nearest is `{best}`: rename it to `{name}`" if best else ""
+
+
+def _best(wanted: Iterable[str], header: Sequence[str]) -> tuple[str, str]:
+    """The column that is most like a wanted one, and that one. One that is not is not named: it may be the cell of a patient."""
+    likeness, name, best = max(
         ((_likeness(_plain(name), _plain(cell)), name, cell.strip()) for name in wanted for cell in header),
         default=(0.0, "", ""),
     )
-    return f"; the nearest is `{best[2]}`: rename it to `{best[1]}`" if best[0] >= _NEAR else ""
+    return (best, name) if likeness >= _NEAR else ("", "")
 
 
 def _likeness(name: str, cell: str) -> float:

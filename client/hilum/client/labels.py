@@ -3,16 +3,19 @@
 A file is named relative to the indexed folder. UIDs, files and patients become pseudonyms as they are read; nothing else remembers them.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from hilum.client.catalogue import ACCEPTED, Catalogue, FileRow, Item
-from hilum.client.label_table import KEY_COLUMNS, read_table
-from hilum.client.label_values import check_spellings, class_of, is_missing, number_text, tidy
+from hilum.client.label_table import KEY_COLUMNS, LABEL_KEY, read_table
+from hilum.client.label_values import check_spellings, class_of, is_missing, tidy
 from hilum.client.workspace import Pseudonyms
 from hilum.common.errors import LabelError
+
+_WHOLE_AS_FLOAT = re.compile(r"\d+\.0", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -34,14 +37,23 @@ class Labels:
     read_as_missing: Mapping[str, int] = field(default_factory=dict, repr=False)
 
 
-def read_labels(path: Path, column: str, catalogue: Catalogue, names: Pseudonyms) -> Labels:
+def read_labels(
+    path: Path, column: str, catalogue: Catalogue, names: Pseudonyms, *, named_by: str = LABEL_KEY
+) -> Labels:
     """Read one column.
+
+    Args:
+        path: The table.
+        column: The column.
+        catalogue: Of the images.
+        names: Makes pseudonyms.
+        named_by: The key or option that names the column, for the words of an error.
 
     Raises:
         LabelError: If the table can't be read, a column is missing, a class is spelled in several ways, a UID is unknown,
             or an image has two labels or two patients.
     """
-    table = read_table(path, column)
+    table = read_table(path, column, named_by=named_by)
     check_spellings(column, Counter(row.label for row in table.rows))
     kind = KEY_COLUMNS[table.key_column]
     files = catalogue.files().values()
@@ -85,9 +97,9 @@ def _patient(cell: str) -> str:
     if is_missing(cell):
         return ""
     text = tidy(cell)
-    return (
-        number_text(text) if "." in text else None
-    ) or text.casefold()  # a table may have turned 17 into 17.0
+    if _WHOLE_AS_FLOAT.fullmatch(text):
+        return text.removesuffix(".0")  # a table may have turned 17 into 17.0
+    return text.casefold()  # 12.1 and 12.10 are two patients
 
 
 def _items_by(kind: str, items: list[Item]) -> dict[str, list[Item]]:

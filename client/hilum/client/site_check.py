@@ -101,7 +101,7 @@ def _labels(site: SiteConfig) -> str:
         raise _Mend(f"data.labels = {table} is missing or can't be read; mend the path, or leave the key out")
     wanted = site.policy.labels if site.policy is not None else ()
     for name in wanted:
-        read_table(table, name)  # as a training reads it
+        read_table(table, name, named_by="policy.labels of the site file")  # as a training reads it
     return f"{table} has {', '.join(wanted) or 'no column that a study may name (policy.labels)'}"
 
 

@@ -118,6 +118,11 @@ def combinations(
             yield protocol, share, arm
 
 
+def arms_left_out(evaluation: EvaluationSection, with_weights: Collection[str]) -> list[str]:
+    """The arms that a study asks for and that `combinations` leaves out, because their weights are not at hand."""
+    return [arm for arm in evaluation.arms if arm not in with_weights and arm not in _PROTOCOLS_OF]
+
+
 def read_table(text: str) -> Evaluation:
     """Parse what a site sent.
 

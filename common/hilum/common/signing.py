@@ -20,7 +20,7 @@ from pydantic import Field, JsonValue, ValidationError
 from hilum.common import __version__
 from hilum.common.config.base import Name, Section
 from hilum.common.config.load import parse_study
-from hilum.common.config.resume import lasting
+from hilum.common.config.resume import differences, in_words, lasting
 from hilum.common.config.study import MAX_SITES, StudyConfig
 from hilum.common.errors import ConfigError, RequestRefused
 
@@ -165,6 +165,13 @@ def verify_study(signed: SignedStudy, key: Ed25519PublicKey, *, now: float, site
         sites=table.sites,
         terms=hashlib.sha256(terms.encode()).hexdigest(),
     )
+
+
+def changes(before: bytes, now: bytes) -> str:
+    """What keeps one signed document from going on with the run of another, in words; both were verified before."""
+    old, new = (json.loads(document) for document in (before, now))
+    tables = [{"sites": one["sites"], "version of Hilum": one["hilum"], **one["study"]} for one in (old, new)]
+    return in_words(differences(*tables))
 
 
 def public_text(key: Ed25519PublicKey) -> str:

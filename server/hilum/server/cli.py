@@ -385,10 +385,11 @@ def _approved(folder: "FederationFolder", study: Path) -> list[str]:
         registry.close()
     wanted = load_study(study).federation.sites
     if len(names) != wanted:
-        problem = (
-            f"federation.sites = {wanted}, and {len(names)} sites are approved ({', '.join(names) or 'none'}); name those "
-            "that take part with --sites"
-        )
+        advice = "name those that take part with --sites"
+        if len(names) < wanted:
+            lower = f", or set federation.sites to {len(names)}" if names else ""
+            advice = f"approve more sites with `hilum admin approve`{lower}"
+        problem = f"federation.sites = {wanted}, and {len(names)} sites are approved ({', '.join(names) or 'none'}); {advice}"
         raise ConfigError(study.name, [problem])
     return names
 

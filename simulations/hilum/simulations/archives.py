@@ -29,7 +29,7 @@ def find_sites(archives: Path, home: Path) -> list[SiteConfig]:
             same archives reads no pixel again.
 
     Raises:
-        DataError: If there is no such folder, or no site in it.
+        DataError: If there is no such folder, or no site in it, or if it is itself a site's.
     """
     if not archives.is_dir():
         raise DataError(
@@ -37,6 +37,11 @@ def find_sites(archives: Path, home: Path) -> list[SiteConfig]:
         )
     below = [folder for folder in archives.iterdir() if folder.is_dir() and not folder.name.startswith(".")]
     folders = [folder for folder in below if (folder / "dicom").is_dir()]
+    if not folders and (archives / "dicom").is_dir():
+        raise DataError(
+            "the archives folder is the folder of one site: it holds `dicom/` itself; give the folder above, which holds one "
+            "folder a site"
+        )
     folders = sorted(folders or filter(_holds_pictures, below), key=_natural)
     if not folders:
         raise DataError(

@@ -1,5 +1,6 @@
 """The table of arms that `hilum simulate` prints."""
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from hilum.common.participation import participation
@@ -25,19 +26,26 @@ def print_table(results: dict[str, Any]) -> None:
         for heading in ("protocol", "arm", *names):
             table.add_column(heading, overflow="fold")
         cells = {(row["protocol"], row["arm"], row["site"]): row for row in rows}
+        marks = _marks({row["note"] for row in rows} - {""}, console.encoding)
         for protocol, arm in dict.fromkeys((row["protocol"], row["arm"]) for row in rows):
-            table.add_row(protocol, arm, *[_cell(cells.get((protocol, arm, name))) for name in names])
+            table.add_row(protocol, arm, *[_cell(cells.get((protocol, arm, name)), marks) for name in names])
         console.print(table)
-        for note in sorted({row["note"] for row in rows} - {""}):
-            console.print(f"* {NOTE_WORDS[note]}", markup=False)
+        for note, mark in marks.items():
+            console.print(f"{mark} {NOTE_WORDS[note]}", markup=False)
     console.print(results["verdict"]["headline"], markup=False)
     console.print(participation(results["rounds"]), markup=False)
     for note in results["notes"]:
         console.print(note, markup=False)
 
 
-def _cell(row: dict[str, Any] | None) -> str:
+def _marks(notes: Collection[str], encoding: str) -> dict[str, str]:
+    """A mark of its own for each note."""
+    marks = ("*", "†", "‡") if encoding.lower().startswith("utf") else ("*", "**", "***")
+    return dict(zip(sorted(notes), marks, strict=False))
+
+
+def _cell(row: dict[str, Any] | None, marks: Mapping[str, str]) -> str:
     if row is None:
         return ""
-    mark = "*" if row["note"] else ""
+    mark = marks.get(row["note"], "")
     return f"{row['value']:.2f}{mark} ({row['ci_low']:.2f}-{row['ci_high']:.2f})"

@@ -67,7 +67,7 @@ def study_to_toml(study: StudyConfig) -> str:
 
 def _read(path: Path, how_to_write: str) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a mark
     except FileNotFoundError:
         raise ConfigError(path.name, [f"there is no such file; {how_to_write}"]) from None
     except (OSError, UnicodeDecodeError) as error:

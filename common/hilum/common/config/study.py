@@ -15,6 +15,9 @@ Modality = Literal["radiograph", "ct", "mr"]
 Arm = Literal["federated", "local", "centralised", "scratch", "random", "raw"]
 Protocol = Literal["knn", "linear", "finetune"]
 
+_IMAGES_ALONE = frozenset({"radiograph"})
+"""Modalities whose objects are images and never volumes."""
+
 MAX_SITES = 1000
 MIN_PATIENTS = 11
 """No number that leaves a site comes from fewer patients than this, unless the study's author owns all the data."""
@@ -155,6 +158,11 @@ class StudyConfig(Section):
             raise ValueError(
                 f"data.image_size = {self.data.image_size} is not a multiple of "
                 f"encoder.patch_size = {self.encoder.patch_size}; choose one that is"
+            )
+        if self.data.dims == 3 and self.data.modality in _IMAGES_ALONE:  # noqa: PLR2004 - volumes
+            raise ValueError(
+                f'data.dims = 3 asks for volumes, and data.modality = "{self.data.modality}" has images alone; '
+                'write data.dims = 2, or data.modality = "ct" or "mr"'
             )
         if self.method.name == "mae" and self.encoder.name != "vit":
             raise ValueError(

@@ -117,7 +117,7 @@ def put_into_site_file(site_file: Path, table: str, name: str) -> None:
     """
     source = site_file.name
     try:
-        text = read_paper(site_file, "name this site's own file with --site").decode()
+        text = read_paper(site_file, "name this site's own file with --site").decode("utf-8-sig")
         before = tomllib.loads(text)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise ConfigError(source, [f"is not valid TOML: {error}"]) from None

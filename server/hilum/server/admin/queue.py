@@ -25,9 +25,10 @@ from sqlalchemy import (
     update,
 )
 
+from hilum.common.config.resume import MAY_DIFFER
 from hilum.common.database import Database
 from hilum.common.errors import RunError
-from hilum.common.signing import SignedStudy
+from hilum.common.signing import SignedStudy, changes
 
 QUEUED, RUNNING, FINISHED, FAILED, STOPPED = "queued", "running", "finished", "failed", "stopped"
 OVER = {FINISHED, FAILED, STOPPED}
@@ -107,7 +108,7 @@ class RunQueue:
             if known is None and exists:
                 raise RunError(f"the run directory {run} is there already; choose another name with --run")
             if known is not None:
-                _check_again(known, terms, resume=resume)
+                _check_again(known, terms, signed, resume=resume)
             place = connection.execute(select(func.coalesce(func.max(_runs.c.place), 0) + 1)).scalar_one()
             now = self._clock()
             facts: dict[str, Any] = {
@@ -215,7 +216,7 @@ class RunQueue:
             return moved.rowcount == 1
 
 
-def _check_again(known: Any, terms: str, *, resume: bool) -> None:
+def _check_again(known: Any, terms: str, signed: SignedStudy, *, resume: bool) -> None:
     if not resume:
         how = (
             "choose another name with --run"
@@ -231,8 +232,8 @@ def _check_again(known: Any, terms: str, *, resume: bool) -> None:
         raise RunError(f"run {known.name} has finished; `hilum admin fetch` copies it")
     if known.terms != terms:
         raise RunError(
-            f"run {known.name} is of another study, other sites or another version of Hilum; --resume goes on with the "
-            "same ones only"
+            f"run {known.name} is of another study: {changes(known.document, signed.document)}; --resume goes on with the "
+            f"same study, sites and version only, and these alone may change: {', '.join(MAY_DIFFER)}"
         )
 
 
