@@ -688,6 +688,33 @@ def test_a_nifti_image_is_no_mask_and_an_untied_one_marks_nothing(site):
     assert site.annotate().skipped == {"annotates_unknown_image": 1, "malformed_annotation": 1}
 
 
+@pytest.mark.parametrize("flip", [1, -1])
+def test_a_nifti_mask_on_a_radiograph_has_its_instance_as_name(site, flip):
+    """As `hilum phantom` writes masks."""
+    values = np.zeros((60, 50, 1), np.uint8)
+    values[30:45, 10:20] = 1
+    image = nibabel.Nifti1Image(values, np.diag([-0.2, -0.2 * flip, 1.0, 1.0]))
+    site.folder.mkdir(exist_ok=True)
+    nibabel.save(image, site.folder / f"{site.datasets[-1].SOPInstanceUID}.nii.gz")
+    report = site.annotate()
+    assert (report.masks, report.skipped) == (1, {})
+    (one,) = site.catalogue.annotations()
+    assert one.place == (10 if flip > 0 else 50 - 20, 30)  # the other header has its rows from the bottom up
+    assert ArrayCache(site.workspace.masks).get(one.content_sha256).shape == (10, 15)
+
+
+@pytest.mark.parametrize("wrong", ["size", "aslant", "slice of a volume"])
+def test_a_nifti_mask_that_does_not_fit_a_radiograph_is_refused(site, wrong):
+    values = np.ones((60, 49 if wrong == "size" else 50, 1), np.uint8)
+    affine = np.diag([-0.2, -0.2, 1.0, 1.0])
+    affine[1, 0] = 0.05 if wrong == "aslant" else 0.0
+    image = site.datasets[0 if wrong == "slice of a volume" else -1]
+    site.folder.mkdir(exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(values, affine), site.folder / f"{image.SOPInstanceUID}.nii.gz")
+    reason = "annotates_unknown_image" if wrong == "slice of a volume" else "annotation_off_grid"
+    assert site.annotate().skipped == {reason: 1}
+
+
 # Boxes
 
 

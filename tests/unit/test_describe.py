@@ -265,6 +265,10 @@ def test_another_question_about_the_same_patients_is_refused(tmp_path):
     labels = Labels({f"item{n}": "a" for n in range(40)}, {}, 0)
     with pytest.raises(PolicyRefused, match="another question"):
         describe_site(workspace, labels={"finding": labels})
+    for word in ("A", "z"):  # the table's names of patients, before and behind the pseudonyms
+        named = Labels(labels.label_of, {f"item{n}": f"{word}{n}" for n in range(40)}, 0)
+        with pytest.raises(PolicyRefused, match="another question"):
+            describe_site(workspace, labels={"finding": named})
 
 
 def test_a_spent_budget_refuses_new_answers_and_repeats_the_old(tmp_path):

@@ -115,6 +115,16 @@ def test_an_error_behind_another_is_found_and_a_defect_is_none():
         assert machine_problem(defect) is None
 
 
+def test_a_folder_that_takes_nothing_is_told_and_a_file_that_is_missing_is_a_defect(tmp_path):
+    made = Path("/proc/hilum")
+    with pytest.raises(OSError, match="hilum") as refused:
+        made.mkdir()
+    assert "choose another folder" in said(refused.value)  # `root` is told that /proc/hilum does not exist
+    with pytest.raises(FileNotFoundError) as missing:
+        (tmp_path / "x").read_bytes()
+    assert machine_problem(missing.value) is None
+
+
 def test_a_folder_is_called_as_the_person_called_it(tmp_path):
     name_place("the run folder (--out)", tmp_path / "run")
     error = PermissionError(errno.EACCES, "no", str(tmp_path / "run" / "deep" / "file"))

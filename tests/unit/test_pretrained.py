@@ -208,6 +208,18 @@ def test_an_image_of_other_axes_is_refused(made, shape):
         encoder_input(np.zeros((8, 8)), study.data, (1.0,))
 
 
+def test_values_that_are_not_as_displayed_are_refused(made):
+    study, _encoder, _folder = made()
+    with pytest.raises(ValueError, match="not finite"):
+        encoder_input(np.full((8, 8), np.nan), study.data)
+    grey = np.linspace(0, 1, 64).reshape(8, 8)
+    with pytest.raises(ValueError, match="multiply the image by 65535"):
+        encoder_input(grey, study.data)
+    with pytest.raises(ValueError, match="multiply the image by 257"):
+        encoder_input((grey * 255).astype(np.uint8), study.data)
+    assert encoder_input(grey * 65535, study.data).max() > 0.5
+
+
 def change(folder, edit):
     path = folder / "manifest.json"
     facts = json.loads(path.read_text())

@@ -2,11 +2,13 @@
 
 import re
 import socket
+import ssl
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 
+from fleet_server import FleetServer, Papers, http, link_of, server_context
 from hilum.client.site_check import check_site
 from hilum.common.config import SiteConfig, load_site
 from hilum.common.config.load import _options
@@ -148,9 +150,64 @@ def test_a_site_that_is_ready_is_fine_and_a_server_that_is_silent_is_told(run_hi
         (tmp_path / "keys" / "site-0" / "s.toml").write_text((tmp_path / "s.toml").read_text() + paper)
         lines = checked(run_hilum, "keys/site-0/s.toml")
         assert lines["link"].startswith("fine")
-        assert "does not answer" in lines["server"]
-        listening.listen()
-        assert run_hilum("site", "check", "keys/site-0/s.toml").returncode == 0
+        assert "connection refused" in lines["server"]
+    made = tmp_path / "keys" / "server" / "federation"
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=made / "root.crt")
+    context.load_cert_chain(made / "server.crt", made / "server.key")
+    context.verify_mode = ssl.CERT_REQUIRED
+    with FleetServer(None, "site-0", tls=context, port=port) as server:
+        done = run_hilum("site", "check", "keys/site-0/s.toml")
+        assert done.returncode == 0, done.stdout
+        assert server.calls == ["send-node-heartbeat"]
+
+
+def with_link(tmp_path, papers, port):
+    """A site file whose table `link` names a server on this machine."""
+    link = link_of(papers, f"localhost:{port}")
+    path = written(tmp_path, name="site-a")
+    lines = "".join(f'{key} = "{value}"\n' for key, value in link.model_dump().items())
+    path.write_text(f"{path.read_text()}\n[link]\n{lines}")
+    return path
+
+
+def test_the_server_is_asked_with_the_site_s_papers_and_its_refusal_is_told(tmp_path):
+    papers = Papers(tmp_path / "federation")
+    with FleetServer(papers) as server:
+        path = with_link(tmp_path, papers, server.port)
+        told = findings(path)["server"]
+        assert told.fine, told.words
+        assert told.words == f"localhost:{server.port} answers and admits site-a"
+        assert server.calls == ["send-node-heartbeat"]  # a site that runs is neither signed on again nor off
+        server.script["send-node-heartbeat"] = lambda *_: http(401, b"unknown_certificate", "text/plain")
+        told = findings(path)["server"]
+    assert not told.fine
+    assert "does not admit this site's certificate (401)" in told.words
+
+
+def test_another_program_on_the_server_s_port_is_told(tmp_path):
+    papers = Papers(tmp_path / "federation")
+    with FleetServer(papers) as server:
+        server.script["send-node-heartbeat"] = lambda *_: http(404)
+        told = findings(with_link(tmp_path, papers, server.port))["server"]
+    assert not told.fine
+    assert "is not a Hilum server" in told.words
+    with FleetServer(papers, tls=server_context(Papers(tmp_path / "other"))) as server:
+        told = findings(with_link(tmp_path, papers, server.port))["server"]
+    assert not told.fine
+    assert "not of this federation" in told.words
+
+
+def test_a_server_with_another_time_is_told(tmp_path):
+    papers = Papers(tmp_path / "federation")
+    with FleetServer(papers, clock_s=-3600) as server:
+        told = findings(with_link(tmp_path, papers, server.port))["server"]
+    assert not told.fine
+    assert "60 minutes ahead of" in told.words
+
+
+def test_the_index_command_names_the_state_folder_that_was_given(run_hilum):
+    assert "`hilum site index dicom`;" in run_hilum("site", "new", "a.toml").stdout
+    assert "`hilum site index dicom --home h`;" in run_hilum("site", "new", "b.toml", "--home", "h").stdout
 
 
 def checked(run_hilum, path="s.toml"):

@@ -115,7 +115,7 @@ def description(items: Iterable[Item], labels: Mapping[str, Labels], threshold: 
 def _by_patient(items: Iterable[Item], labels: Mapping[str, Labels]) -> dict[str, dict[str, _Patient]]:
     """Patient to family to items. Two pseudonyms that a label table calls one patient are one patient."""
     items = list(items)
-    same = _Groups()
+    same = _Groups({item.patient_key for item in items})
     for item in items:
         for table in labels.values():
             if item.item_key in table.patient_of:
@@ -131,9 +131,14 @@ def _by_patient(items: Iterable[Item], labels: Mapping[str, Labels]) -> dict[str
 
 
 class _Groups:
-    """Which keys mean one thing (union-find); a group is named by its smallest key."""
+    """Which keys mean one thing (union-find).
 
-    def __init__(self) -> None:
+    A group is named by its smallest key, and by a site's own pseudonym where it has one: named by a label table's words,
+    patients would look like others to the ledger of answers as soon as a table is given.
+    """
+
+    def __init__(self, own: set[str]) -> None:
+        self._own = own
         self._up: dict[str, str] = {}
 
     def of(self, key: str) -> str:
@@ -142,7 +147,7 @@ class _Groups:
         return key
 
     def join(self, one: str, other: str) -> None:
-        first, second = sorted((self.of(one), self.of(other)))
+        first, second = sorted((self.of(one), self.of(other)), key=lambda key: (key not in self._own, key))
         self._up[second] = first
 
 

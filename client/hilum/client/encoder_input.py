@@ -10,6 +10,8 @@ from hilum.client.views import Viewer
 from hilum.common.config.study import DataSection
 from hilum.common.methods import ViewPlan
 
+_HIGHEST_OF_8_BITS = 255
+
 
 def encoder_input(
     image: npt.NDArray[np.generic], data: DataSection, spacing_mm: tuple[float, ...] = ()
@@ -26,13 +28,33 @@ def encoder_input(
         float32 (1, 1, *S) in [0, 1], of the encoder's size.
 
     Raises:
-        ValueError: If the image or the spacing has another number of axes than the encoder's images.
+        ValueError: If the image or the spacing has another number of axes than the encoder's images, or if the values
+            are not such as `image` asks for.
     """
     if image.ndim != data.dims or len(spacing_mm) not in (0, data.dims):
         raise ValueError(
             f"expected an image of {data.dims} axes and as many distances, or none; found {image.ndim} axes and "
             f"{len(spacing_mm)} distances"
         )
+    _check_values(image, data.modality)
     fitted = fit(unit_range(image, data.modality), spacing_mm, data.store_size)
     stored = np.rint(fitted * FULL_SCALE).astype(np.float32) / FULL_SCALE
     return Viewer(data, ViewPlan(1, "crop")).whole(torch.from_numpy(stored)[None, None])
+
+
+def _check_values(image: npt.NDArray[np.generic], modality: str) -> None:
+    """Refuse values that would give an input without any picture in it.
+
+    Raises:
+        ValueError: If a value is not finite, or a radiograph has the range of 8 bits or of [0, 1].
+    """
+    values = np.asarray(image, np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError("the image holds values that are not finite (NaN or infinity); replace them first")
+    highest = values.max()
+    if modality == "radiograph" and highest <= _HIGHEST_OF_8_BITS:
+        factor = "65535" if highest <= 1 else "257"
+        raise ValueError(
+            f"a radiograph has values from 0 (black) to 65535 (white), and this one's highest is {highest:g}; where "
+            f"{'1' if highest <= 1 else '255'} is white, multiply the image by {factor} (as float)"
+        )

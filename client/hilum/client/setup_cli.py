@@ -1,5 +1,6 @@
 """`hilum site new` and `hilum site check`: the site file, and whether all that it names is right."""
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -37,7 +38,10 @@ def new(
     state = hilum_home(home) / "site"
     write_text(file, site_template(name, dicom, labels, state))
     print(f"{file} is written; put in what is yours, and check it with `hilum site check {file}`")
-    print(f"index the archive with `hilum site index {dicom}`; its state lies in {state}")
+    elsewhere = f" --home {shlex.quote(str(home))}" if home is not None else ""
+    print(
+        f"index the archive with `hilum site index {shlex.quote(str(dicom))}{elsewhere}`; its state lies in {state}"
+    )
 
 
 def check(

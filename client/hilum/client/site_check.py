@@ -1,7 +1,6 @@
 """What a site engineer can see before the federation counts on this site: one line a thing, fine or what to do."""
 
 import os
-import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +8,16 @@ from pathlib import Path
 from hilum.client.capacity import free_disk_bytes
 from hilum.client.catalogue import Catalogue
 from hilum.client.label_table import read_table
+from hilum.client.link.explain import clock_line, explain
+from hilum.client.link.fleet_client import FAILURES, FleetClient
 from hilum.client.link.identity import read_identity
-from hilum.client.link.proxies import proxy_for
 from hilum.client.link.start import check_indexed, link_of
 from hilum.client.workspace import Workspace
 from hilum.common.config import SiteConfig
 from hilum.common.errors import HilumError
 from hilum.common.machine import machine_problem
+from hilum.common.wire_ids import node_id_of
 
-_CONNECT_S = 5.0
 _LEAST_GB = 2.0
 _GB = 10**9
 
@@ -38,7 +38,7 @@ class Finding:
 
 
 def check_site(site: SiteConfig, site_file: Path) -> list[Finding]:
-    """Look at everything that a site file names. Nothing is changed, and the server is only connected to."""
+    """Look at everything that a site file names. Nothing is changed; the server is asked once, with the site's papers."""
     looks: tuple[tuple[str, Callable[[], str]], ...] = (
         ("archive", lambda: _archive(site)),
         ("state", lambda: _state(site)),
@@ -135,23 +135,23 @@ def _link(site: SiteConfig, site_file: Path) -> str:
 
 
 def _server(site: SiteConfig, site_file: Path) -> str:
+    """Make the call that a running site makes every few seconds: it tells whether the server admits this site.
+
+    It neither signs the site on nor off, so that a site that runs meanwhile is not disturbed.
+    """
     if site.link is None:
         raise _Mend("is not known yet: the table `link` names it")
     identity = read_identity(link_of(site, site_file), site.site.name)
-    proxy = proxy_for(identity.host, os.environ)
-    where, host, port = (
-        (f"the proxy {proxy.where}", proxy.host, proxy.port)
-        if proxy is not None
-        else (identity.where, identity.host, identity.port)
-    )
+    client = FleetClient(identity)
     try:
-        socket.create_connection((host, port), _CONNECT_S).close()
-    except OSError as error:
-        raise _Mend(
-            f"{where} does not answer ({error.strerror or error}); ask the admin whether it runs, and your network's people "
-            "whether this machine may reach it"
-        ) from None
-    return f"{where} answers"
+        client.heartbeat(node_id_of(identity.name))
+    except FAILURES as error:
+        raise _Mend(explain(error, identity, client.proxy).text) from None
+    finally:
+        client.close()
+    if (line := clock_line(client.clock_ahead_s)) is not None:
+        raise _Mend(line)
+    return f"{identity.where} answers and admits {identity.name}"
 
 
 def as_lines(found: list[Finding]) -> Iterator[str]:

@@ -29,6 +29,7 @@ _OF_NUMBER = {
     errno.EIO: "can't be read or written (input/output error); the disk may be failing",
     errno.ESTALE: "lies on a network folder that went away",
 }
+_TAKES_NOTHING = "takes no files or folders"
 _OF_SQLITE = {
     sqlite3.SQLITE_FULL: _FULL,
     sqlite3.SQLITE_READONLY: "can only be read",
@@ -165,6 +166,8 @@ def _of_system(error: BaseException) -> MachineProblem | None:
     ).__name__ == "SafetensorError":
         words = str(error).lower()
         state = next((state for part, state in _OF_WORDS if part in words), None)
+    if state is None and isinstance(error, FileNotFoundError) and _takes_nothing(error.filename):
+        state = _TAKES_NOTHING
     if state is None:
         return None
     file = error.filename if isinstance(error, OSError) and isinstance(error.filename, str) else None
@@ -175,10 +178,24 @@ def _of_system(error: BaseException) -> MachineProblem | None:
         return MachineProblem(what, state, "make room, or choose a folder on another disk, and run it again")
     remedy = (
         "choose another folder, or change who may write there"
-        if isinstance(error, OSError) and error.errno in _NEEDS_OTHER_FOLDER
+        if state == _TAKES_NOTHING or (isinstance(error, OSError) and error.errno in _NEEDS_OTHER_FOLDER)
         else "mend that, or choose another folder"
     )
     return MachineProblem(what or "a folder that is needed", state, remedy)
+
+
+def _takes_nothing(file: object) -> bool:
+    """Whether the folder of a file that was not found is there, but refuses every new name as not found (/proc does)."""
+    folder = Path(file).parent if isinstance(file, str) else None
+    if folder is None or not folder.is_dir():
+        return False
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _of_sqlite(error: BaseException) -> MachineProblem | None:

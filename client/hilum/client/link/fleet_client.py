@@ -93,6 +93,10 @@ class TooLarge(Exception):  # noqa: N818 - likewise
     """An answer was longer than any such answer can be; it was not read further."""
 
 
+FAILURES = (CallFailed, Answered, NotAServer, TooLarge)
+"""The ends of a call that did not succeed."""
+
+
 @dataclass
 class _Pieces:
     """A body in pieces, so that a slow link is seen to move. httpcore may begin it twice."""

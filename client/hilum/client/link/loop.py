@@ -22,12 +22,11 @@ from flwr.proto.message_pb2 import ObjectTree
 
 from hilum.client.link.explain import Cause, Patience, clock_line, explain
 from hilum.client.link.fleet_client import (
+    FAILURES,
     HEARTBEAT_S,
     Answered,
-    CallFailed,
     FleetClient,
     NotAServer,
-    TooLarge,
 )
 from hilum.client.link.identity import Identity
 from hilum.client.link.letters import (
@@ -47,7 +46,6 @@ from hilum.common.records import EVALUATE, HELLO, TRAIN
 from hilum.common.supervise import Stamp
 from hilum.common.wire_ids import node_id_of
 
-FAILURES = (CallFailed, Answered, NotAServer, TooLarge)
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
 _SLICE_S = 0.5
 _GOODBYE_S = 2.0

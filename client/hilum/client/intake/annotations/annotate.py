@@ -215,12 +215,12 @@ class _Annotator:
         return True
 
     def _marked_by(self, path: Path) -> list[Item]:
-        """The items that a mask file may mark: by a table, by the image's relative name, by a series UID as its name."""
+        """The items that a mask file may mark: by a table, by the image's relative name, by a UID as its name."""
         if str(path) in self.ties:
             return self.ties[str(path)]()
         relative = str(path.relative_to(self.root))
-        series = path.name[: path.name.lower().index(".nii")]
-        return self.targets.of_file(relative) or self.targets.of_series(series)
+        uid = path.name[: path.name.lower().index(".nii")]
+        return self.targets.of_file(relative) or self.targets.of_series(uid) or self.targets.of_image(uid)
 
     def _row(self, mark: Mask | Box) -> Annotation:
         source: Source = mark.source

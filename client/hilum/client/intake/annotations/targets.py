@@ -46,6 +46,10 @@ class Targets:
                 found.setdefault(item.item_key, item)
         return list(found.values())
 
+    def of_image(self, uid: str) -> list[Item]:
+        """Items that are images, and were made of this instance."""
+        return [item for item in self.of_instances([uid]) if item.kind == "image"]
+
     def _of_sop(self, key: str) -> list[Item]:
         if key in self._by_sop:
             return self._by_sop[key]
