@@ -370,7 +370,7 @@ def _clipped(values: Decoded, bits: int, *, signed: bool) -> Decoded:
     return clipped
 
 
-_OVERSHOOT_PARTS = 16
+_OVERSHOOT_PARTS = 8
 
 
 def in_bits(container: Decoded, bits: int, top: int, *, signed: bool) -> Decoded:
