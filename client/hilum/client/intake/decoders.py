@@ -326,7 +326,10 @@ def _samples(stored: Decoded, pixels: PixelFormat, info: StreamInfo | None) -> D
     bits = pixels.bits_stored
     if not info.reversible and info.signed in (None, pixels.signed):
         # What lies a little beyond the range overshot and is no stray bit: cutting the bit would make white black.
-        return _clipped(_with_sign(stored, pixels, info), bits, signed=pixels.signed)
+        values = _with_sign(stored, pixels, info)
+        if not info.signed:
+            _check_overshoot(values, bits, signed=pixels.signed)
+        return _clipped(values, bits, signed=pixels.signed)
     if info.signed != pixels.signed and pixels.syntax in _SIGN_BY_STREAM:
         # JPEG-LS has no sign, and JPEG 2000's may not be the header's: then the narrower of the two holds it.
         bits = min(info.bits, bits)
@@ -348,29 +351,39 @@ def _with_sign(stored: Decoded, pixels: PixelFormat, info: StreamInfo) -> Decode
     return in_bits(stored, bits, bits, signed=True)
 
 
-def _clipped(values: Decoded, bits: int, *, signed: bool) -> Decoded:
-    """Bring what overshot back into the range of so many bits.
+def _check_overshoot(values: Decoded, bits: int, *, signed: bool) -> None:
+    """Whether what lies beyond the range of so many bits overshot. A stream that knows its sign has no bits above it.
 
     Raises:
-        Skip: If that is no overshoot: it lies far outside, or nothing inside comes near to the range's end. Then bits
-            above the sample's were compressed with it, and what they were before can't be told.
+        Skip: If it lies far outside, or nothing inside comes near to the range's end. Then bits above the sample's were
+            compressed with it, and what they were before can't be told.
     """
-    least = -(1 << (bits - 1)) if signed else 0
-    greatest, margin = least + (1 << bits) - 1, (1 << bits) // _OVERSHOOT_PARTS
+    least, greatest = _range_of(bits, signed=signed)
+    margin = (1 << bits) // _OVERSHOOT_PARTS
     extent = Extent(values)
     if values.size == 0 or extent.within(least, greatest):
-        return values
+        return
     inside = values[(values >= least) & (values <= greatest)]
     near = inside.size and (
         inside.max() >= greatest - margin if values.max() > greatest else inside.min() <= least + margin
     )
     if not near or not extent.within(least - margin, greatest + margin):
         raise Skip(Reason.UNSUPPORTED_PIXELS)
+
+
+_OVERSHOOT_PARTS = 4
+
+
+def _clipped(values: Decoded, bits: int, *, signed: bool) -> Decoded:
+    """Bring what overshot back into the range of so many bits."""
+    least, greatest = _range_of(bits, signed=signed)
     clipped: Decoded = np.clip(values, values.dtype.type(least), values.dtype.type(greatest))
     return clipped
 
 
-_OVERSHOOT_PARTS = 8
+def _range_of(bits: int, *, signed: bool) -> tuple[int, int]:
+    least = -(1 << (bits - 1)) if signed else 0
+    return least, least + (1 << bits) - 1
 
 
 def in_bits(container: Decoded, bits: int, top: int, *, signed: bool) -> Decoded:
@@ -394,5 +407,4 @@ def in_bits(container: Decoded, bits: int, top: int, *, signed: bool) -> Decoded
 
 def _holds_all(values: Decoded, bits: int) -> bool:
     """Whether no value has a bit beyond these: a look is cheaper than two shifts."""
-    least = -(1 << (bits - 1)) if values.dtype.kind == "i" else 0
-    return values.size > 0 and Extent(values).within(least, least + (1 << bits) - 1)
+    return values.size > 0 and Extent(values).within(*_range_of(bits, signed=values.dtype.kind == "i"))
