@@ -136,13 +136,7 @@ def _instance(tags: Tags, uids: tuple[str, str, str], planes: Callable[[Frame], 
         _number(get("RescaleIntercept"), 0.0),
         _window(tags),
         _contrast(tags, image_type, kind),
-        quantity_of(
-            kind.family,
-            _name(get("RescaleType")),
-            image_type,
-            slope=bool(_values_of(get("RescaleSlope"))),
-            intercept=bool(_values_of(get("RescaleIntercept"))) and get("ModalityLUTSequence") is not True,
-        ),
+        _quantity(tags, image_type) if kind.family == "ct" else "",
     )
     regions: tuple[Region, ...] = ()
     if planes is not None and needs_dataset(tags):
@@ -166,6 +160,19 @@ def _instance(tags: Tags, uids: tuple[str, str, str], planes: Callable[[Frame], 
         tags.pixels.offset_bytes if tags.pixels is not None else None,
         _burned_in(get("BurnedInAnnotation")),
         _name(get("LossyImageCompression")) == "01",
+    )
+
+
+def _quantity(tags: Tags, image_type: tuple[str, ...]) -> str:
+    """What the values of a CT measure. A table of its modality stands in for slope and intercept, and may give anything."""
+    get = tags.values.get
+    has_table = get("ModalityLUTSequence") is True
+    return quantity_of(
+        "ct",
+        _name(get("RescaleType")),
+        image_type,
+        slope=bool(_values_of(get("RescaleSlope"))) and not has_table,
+        intercept=bool(_values_of(get("RescaleIntercept"))) and not has_table,
     )
 
 
@@ -277,6 +284,8 @@ def _check_sizes(tags: Tags, pixels: PixelFormat) -> None:
 
 def _name(value: Value) -> str:
     """One string of what should be one string."""
+    if value is None:
+        return ""
     if isinstance(value, str):
         return value.strip(_BLANKS)
     return _joined(value).strip(_BLANKS)
@@ -293,7 +302,8 @@ def _patient(value: Value) -> str:
         while parts and not parts[-1]:
             parts.pop()
         value = str(parts) if len(parts) > 1 else "".join(parts)
-    return unicodedata.normalize("NFC", _joined(value).strip().strip(_BLANKS))
+    text = value if isinstance(value, str) else _joined(value)
+    return unicodedata.normalize("NFC", text.strip().strip(_BLANKS))
 
 
 def _burned_in(value: Value) -> bool:
@@ -318,6 +328,8 @@ def _words(value: Value) -> tuple[str, ...]:
 
 def _plain_number(value: str | float) -> float | None:
     """A finite number, also where it is written as text (another VR than the standard's); else None."""
+    if type(value) is float:
+        return value if math.isfinite(value) else None
     if isinstance(value, str):
         text = value.strip(_BLANKS)
         value = float(text) if _PLAIN_NUMBER.fullmatch(text) else math.nan
@@ -330,10 +342,15 @@ def _plain_number(value: str | float) -> float | None:
 
 def _values_of(value: Value) -> tuple[str | int | float, ...]:
     """All values of an attribute; none where it is absent or empty. Long text (VR UT) is not parted by pydicom."""
+    if value is None:
+        return ()
     if isinstance(value, str):
-        value = tuple(value.split("\\"))
-    values = value if isinstance(value, tuple) else () if value is None else (value,)
-    return () if len(values) == 1 and str(values[0]).strip(_BLANKS) == "" else values
+        if "\\" in value:
+            return tuple(value.split("\\"))
+        return (value,) if value.strip(_BLANKS) else ()
+    if isinstance(value, tuple):
+        return () if len(value) == 1 and str(value[0]).strip(_BLANKS) == "" else value
+    return (value,)
 
 
 def _numbers(value: Value, count: int) -> tuple[float, ...] | None:
@@ -342,8 +359,7 @@ def _numbers(value: Value, count: int) -> tuple[float, ...] | None:
     Raises:
         Skip: If it is there but no list of finite numbers that long.
     """
-    values = _values_of(value)
-    if not values:
+    if value is None or not (values := _values_of(value)):
         return None
     numbers = tuple([number for one in values[:count] if (number := _plain_number(one)) is not None])
     if len(numbers) < count:
@@ -357,6 +373,8 @@ def _exactly(value: Value, count: int) -> tuple[float, ...] | None:
     Raises:
         Skip: If it is there but no list of just so many finite numbers.
     """
+    if value is None:
+        return None
     if len(_values_of(value)) > count:
         raise Skip(Reason.MISSING_ATTRIBUTE)
     return _numbers(value, count)
@@ -372,6 +390,8 @@ def _number(value: Value, default: float) -> float:
 
 def _optional(value: Value) -> float | None:
     """One finite number, or None: of an attribute that an image can do without."""
+    if value is None:
+        return None
     values = _values_of(value)
     return _plain_number(values[0]) if len(values) == 1 else None
 
@@ -440,13 +460,15 @@ def _usable_spacing(value: Value) -> tuple[float, float] | None:
 
 def _window(tags: Tags) -> Window | None:
     """The first window; None where it is no two numbers, for an image is good without."""
-    center, width = (_first_number(tags.get(name)) for name in ("WindowCenter", "WindowWidth"))
+    center, width = _first_number(tags.get("WindowCenter")), _first_number(tags.get("WindowWidth"))
     if center is None or width is None or width <= 0:
         return None
     return _shared_window(center, width, _name(tags.get("VOILUTFunction")).upper())
 
 
 def _first_number(value: Value) -> float | None:
+    if value is None:
+        return None
     values = _values_of(value)
     return _plain_number(values[0]) if values else None
 
