@@ -302,12 +302,16 @@ def _patient(value: Value) -> str:
         while parts and not parts[-1]:
             parts.pop()
         value = str(parts) if len(parts) > 1 else "".join(parts)
-    text = value if isinstance(value, str) else _joined(value)
-    return unicodedata.normalize("NFC", text.strip().strip(_BLANKS))
+    if value is None:
+        return ""
+    text = (value if isinstance(value, str) else _joined(value)).strip().strip(_BLANKS)
+    return text if text.isascii() else unicodedata.normalize("NFC", text)
 
 
 def _burned_in(value: Value) -> bool:
     """Whether the file says of itself that text stands in its pixels: anything but a plain no."""
+    if value is None:
+        return False
     return any(word.strip(_BLANKS).upper() not in _NOT_BURNED_IN for word in map(str, _values_of(value)))
 
 
@@ -488,6 +492,8 @@ def _padding(tags: Tags, kind: Taken) -> tuple[int, int] | None:
     Raises:
         Skip: If those of a slice are no whole numbers: padding that nobody knows would count as tissue.
     """
+    if tags.values.get("PixelPaddingValue") is None:
+        return None
     try:
         value = _one_whole(tags.get("PixelPaddingValue"))
         limit = _one_whole(tags.get("PixelPaddingRangeLimit"))
