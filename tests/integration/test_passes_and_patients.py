@@ -116,6 +116,14 @@ def test_thick_slices_between_thin_ones_are_no_stack(site, sop_class, thicknesse
     assert site.index().skipped == {"overlapping_passes_not_told_apart": 16}
 
 
+def test_slices_that_tell_no_thickness_count_with_the_others(site):
+    told = [
+        {"SliceThickness": mm, "InstanceNumber": lambda k, n=n: 2 * k + n} for n, mm in ((0, 5), (1, None))
+    ]
+    site.passes(*told)
+    assert site.index().volumes == 1
+
+
 def test_thin_slices_behind_thick_ones_are_one_stack(site):
     site.passes({"SliceThickness": 5}, {"SliceThickness": 2.5}, shift_mm=40)
     assert site.index().volumes == 1

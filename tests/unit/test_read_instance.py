@@ -15,7 +15,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from hilum.client.intake.facts import seconds
+from hilum.client.intake.header_values import seconds
 from hilum.client.intake.images import read_stored
 from hilum.client.intake.instance import Region
 from hilum.client.intake.read_instance import NeedsPydicom, read_instance, read_with_pydicom, walk

@@ -7,7 +7,7 @@ from pathlib import Path
 from pydicom.uid import UID
 
 from hilum.client.intake.decoders import DECODERS, NATIVE
-from hilum.client.intake.facts import _is_read
+from hilum.client.intake.pixel_header import is_read
 from hilum.client.intake.receive import SYNTAXES
 from hilum.client.intake.sop_classes import SOP_CLASSES
 from hilum.client.intake.transfer_syntaxes import BIT_BY_BIT, DEFLATED, EXPLICIT_BIG, JPEG_2000, READ
@@ -88,7 +88,7 @@ def test_every_pixel_format_that_is_read_stands_in_the_page():
         READ, rows["whole numbers"][2], ("whole", "float", "double"), (8, 12, 16, 24, 32, 64)
     ):
         for below in (0, 2) if kind == "whole" else (0,):
-            found = _is_read(syntax, photometric, kind, (bits, bits - below, bits - 1))
+            found = is_read(syntax, photometric, kind, (bits, bits - below, bits - 1))
             assert found == stated(syntax, photometric, kind, bits, below > 0), (
                 syntax,
                 photometric,

@@ -16,7 +16,8 @@ from hilum.common.errors import LabelError
 _MISSING_WORDS = r"""
     na, n/a, n.a., n.a, nan, -nan, nat, null, nil, none, missing, unknown, undefined, unlabelled, unlabeled, not available,
     not applicable, #n/a, #na, #n/a n/a, #null!, #value!, #ref!, #div/0!, #num!, #name?, <na>, <nan>, <null>, 1.#ind,
-    -1.#ind, 1.#qnan, -1.#qnan, -, --, ---, ?, ??, ???, ., .., ..., na., [na], (na), n / a, (n/a), [n/a], (null), [null], \n, unk, no data, n.d.
+    -1.#ind, 1.#qnan, -1.#qnan, -, --, ---, ?, ??, ???, ., .., ..., na., [na], (na), n / a, (n/a), [n/a], (null), [null],
+    \n, unk, no data, n.d.
 """
 MISSING = frozenset(word.strip() for word in _MISSING_WORDS.split(","))
 """Cells that say that there is no label, in any case, beside those that are empty or blank."""

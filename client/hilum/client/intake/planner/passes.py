@@ -23,6 +23,7 @@ SWEPT_FAMILIES: frozenset[Family] = frozenset({"ct", "pet"})
 
 _SHORT_SHARE = 1 / 3  # of the slices may be in passes too short for a volume, as slices that were taken again
 _PASSES_IN_DOUBT = (2, 3)
+_ALTERNATING_SHARE = 1 / 4  # of the steps change the thickness; a stack of two parts changes it once
 _RATIO_TOLERANCE = 0.01
 
 
@@ -103,12 +104,14 @@ def may_be_several(run: Run, others: Sequence[Run]) -> bool:
 
 def _alternates(run: Run) -> bool:
     """Whether slices of two thicknesses lie between one another, enough of each for a volume."""
-    thicknesses = [plane.frame.thickness_mm or 0.0 for plane in run.planes]
-    thinnest = min(thicknesses)
-    is_thick = [thickness > thinnest * (1 + _RATIO_TOLERANCE) for thickness in thicknesses]
+    told = [mm for plane in run.planes if (mm := plane.frame.thickness_mm) is not None]
+    if len(told) < len(run.planes):  # a slice that does not say counts with the others
+        return False
+    is_thick = [thickness > min(told) * (1 + _RATIO_TOLERANCE) for thickness in told]
     if min(sum(is_thick), len(is_thick) - sum(is_thick)) < MIN_SLICES:
         return False
-    return sum(before != after for before, after in pairwise(is_thick)) > len(is_thick) / 4
+    changes = sum(before != after for before, after in pairwise(is_thick))
+    return changes > _ALTERNATING_SHARE * len(is_thick)
 
 
 def _runs_along(run: Run) -> bool:
