@@ -1,7 +1,9 @@
 """The queue of runs and its worker: first come first served, one at a time, and nothing is lost to a crash."""
 
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -256,3 +258,29 @@ def test_a_study_that_expired_in_the_queue_fails_with_that_reason(queue, start, 
     until(lambda: states(queue)["a"] == "failed")
     assert "expired" in queue.run("a").reason
     assert "submit it again" in queue.run("a").reason
+
+
+def test_what_a_run_left_in_cycles_is_gone_before_the_next_one(queue, sign, tmp_path):
+    class Record:
+        """As Flower's records: it points at itself, so that only the collector frees it."""
+
+        def __init__(self):
+            self.itself = self
+
+    left = []
+
+    def conduct(*_):
+        left.append(weakref.ref(Record()))
+
+    worker = RunWorker(queue, tmp_path / "runs", KEY.public_key(), Grid, conduct)
+    thread = threading.Thread(target=worker.work, daemon=True)
+    gc.disable()
+    try:
+        thread.start()
+        worker.submit(sign("a"), resume=False)
+        until(lambda: worker.wait_idle("a", 1.0) and states(queue) == {"a": "finished"})
+        assert [record() for record in left] == [None]
+    finally:
+        gc.enable()
+        worker.end()
+        thread.join(10)

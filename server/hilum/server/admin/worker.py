@@ -1,5 +1,6 @@
 """Works the queue of runs off, one at a time."""
 
+import gc
 import logging
 import threading
 import time
@@ -121,6 +122,7 @@ class RunWorker:
         else:
             self._queue.end(run, FINISHED)
         finally:
+            gc.collect()  # Flower's records are cycles: without it the weights of several runs wait for the collector
             if stop.is_set():
                 self._tell_stopped(run)
             with self._changed:
