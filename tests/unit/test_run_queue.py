@@ -278,7 +278,7 @@ def test_what_a_run_left_in_cycles_is_gone_before_the_next_one(queue, sign, tmp_
     try:
         thread.start()
         worker.submit(sign("a"), resume=False)
-        until(lambda: worker.wait_idle("a", 1.0) and states(queue) == {"a": "finished"})
+        until(lambda: states(queue) == {"a": "finished"} and worker.wait_idle("a", 1.0))
         assert [record() for record in left] == [None]
     finally:
         gc.enable()
