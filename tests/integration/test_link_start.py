@@ -68,10 +68,10 @@ class Site:
     def processes(self) -> dict[int, str]:
         """All processes of this site, by what they are."""
         found = {}
-        for entry in Path("/proc").iterdir():
+        for entry in Path("/proc").glob("[0-9]*"):
             try:
-                words = (entry / "cmdline").read_bytes().decode().split("\0") if entry.name.isdigit() else []
-                here = words and (entry / "cwd").readlink() == self.folder
+                words = os.fsdecode((entry / "cmdline").read_bytes()).split("\0")
+                here = (entry / "cwd").readlink() == self.folder
             except OSError:
                 continue
             if here:
