@@ -116,6 +116,27 @@ def test_thick_slices_between_thin_ones_are_no_stack(site, sop_class, thicknesse
     assert site.index().skipped == {"overlapping_passes_not_told_apart": 16}
 
 
+@pytest.mark.parametrize("sop_class", [CT, MR])
+@pytest.mark.parametrize("silent", [0, 4, 7])
+@pytest.mark.parametrize("nothing", [None, 0])
+def test_one_slice_that_tells_no_thickness_hides_no_alternation(site, sop_class, silent, nothing):
+    told = [
+        {
+            "SliceThickness": lambda k, mm=mm: nothing if (mm, k) == (5, silent) else mm,
+            "InstanceNumber": lambda k, n=n: 2 * k + n,
+        }
+        for n, mm in ((0, 5), (1, 2.5))
+    ]
+    site.passes(*told, sop_class=sop_class)
+    assert site.index().skipped == {"overlapping_passes_not_told_apart": 16}
+
+
+@pytest.mark.parametrize("silent", range(3))
+def test_one_slice_that_tells_no_thickness_hides_no_second_pass(site, silent):
+    site.passes({"SliceThickness": lambda k: None if k == silent else 5}, {})
+    assert site.index().skipped == {"overlapping_passes_not_told_apart": 16}
+
+
 def test_slices_that_tell_no_thickness_count_with_the_others(site):
     told = [
         {"SliceThickness": mm, "InstanceNumber": lambda k, n=n: 2 * k + n} for n, mm in ((0, 5), (1, None))

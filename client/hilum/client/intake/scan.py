@@ -13,7 +13,7 @@ from pathlib import Path
 from hilum.client.intake.reasons import Reason
 from hilum.common.errors import DataError
 
-READING = 3
+READING = 4
 """How files are read. Raise it where the same file becomes another item, or none: then the next index reads all again."""
 
 

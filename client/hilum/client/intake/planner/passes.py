@@ -8,6 +8,7 @@ something runs along it in one sweep.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby, pairwise
+from statistics import mode
 from typing import Any
 
 import numpy as np
@@ -91,23 +92,23 @@ def may_be_several(run: Run, others: Sequence[Run]) -> bool:
     the run goes on in such steps. It is one pass where its instance numbers or its times run along it, unless thick and
     thin slices lie between one another.
     """
-    first = run.planes[0]
-    if _alternates(run):
+    told = [mm for plane in run.planes if (mm := plane.frame.thickness_mm) is not None and mm > 0]
+    if _alternate(told):
         return True
-    if first.source.family not in SWEPT_FAMILIES or _runs_along(run):
+    if run.planes[0].source.family not in SWEPT_FAMILIES or _runs_along(run):
         return False
-    thickness = first.frame.thickness_mm
-    wider = [thickness] if thickness else [other.distance_mm for other in others if other is not run]
+    wider = [mode(told)] if told else [other.distance_mm for other in others if other is not run]
     ratios = [width / run.distance_mm for width in wider]
     return any(abs(ratio / times - 1) <= _RATIO_TOLERANCE for ratio in ratios for times in _PASSES_IN_DOUBT)
 
 
-def _alternates(run: Run) -> bool:
-    """Whether slices of two thicknesses lie between one another, enough of each for a volume."""
-    told = [mm for plane in run.planes if (mm := plane.frame.thickness_mm) is not None]
-    if len(told) < len(run.planes):  # a slice that does not say counts with the others
-        return False
-    is_thick = [thickness > min(told) * (1 + _RATIO_TOLERANCE) for thickness in told]
+def _alternate(told_mm: Sequence[float]) -> bool:
+    """Whether slices of two thicknesses lie between one another, enough of each for a volume.
+
+    Args:
+        told_mm: In the order of the slices. One that tells none counts with those beside it.
+    """
+    is_thick = [thickness > min(told_mm) * (1 + _RATIO_TOLERANCE) for thickness in told_mm]
     if min(sum(is_thick), len(is_thick) - sum(is_thick)) < MIN_SLICES:
         return False
     changes = sum(before != after for before, after in pairwise(is_thick))
