@@ -20,7 +20,7 @@ from monai.data import PersistentDataset
 from monai.transforms import RandSpatialCrop, RandSpatialCropSamples, Transform
 from timing import compare, median_s
 
-from hilum.client.cache import ArrayCache
+from hilum.client.state.cache import ArrayCache
 
 SHAPE, CROP, VOLUMES = (120, 512, 512), 96, 3
 CROPS, PEER_CROPS = 240, 12

@@ -22,9 +22,9 @@ import numpy as np
 import pydicom
 from pydicom.uid import generate_uid
 
-from hilum.client.cache import ArrayCache
-from hilum.client.catalogue import Catalogue
-from hilum.client.workspace import Workspace
+from hilum.client.state.cache import ArrayCache
+from hilum.client.state.catalogue import Catalogue
+from hilum.client.state.workspace import Workspace
 from mutants import MUTATIONS, mutant
 from pixel_files import BIG, DEFLATED, ENCODERS, EXPLICIT, IMPLICIT, picture, write_any
 

@@ -8,11 +8,11 @@ import pydicom
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
-from hilum.client.cache import ArrayCache
-from hilum.client.catalogue import Catalogue
 from hilum.client.intake.index import index_archive
 from hilum.client.intake.reasons import Reason
-from hilum.client.workspace import Workspace
+from hilum.client.state.cache import ArrayCache
+from hilum.client.state.catalogue import Catalogue
+from hilum.client.state.workspace import Workspace
 from hilum.common.progress import Quiet
 
 CR, CT, US_CLIP = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("1", "2", "3.1"))

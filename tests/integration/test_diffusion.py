@@ -7,13 +7,13 @@ import pydicom
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from hilum.client.cache import ArrayCache
-from hilum.client.catalogue import Catalogue
 from hilum.client.intake import series
 from hilum.client.intake.diffusion import Diffusion, read_diffusion
 from hilum.client.intake.index import index_archive
 from hilum.client.intake.reasons import Reason
-from hilum.client.workspace import Workspace
+from hilum.client.state.cache import ArrayCache
+from hilum.client.state.catalogue import Catalogue
+from hilum.client.state.workspace import Workspace
 from hilum.common.progress import Quiet
 
 MR = "1.2.840.10008.5.1.4.1.1.4"

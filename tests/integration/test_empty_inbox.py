@@ -11,12 +11,12 @@ from PIL import Image, ImageDraw, ImageFont
 from pydicom.uid import generate_uid
 
 from conftest import MR
-from hilum.client.cache import ArrayCache
-from hilum.client.catalogue import Catalogue
 from hilum.client.intake.emptying import empty_inbox
 from hilum.client.intake.inbox import Inbox, stated_uid
 from hilum.client.intake.index import index_archive
-from hilum.client.workspace import Workspace
+from hilum.client.state.cache import ArrayCache
+from hilum.client.state.catalogue import Catalogue
+from hilum.client.state.workspace import Workspace
 from hilum.common.errors import DataError
 from hilum.common.progress import Quiet
 

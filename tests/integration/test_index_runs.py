@@ -10,19 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hilum.client.catalogue import Catalogue
-from hilum.client.index_runs import index_runs
 from hilum.client.intake.inbox import Inbox, stated_uid
 from hilum.client.intake.index import index_archive
 from hilum.client.intake.stopping import StoppedError
-from hilum.client.workspace import Workspace
+from hilum.client.state.catalogue import Catalogue
+from hilum.client.state.index_runs import index_runs
+from hilum.client.state.workspace import Workspace
 from hilum.common.progress import Quiet
 
 ENDLESS = """
 import sys, time
 from pathlib import Path
 from hilum.client.intake.index import index_archive
-from hilum.client.workspace import Workspace
+from hilum.client.state.workspace import Workspace
 
 class Wait:
     def advance(self, done, note=""):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fleet_server import FleetServer, Papers, server_context
-from hilum.client.catalogue import Catalogue, Item
+from hilum.client.state.catalogue import Catalogue, Item
 from hilum.common.supervise import FINAL
 
 HILUM = str(Path(sys.executable).parent / "hilum")

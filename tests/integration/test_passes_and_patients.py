@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from pydicom.uid import generate_uid
 
-from hilum.client.cache import ArrayCache
-from hilum.client.catalogue import Catalogue
 from hilum.client.intake.index import index_archive
-from hilum.client.labels import read_labels
-from hilum.client.workspace import Workspace
+from hilum.client.state.cache import ArrayCache
+from hilum.client.state.catalogue import Catalogue
+from hilum.client.state.labels import read_labels
+from hilum.client.state.workspace import Workspace
 from hilum.common.progress import Quiet
 
 CT, MR, SC = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("2", "4", "7"))

@@ -13,7 +13,7 @@ import pytest
 
 from dicomweb_service import one_error, stored
 from hilum.client.intake.index import index_archive
-from hilum.client.workspace import Workspace
+from hilum.client.state.workspace import Workspace
 from hilum.common.progress import Quiet
 from hilum.server.admin.authority import init_federation
 

@@ -13,7 +13,7 @@ from hilum.client.intake import bounded_http, inbox
 from hilum.client.intake.bounded_http import Login, ServiceError
 from hilum.client.intake.dicomweb import Wanted, pull
 from hilum.client.intake.inbox import Inbox, NoRoomError
-from hilum.client.workspace import Workspace
+from hilum.client.state.workspace import Workspace
 from hilum.common.progress import progress_bar
 
 MULTIPART = "multipart/related; boundary=x"

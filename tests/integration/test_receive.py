@@ -32,7 +32,7 @@ import peaks
 from hilum.client.intake.association import AllowList, Peer
 from hilum.client.intake.index import index_archive
 from hilum.client.intake.receive import image_classes
-from hilum.client.workspace import Workspace
+from hilum.client.state.workspace import Workspace
 from hilum.common.errors import DataError
 from hilum.common.progress import Quiet
 from hilum.server.admin.authority import init_federation

@@ -18,7 +18,7 @@ from hilum.client.intake import inbox as inbox_module
 from hilum.client.intake.association import AllowList, Peer
 from hilum.client.intake.inbox import Inbox
 from hilum.client.intake.receive import Listening, Receiver, ReceiveReport, serve
-from hilum.client.workspace import Workspace
+from hilum.client.state.workspace import Workspace
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 LONG_AGO_S = 3600

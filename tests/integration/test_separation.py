@@ -14,7 +14,7 @@ from PIL import Image
 from hilum.client.evaluation.kept_split import KeptSplits
 from hilum.client.intake.index import index_archive
 from hilum.client.site_data import open_run, open_site
-from hilum.client.workspace import Workspace
+from hilum.client.state.workspace import Workspace
 from hilum.common.config import load_study
 from hilum.common.errors import DataError, LabelError, RunError
 from hilum.common.progress import Quiet

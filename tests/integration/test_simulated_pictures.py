@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hilum.client.catalogue import Catalogue
 from hilum.client.site_data import open_site
-from hilum.client.workspace import Workspace
+from hilum.client.state.catalogue import Catalogue
+from hilum.client.state.workspace import Workspace
 from hilum.common.errors import ConfigError, DataError
 from hilum.common.progress import Quiet
 from hilum.simulations.archives import find_sites, index_sites

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from hilum.client.catalogue import Catalogue
 from hilum.client.pretraining.site import pretrain_alone
 from hilum.client.run_ledger import RunLedger
 from hilum.client.site_data import open_site
-from hilum.client.workspace import Workspace
+from hilum.client.state.catalogue import Catalogue
+from hilum.client.state.workspace import Workspace
 from hilum.common.config import load_study
 from hilum.common.errors import DataError
 from hilum.common.export import read_encoder

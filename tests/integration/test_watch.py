@@ -14,7 +14,7 @@ import pytest
 
 from hilum.client.intake import watch as watch_module
 from hilum.client.intake.watch import watch
-from hilum.client.workspace import Workspace
+from hilum.client.state.workspace import Workspace
 from hilum.common.errors import DataError
 from hilum.common.progress import progress_bar
 

@@ -13,10 +13,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.common.serde import recorddict_to_proto
 
 from hilum.client.app import make_app
-from hilum.client.catalogue import Catalogue
 from hilum.client.disclosure.outgoing import LEAVES, REFUSAL, Limits
 from hilum.client.site_data import open_site
-from hilum.client.workspace import Workspace
+from hilum.client.state.catalogue import Catalogue
+from hilum.client.state.workspace import Workspace
 from hilum.common import records
 from hilum.common.config.site import PolicySection
 from hilum.common.methods import build_method

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d, map_coordinates
 
-from hilum.client.cache import ArrayCache
-from hilum.client.catalogue import Catalogue
 from hilum.client.intake.index import index_archive
 from hilum.client.intake.reasons import Reason
-from hilum.client.workspace import Workspace
+from hilum.client.state.cache import ArrayCache
+from hilum.client.state.catalogue import Catalogue
+from hilum.client.state.workspace import Workspace
 from hilum.common.progress import Quiet
 
 pytestmark = [

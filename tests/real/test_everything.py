@@ -6,10 +6,10 @@ from collections import Counter
 import pytest
 
 import index_mutants
-from hilum.client.catalogue import Catalogue
 from hilum.client.intake.reasons import Reason
 from hilum.client.intake.sources import find
-from hilum.client.workspace import Workspace
+from hilum.client.state.catalogue import Catalogue
+from hilum.client.state.workspace import Workspace
 
 MUTANTS = 2000
 NOT_DECODED_BY_OTHERS = {  # segmentations of one bit: in RLE, which holds no bits, and with frames deflated

@@ -13,15 +13,15 @@ import numpy as np
 import pydicom
 import pytest
 
-from hilum.client.cache import ArrayCache
-from hilum.client.catalogue import ACCEPTED, Catalogue, FileRow, Item
 from hilum.client.intake.annotations.annotate import annotate
 from hilum.client.intake.annotations.marks import on_grid
 from hilum.client.intake.annotations.naming import LabelMap
 from hilum.client.intake.folder_file import folder_job, folder_row, take_folder_file
 from hilum.client.intake.index import index_archive
 from hilum.client.intake.sandbox import DecodePool
-from hilum.client.workspace import Workspace
+from hilum.client.state.cache import ArrayCache
+from hilum.client.state.catalogue import ACCEPTED, Catalogue, FileRow, Item
+from hilum.client.state.workspace import Workspace
 from hilum.common.progress import Quiet
 
 pytestmark = pytest.mark.timeout(900)

@@ -16,8 +16,6 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
-from hilum.client.cache import ArrayCache
-from hilum.client.catalogue import Catalogue, Item
 from hilum.client.intake.annotations.annotate import annotate
 from hilum.client.intake.annotations.grid import Grid, place
 from hilum.client.intake.annotations.marks import on_grid
@@ -26,7 +24,9 @@ from hilum.client.intake.annotations.polygon import filled
 from hilum.client.intake.annotations.targets import Targets, the_one_that_fits
 from hilum.client.intake.index import index_archive
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.workspace import Workspace
+from hilum.client.state.cache import ArrayCache
+from hilum.client.state.catalogue import Catalogue, Item
+from hilum.client.state.workspace import Workspace
 from hilum.common.errors import ConfigError, DataError
 from hilum.common.progress import Quiet
 from nifti_files import read_nifti

@@ -5,8 +5,8 @@ import pytest
 
 from hilum.client.class_table import class_table, table_lines, warnings_across
 from hilum.client.evaluation.splits import Split
-from hilum.client.labels import Labels
 from hilum.client.site_data import Origin, SiteData
+from hilum.client.state.labels import Labels
 
 
 @pytest.fixture

@@ -6,11 +6,11 @@ import threading
 import pytest
 
 from hilum.client.answers import AnswerLedger, Facts
-from hilum.client.catalogue import ACCEPTED, Catalogue, Item
 from hilum.client.intake.quarantine_store import Quarantine
 from hilum.client.intake.reasons import Reason
-from hilum.client.tables import VERSION
-from hilum.client.workspace import Workspace
+from hilum.client.state.catalogue import ACCEPTED, Catalogue, Item
+from hilum.client.state.tables import VERSION
+from hilum.client.state.workspace import Workspace
 from hilum.common.errors import DamagedError, RunError
 
 # The columns of version 2 as they were first written, in their order then.

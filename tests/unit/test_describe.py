@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hilum.client.answers import AnswerLedger, Facts
-from hilum.client.catalogue import Catalogue, Item
 from hilum.client.describe import EDGES, FAMILIES, describe_site, description
 from hilum.client.disclosure.counts import banded_total, protect
-from hilum.client.labels import Labels
-from hilum.client.workspace import Workspace
+from hilum.client.state.catalogue import Catalogue, Item
+from hilum.client.state.labels import Labels
+from hilum.client.state.workspace import Workspace
 from hilum.common.errors import ConfigError, PolicyRefused
 
 

@@ -13,7 +13,6 @@ import nibabel
 import numpy as np
 import pytest
 
-from hilum.client.catalogue import ACCEPTED, Catalogue
 from hilum.client.intake import sandbox
 from hilum.client.intake.annotations.annotate import annotate
 from hilum.client.intake.annotations.jobs import ReadLabels, ReadObject, labels_read, object_read
@@ -26,7 +25,8 @@ from hilum.client.intake.jobs import DecodeImage, DecodePlanes, ImageDecoded, Re
 from hilum.client.intake.quarantine_store import Quarantine
 from hilum.client.intake.reasons import Reason
 from hilum.client.intake.sandbox import DecodePool
-from hilum.client.workspace import Workspace
+from hilum.client.state.catalogue import ACCEPTED, Catalogue
+from hilum.client.state.workspace import Workspace
 from hilum.common.progress import Quiet
 
 RAS = np.diag([-1.0, -1, 2, 1])
@@ -164,7 +164,7 @@ INDEX = """
 import sys
 from pathlib import Path
 from hilum.client.intake.index import index_archive
-from hilum.client.workspace import Workspace
+from hilum.client.state.workspace import Workspace
 from hilum.common.progress import Quiet
 index_archive(Path(sys.argv[1]), Workspace(Path(sys.argv[2])), Quiet(), images="mr")
 """
@@ -243,7 +243,7 @@ import sys
 from pathlib import Path
 from hilum.client.intake.annotations.annotate import annotate
 from hilum.client.intake.annotations.naming import LabelMap
-from hilum.client.workspace import Workspace
+from hilum.client.state.workspace import Workspace
 from hilum.common.progress import Quiet
 import json
 report = annotate(Path(sys.argv[1]), Workspace(Path(sys.argv[2])), LabelMap(), Quiet())

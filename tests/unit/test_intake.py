@@ -10,13 +10,13 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from hilum.client.cache import ArrayCache
-from hilum.client.catalogue import Catalogue
 from hilum.client.intake.images import read_image, read_stored
 from hilum.client.intake.index import index_archive
 from hilum.client.intake.read_instance import read_instance
 from hilum.client.intake.reasons import EXPLAINED, Reason
-from hilum.client.workspace import Workspace
+from hilum.client.state.cache import ArrayCache
+from hilum.client.state.catalogue import Catalogue
+from hilum.client.state.workspace import Workspace
 from hilum.common.errors import DataError, RunError
 from hilum.common.progress import Quiet
 

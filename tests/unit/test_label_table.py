@@ -2,7 +2,7 @@
 
 import pytest
 
-from hilum.client.label_table import read_table
+from hilum.client.state.label_table import read_table
 from hilum.common.errors import LabelError
 
 PLAIN = "file,patient,label\na.png,P1,1\nb.png,P2,no\n"

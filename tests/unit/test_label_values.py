@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hilum.client.label_values import (
+from hilum.client.state.label_values import (
     MISSING,
     alike,
     check_is_classes,

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from hilum.client.catalogue import Catalogue
 from hilum.client.intake.index import index_archive
-from hilum.client.labels import read_labels
-from hilum.client.workspace import Workspace
+from hilum.client.state.catalogue import Catalogue
+from hilum.client.state.labels import read_labels
+from hilum.client.state.workspace import Workspace
 from hilum.common.errors import LabelError
 from hilum.common.progress import Quiet
 

@@ -22,7 +22,6 @@ import pytest
 from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
-from hilum.client.catalogue import Catalogue
 from hilum.client.intake.annotations.annotate import annotate
 from hilum.client.intake.annotations.naming import LabelMap
 from hilum.client.intake.emptying import empty_inbox
@@ -31,7 +30,8 @@ from hilum.client.intake.not_dicom import what_it_is
 from hilum.client.intake.reasons import Reason
 from hilum.client.intake.scan import scan
 from hilum.client.intake.watch import watch
-from hilum.client.workspace import Pseudonyms, Workspace
+from hilum.client.state.catalogue import Catalogue
+from hilum.client.state.workspace import Pseudonyms, Workspace
 from hilum.common.progress import Quiet
 
 RAMP = np.arange(64, dtype=np.uint16).reshape(8, 8)
@@ -306,7 +306,7 @@ def test_a_link_to_a_picture_is_no_second_patient(archive, index):
 
 
 def test_a_label_table_finds_a_linked_picture_by_the_name_outside_of_hidden_folders(archive, index, tmp_path):
-    from hilum.client.labels import read_labels
+    from hilum.client.state.labels import read_labels
 
     (archive / ".git").mkdir()
     Image.fromarray(RAMP.astype(np.uint8)).save(archive / ".git" / "0.png")

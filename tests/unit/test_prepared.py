@@ -3,7 +3,7 @@ import pytest
 
 from hilum.client.intake.index import index_archive
 from hilum.client.prepared import FULL_SCALE, fit, prepare, unit_range
-from hilum.client.workspace import Workspace
+from hilum.client.state.workspace import Workspace
 from hilum.common.config.study import DataSection
 from hilum.common.errors import DataError
 from hilum.common.progress import Quiet
@@ -156,7 +156,7 @@ def test_a_site_whose_ct_has_no_units_is_told_why_nothing_fits(write_series, tmp
 def test_a_nifti_ct_without_air_is_not_taken_for_hounsfield_units(tmp_path, lowest, units):
     import nibabel
 
-    from hilum.client.catalogue import Catalogue
+    from hilum.client.state.catalogue import Catalogue
 
     values = np.random.default_rng(0).integers(lowest, 900, (6, 7, 8)).astype(np.int16)
     values[0, 0, 0] = lowest

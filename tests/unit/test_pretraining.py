@@ -10,8 +10,8 @@ from hilum.client.pretraining.schedule import learning_rate_factor
 from hilum.client.pretraining.site import pretrain_alone, site_round
 from hilum.client.pretraining.step import PlainStep
 from hilum.client.site_data import SiteData
+from hilum.client.state.workspace import Workspace
 from hilum.client.tasks.classification import LabelledRows, predict_by_finetuning
-from hilum.client.workspace import Workspace
 from hilum.common.encoders import build_encoder
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import get_federated

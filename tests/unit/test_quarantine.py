@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from hilum.client.cache import ArrayCache, content_of
-from hilum.client.catalogue import ACCEPTED, Catalogue, FileRow, Item
 from hilum.client.intake.instance import Frame, Instance, PixelFormat, Region
 from hilum.client.intake.quarantine import Verdict, hold_back, is_suspect, part_to_search
 from hilum.client.intake.quarantine_store import Quarantine
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.text_search import TextSearch
-from hilum.client.workspace import Workspace
+from hilum.client.state.cache import ArrayCache, content_of
+from hilum.client.state.catalogue import ACCEPTED, Catalogue, FileRow, Item
+from hilum.client.state.workspace import Workspace
 from hilum.common.errors import DataError
 
 HELD = Verdict(held=True)

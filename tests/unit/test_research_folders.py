@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
-from hilum.client.cache import ArrayCache
-from hilum.client.catalogue import ACCEPTED, Catalogue, FileRow
 from hilum.client.intake.annotations.annotate import annotate
 from hilum.client.intake.annotations.naming import LabelMap
 from hilum.client.intake.folder_file import folder_job, folder_row, take_folder_file
@@ -21,8 +19,10 @@ from hilum.client.intake.not_dicom import is_folder_file
 from hilum.client.intake.raster import read_raster
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
-from hilum.client.labels import read_labels
-from hilum.client.workspace import Workspace
+from hilum.client.state.cache import ArrayCache
+from hilum.client.state.catalogue import ACCEPTED, Catalogue, FileRow
+from hilum.client.state.labels import read_labels
+from hilum.client.state.workspace import Workspace
 from hilum.common.errors import LabelError
 from hilum.common.progress import Quiet
 

@@ -20,7 +20,7 @@ from hilum.client.disclosure import outgoing
 from hilum.client.incoming import Asked, check_request
 from hilum.client.policy import check_policy, check_size
 from hilum.client.run_ledger import Budget, Charge, RunLedger
-from hilum.client.workspace import Workspace
+from hilum.client.state.workspace import Workspace
 from hilum.common import records
 from hilum.common.config import SiteConfig
 from hilum.common.errors import DataError, HilumError, LabelError, RequestRefused

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from hilum.client.cache import ArrayCache
-from hilum.client.catalogue import Catalogue, Item
 from hilum.client.intake.instance import STACKED_FAMILIES
 from hilum.client.intake.reasons import EXPLAINED, Reason
+from hilum.client.state.cache import ArrayCache
+from hilum.client.state.catalogue import Catalogue, Item
+from hilum.client.state.workspace import Workspace
 from hilum.client.thumbnails import Thumbnail, thumbnails
-from hilum.client.workspace import Workspace
 from hilum.common.errors import DataError, RunError
 from hilum.common.files import private_folder, write_text
 

@@ -23,7 +23,7 @@ def browse(
     import webbrowser
 
     from hilum.client.browse import write_gallery
-    from hilum.client.workspace import Workspace
+    from hilum.client.state.workspace import Workspace
 
     workspace = Workspace(hilum_home(home) / "site")
     page = write_gallery(workspace, out or workspace.folder / "gallery", limit).absolute()

@@ -66,8 +66,8 @@ def _tell_classes(study: "StudyConfig", data: "SiteData") -> None:
 @app.command()
 def status(home: Home = None, as_json: AsJson = False) -> None:
     """Show what is indexed. This is for the site alone: nothing of it is sent."""
+    from hilum.client.state.workspace import Workspace
     from hilum.client.status import site_status, status_lines
-    from hilum.client.workspace import Workspace
 
     found = site_status(Workspace(hilum_home(home) / "site"))
     if as_json:
@@ -90,7 +90,7 @@ def pretrain(
     from hilum.client.evaluation.kept_split import KeptSplits, study_digest
     from hilum.client.pretraining.site import pretrain_alone
     from hilum.client.site_data import open_site
-    from hilum.client.workspace import Workspace
+    from hilum.client.state.workspace import Workspace
     from hilum.common.config import load_site, load_study
     from hilum.common.errors import DataError, RequestRefused, RunError
     from hilum.common.export import Made, write_encoder

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from hilum.common.cli import print_json
 
 if TYPE_CHECKING:
-    from hilum.client.catalogue import Counts
+    from hilum.client.state.catalogue import Counts
 
 
 def show_counts(counts: dict[str, Any], *, as_json: bool) -> None:

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from hilum.client.answers import DEFAULT_BUDGET, Answer, AnswerLedger, Facts
-from hilum.client.catalogue import Catalogue, Item
 from hilum.client.disclosure.counts import Shown, banded_total, protect
 from hilum.client.intake.instance import STACKED_FAMILIES, Family
-from hilum.client.labels import Labels
-from hilum.client.workspace import Workspace
+from hilum.client.state.catalogue import Catalogue, Item
+from hilum.client.state.labels import Labels
+from hilum.client.state.workspace import Workspace
 from hilum.common.config.study import MIN_PATIENTS
 from hilum.common.errors import ConfigError, DataError
 

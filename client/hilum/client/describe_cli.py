@@ -21,7 +21,7 @@ def describe(
 ) -> None:
     """Describe the indexed images so that the description may leave: counts over at least 11 patients each."""
     from hilum.client.describe import describe_site
-    from hilum.client.workspace import Workspace
+    from hilum.client.state.workspace import Workspace
 
     workspace = Workspace(hilum_home(home) / "site")
     answer = describe_site(
@@ -39,8 +39,8 @@ def describe(
 
 
 def _label_columns(workspace: Any, table: Path | None, columns: list[str]) -> dict[str, Any]:
-    from hilum.client.catalogue import Catalogue
-    from hilum.client.labels import read_labels
+    from hilum.client.state.catalogue import Catalogue
+    from hilum.client.state.labels import read_labels
     from hilum.common.errors import ConfigError, DataError
 
     if (table is None) != (not columns):

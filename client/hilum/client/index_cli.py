@@ -39,7 +39,7 @@ def index(
     from hilum.client.intake.index import IndexReport, index_archive
     from hilum.client.intake.instance import read_family
     from hilum.client.intake.sources import count_files
-    from hilum.client.workspace import Workspace
+    from hilum.client.state.workspace import Workspace
     from hilum.common.errors import ConfigError, DataError
 
     def tell(report: IndexReport) -> None:
@@ -86,7 +86,7 @@ def annotate(
     from hilum.client.intake.annotations.annotate import annotate as tie
     from hilum.client.intake.annotations.annotate import found_files
     from hilum.client.intake.annotations.naming import LabelMap, read_label_map
-    from hilum.client.workspace import Workspace
+    from hilum.client.state.workspace import Workspace
     from hilum.common.errors import DataError
 
     names = read_label_map(labels) if labels is not None else LabelMap()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import threading
 
     from hilum.client.intake.bounded_http import Login
-    from hilum.client.workspace import Workspace
+    from hilum.client.state.workspace import Workspace
 
 
 def pull(
@@ -61,7 +61,7 @@ def pull(
     from hilum.client.intake.index import index_archive
     from hilum.client.intake.sources import count_files
     from hilum.client.intake.stopping import Stoppable, StoppedError, silence_libraries, stop_signals
-    from hilum.client.workspace import Workspace
+    from hilum.client.state.workspace import Workspace
     from hilum.common.errors import DataError, RunError
 
     silence_libraries()
@@ -133,7 +133,7 @@ def receive(
     from hilum.client.intake.inbox import GIB, Inbox
     from hilum.client.intake.receive import Listening, Receiver, serve
     from hilum.client.intake.stopping import silence_libraries, stop_signals
-    from hilum.client.workspace import Workspace
+    from hilum.client.state.workspace import Workspace
     from hilum.common.errors import ConfigError, DataError
 
     silence_libraries()

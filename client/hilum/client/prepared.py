@@ -18,9 +18,9 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from hilum.client.cache import ArrayCache
-from hilum.client.catalogue import Catalogue, Item, Kind
-from hilum.client.workspace import Workspace
+from hilum.client.state.cache import ArrayCache
+from hilum.client.state.catalogue import Catalogue, Item, Kind
+from hilum.client.state.workspace import Workspace
 from hilum.common.config.study import DataSection
 from hilum.common.errors import DataError
 from hilum.common.files import replacing, sync_folder

@@ -11,7 +11,7 @@ from hilum.common.home import hilum_home
 
 if TYPE_CHECKING:
     from hilum.client.intake.quarantine_store import HeldImage, Quarantine
-    from hilum.client.workspace import Workspace
+    from hilum.client.state.workspace import Workspace
 
 
 _GALLERY = "quarantine-gallery"
@@ -40,9 +40,9 @@ def quarantine(
     as_json: AsJson = False,
 ) -> None:
     """List, show, release or drop images that are held back because text may be burned into them."""
-    from hilum.client.catalogue import Catalogue
     from hilum.client.intake.quarantine_store import Quarantine
-    from hilum.client.workspace import Workspace
+    from hilum.client.state.catalogue import Catalogue
+    from hilum.client.state.workspace import Workspace
     from hilum.common.errors import ConfigError, DataError
 
     workspace = Workspace(hilum_home(home) / "site")

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hilum.client.capacity import free_disk_bytes
-from hilum.client.catalogue import Catalogue
-from hilum.client.label_table import read_table
 from hilum.client.link.explain import clock_line, explain
 from hilum.client.link.fleet_client import FAILURES, FleetClient
 from hilum.client.link.identity import read_identity
 from hilum.client.link.start import check_indexed, link_of
-from hilum.client.workspace import Workspace
+from hilum.client.state.catalogue import Catalogue
+from hilum.client.state.label_table import read_table
+from hilum.client.state.workspace import Workspace
 from hilum.common.config import SiteConfig
 from hilum.common.errors import HilumError
 from hilum.common.machine import machine_problem

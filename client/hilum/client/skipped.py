@@ -10,11 +10,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hilum.client.catalogue import ACCEPTED, Catalogue
-from hilum.client.index_runs import index_runs
 from hilum.client.intake.reasons import Reason
 from hilum.client.intake.sources import find
-from hilum.client.workspace import Workspace
+from hilum.client.state.catalogue import ACCEPTED, Catalogue
+from hilum.client.state.index_runs import index_runs
+from hilum.client.state.workspace import Workspace
 from hilum.common.errors import DataError
 
 

@@ -26,7 +26,7 @@ def skipped(
     """List the files that an index set aside, by reason. Paths may name patients: they are for the site alone."""
     from hilum.client.intake.reasons import EXPLAINED
     from hilum.client.skipped import read_reason, shown, skipped_files
-    from hilum.client.workspace import Workspace
+    from hilum.client.state.workspace import Workspace
 
     one = read_reason(reason)
     found = skipped_files(Workspace(hilum_home(home) / "site"), one, folder)

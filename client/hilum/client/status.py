@@ -7,11 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hilum.client.catalogue import Catalogue, Item
-from hilum.client.index_runs import IndexRun, index_runs
 from hilum.client.intake.quarantine_store import Quarantine
 from hilum.client.intake.reasons import EXPLAINED, Reason
-from hilum.client.workspace import Workspace
+from hilum.client.state.catalogue import Catalogue, Item
+from hilum.client.state.index_runs import IndexRun, index_runs
+from hilum.client.state.workspace import Workspace
 from hilum.common.errors import DataError
 
 _PREPARED = re.compile(r"(?P<family>[a-z]+)-(?P<dims>[23])d-(?P<edge>\d+)px-")

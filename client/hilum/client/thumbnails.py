@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from hilum.client.catalogue import Item
+from hilum.client.state.catalogue import Item
 
 _CT_WINDOW_HU = (-160.0, 240.0)  # level 40, width 400: soft tissue
 _PERCENTILES = (1.0, 99.5)

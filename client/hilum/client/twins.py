@@ -16,9 +16,9 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from hilum.client.cache import ArrayCache
 from hilum.client.prepared import PreparedImages
-from hilum.client.workspace import Workspace
+from hilum.client.state.cache import ArrayCache
+from hilum.client.state.workspace import Workspace
 from hilum.common.files import replacing
 
 Fingerprints = npt.NDArray[np.float32]

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from hilum.client.pretraining.checkpoint import LocalParts
-from hilum.client.workspace import Workspace
+from hilum.client.state.workspace import Workspace
 from hilum.common.config import SiteConfig, StudyConfig
 from hilum.common.errors import RunError
 from hilum.common.files import read_json

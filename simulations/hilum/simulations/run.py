@@ -22,7 +22,7 @@ from hilum.client.pretraining.device import make_fabric
 from hilum.client.pretraining.site import pretrain_alone
 from hilum.client.run_ledger import RunLedger
 from hilum.client.site_data import SiteData, open_site, pooled
-from hilum.client.workspace import Workspace
+from hilum.client.state.workspace import Workspace
 from hilum.common.config import SiteConfig, StudyConfig, study_to_toml
 from hilum.common.errors import RunError
 from hilum.common.files import read_json

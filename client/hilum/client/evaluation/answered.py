@@ -8,7 +8,7 @@ from hilum.client.disclosure import outgoing
 from hilum.client.evaluation.site import evaluate_arms
 from hilum.client.incoming import Asked
 from hilum.client.site_data import open_run
-from hilum.client.workspace import Workspace
+from hilum.client.state.workspace import Workspace
 from hilum.common.config import SiteConfig
 from hilum.common.errors import RequestRefused
 from hilum.common.progress import Progress

@@ -25,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hilum.client.evaluation.splits import Rows, Split
-from hilum.client.workspace import Workspace
+from hilum.client.state.workspace import Workspace
 from hilum.common.config import StudyConfig
 from hilum.common.config.resume import lasting
 from hilum.common.errors import DamagedError

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from hilum.client.catalogue import Item
+from hilum.client.state.catalogue import Item
 from hilum.common.seeding import derive
 
 Rows = npt.NDArray[np.int64]

@@ -9,12 +9,12 @@ import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
-from hilum.client.cache import ArrayCache
-from hilum.client.catalogue import ACCEPTED, Catalogue, FileRow, Item
 from hilum.client.intake.reasons import Reason
 from hilum.client.intake.scan import FoundFile, identity_of
 from hilum.client.intake.sources import find, is_of_inbox, is_removed, removed_key
-from hilum.client.workspace import Workspace
+from hilum.client.state.cache import ArrayCache
+from hilum.client.state.catalogue import ACCEPTED, Catalogue, FileRow, Item
+from hilum.client.state.workspace import Workspace
 from hilum.common.errors import DataError
 
 _BATCH = 500  # files

@@ -31,7 +31,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from hilum.client.intake.emptying import remembered
 from hilum.client.intake.sources import key_if_removed
-from hilum.client.workspace import Pseudonyms, Workspace
+from hilum.client.state.workspace import Pseudonyms, Workspace
 from hilum.common.errors import DataError
 from hilum.common.files import private_folder, sync_folder
 

@@ -14,9 +14,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hilum.client.cache import ArrayCache
-from hilum.client.catalogue import ACCEPTED, Catalogue, Counts, FileRow, Item
-from hilum.client.index_runs import begin_run, end_run
 from hilum.client.intake.headers import read_headers
 from hilum.client.intake.instance import Family, Instance
 from hilum.client.intake.not_dicom import is_dicom, is_folder_file
@@ -28,7 +25,10 @@ from hilum.client.intake.sandbox import DecodePool
 from hilum.client.intake.scan import FoundFile
 from hilum.client.intake.series import Keepers, Member, SeriesWork, work_off
 from hilum.client.intake.sources import Found, find, is_removed
-from hilum.client.workspace import Workspace
+from hilum.client.state.cache import ArrayCache
+from hilum.client.state.catalogue import ACCEPTED, Catalogue, Counts, FileRow, Item
+from hilum.client.state.index_runs import begin_run, end_run
+from hilum.client.state.workspace import Workspace
 from hilum.common.progress import Progress
 
 _BATCH = 32  # files

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from hilum.client.catalogue import ACCEPTED, FileRow, Item
 from hilum.client.intake.folder_file import folder_job, folder_row, take_folder_file
 from hilum.client.intake.folder_volume import ReadVolumes
 from hilum.client.intake.instance import Family
@@ -13,7 +12,8 @@ from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
 from hilum.client.intake.scan import FoundFile
 from hilum.client.intake.series import Keepers
-from hilum.client.workspace import Pseudonyms
+from hilum.client.state.catalogue import ACCEPTED, FileRow, Item
+from hilum.client.state.workspace import Pseudonyms
 
 
 @dataclass(frozen=True)

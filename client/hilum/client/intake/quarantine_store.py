@@ -15,13 +15,13 @@ from typing import Any, Literal, get_args
 import numpy as np
 from sqlalchemy import Row, delete, select, update
 
-from hilum.client.cache import ArrayCache, content_of
-from hilum.client.catalogue import ACCEPTED, Catalogue, Item, item_of, item_values
 from hilum.client.intake.crop import Crop, Pixels, cropped
 from hilum.client.intake.quarantine import MIN_CROP, Verdict, fits
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.tables import QUARANTINE
-from hilum.client.workspace import Workspace
+from hilum.client.state.cache import ArrayCache, content_of
+from hilum.client.state.catalogue import ACCEPTED, Catalogue, Item, item_of, item_values
+from hilum.client.state.tables import QUARANTINE
+from hilum.client.state.workspace import Workspace
 from hilum.common.errors import DataError
 from hilum.common.files import private_folder, replacing
 

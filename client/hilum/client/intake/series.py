@@ -12,8 +12,6 @@ from pathlib import Path
 
 import numpy as np
 
-from hilum.client.cache import ArrayCache
-from hilum.client.catalogue import ACCEPTED, FileRow, Item, Kind, Units
 from hilum.client.intake.diffusion import Diffusion, may_tell, told_apart
 from hilum.client.intake.images import Plane, is_plain, read_planes
 from hilum.client.intake.instance import Instance
@@ -36,7 +34,9 @@ from hilum.client.intake.sandbox import DecodePool
 from hilum.client.intake.scan import FoundFile
 from hilum.client.intake.straight import StraightReader
 from hilum.client.intake.volume import VolumeBuilder
-from hilum.client.workspace import Pseudonyms
+from hilum.client.state.cache import ArrayCache
+from hilum.client.state.catalogue import ACCEPTED, FileRow, Item, Kind, Units
+from hilum.client.state.workspace import Pseudonyms
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hilum.client.intake.scan import FoundFile, scan
-from hilum.client.workspace import Pseudonyms, Workspace
+from hilum.client.state.workspace import Pseudonyms, Workspace
 from hilum.common.errors import DataError
 
 # What the keys of files start with: a file of the folder has a bare pseudonym.

@@ -14,7 +14,7 @@ from hilum.client.intake.instance import Family
 from hilum.client.intake.scan import FoundFile, scan
 from hilum.client.intake.sources import count_files
 from hilum.client.intake.stopping import Stoppable, StoppedError
-from hilum.client.workspace import Workspace
+from hilum.client.state.workspace import Workspace
 from hilum.common.errors import DataError, RunError
 from hilum.common.progress import Progress
 

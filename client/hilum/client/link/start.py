@@ -4,11 +4,11 @@ import os
 import sys
 from pathlib import Path
 
-from hilum.client.catalogue import Catalogue
 from hilum.client.link.identity import read_identity
 from hilum.client.link.letters import MAX_MESSAGE_BYTES, MAX_RECORDS_BYTES
 from hilum.client.link.proxies import proxy_for
-from hilum.client.workspace import Workspace
+from hilum.client.state.catalogue import Catalogue
+from hilum.client.state.workspace import Workspace
 from hilum.common.config import SiteConfig, load_site
 from hilum.common.config.site import LinkSection, PolicySection
 from hilum.common.errors import ConfigError, DataError, LabelError

@@ -9,9 +9,6 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from hilum.client.cache import ArrayCache
-from hilum.client.catalogue import Annotation, Catalogue, Item, Source, state_of
-from hilum.client.file_names import spellings
 from hilum.client.intake.annotations.boxes import box_columns, read_coco_boxes, read_csv_boxes, read_rows
 from hilum.client.intake.annotations.contents import LabelsRead, SegRead, StructuresRead
 from hilum.client.intake.annotations.jobs import ReadLabels, ReadObject
@@ -26,7 +23,10 @@ from hilum.client.intake.nifti import is_nifti
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
 from hilum.client.intake.scan import FoundFile, scan
-from hilum.client.workspace import Pseudonyms, Workspace
+from hilum.client.state.cache import ArrayCache
+from hilum.client.state.catalogue import Annotation, Catalogue, Item, Source, state_of
+from hilum.client.state.file_names import spellings
+from hilum.client.state.workspace import Pseudonyms, Workspace
 from hilum.common.errors import DataError
 from hilum.common.progress import Progress
 

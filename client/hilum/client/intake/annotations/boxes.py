@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hilum.client.catalogue import Item, Source
 from hilum.client.intake.annotations.marks import Box, Mark
 from hilum.client.intake.annotations.naming import LabelMap
 from hilum.client.intake.annotations.targets import Targets, the_one_that_fits
 from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.state.catalogue import Item, Source
 
 MAX_BYTES = 256 << 20
 _ROUNDING_PX = 1.0  # tables hold rounded numbers

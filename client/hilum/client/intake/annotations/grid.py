@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from hilum.client.catalogue import Item
 from hilum.client.intake.planner import Tilt, shear_mask, tilt_told
 from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.state.catalogue import Item
 
 T = TypeVar("T")
 Affine = npt.NDArray[np.float64]

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from hilum.client.catalogue import Annotation, Source
 from hilum.client.intake.reasons import Reason
+from hilum.client.state.catalogue import Annotation, Source
 
 Voxels = npt.NDArray[np.bool_]
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from hilum.client.catalogue import Item
 from hilum.client.intake.annotations.contents import Region, StructuresRead
 from hilum.client.intake.annotations.grid import Grid, grid_of
 from hilum.client.intake.annotations.marks import Mark, cropped
@@ -13,6 +12,7 @@ from hilum.client.intake.annotations.naming import LabelMap
 from hilum.client.intake.annotations.polygon import filled
 from hilum.client.intake.annotations.targets import Targets, the_one_that_fits
 from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.state.catalogue import Item
 
 _FLATNESS = 0.1  # of the slice distance: how far a contour's points may leave their plane
 _HALF_SLICE = 0.5

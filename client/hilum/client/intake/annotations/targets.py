@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from hilum.client.catalogue import ACCEPTED, Catalogue, Item
-from hilum.client.file_names import spellings
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.workspace import Pseudonyms
+from hilum.client.state.catalogue import ACCEPTED, Catalogue, Item
+from hilum.client.state.file_names import spellings
+from hilum.client.state.workspace import Pseudonyms
 
 T = TypeVar("T")
 

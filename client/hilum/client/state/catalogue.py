@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from sqlalchemy import Row, delete, select, update
 
-from hilum.client.tables import ANNOTATIONS, FILES, ITEMS, METADATA, REFILLED, VERSION
+from hilum.client.state.tables import ANNOTATIONS, FILES, ITEMS, METADATA, REFILLED, VERSION
 from hilum.common.database import Database
 
 Kind = Literal["image", "volume", "cine"]

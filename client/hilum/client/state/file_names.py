@@ -7,7 +7,7 @@ the same way: equal bytes are equal names.
 import unicodedata
 from collections.abc import Iterator
 
-from hilum.client.labels import relative_name
+from hilum.client.state.labels import relative_name
 
 
 def spellings(text: str) -> Iterator[str]:

@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from hilum.client.catalogue import ACCEPTED, Catalogue, FileRow, Item
-from hilum.client.label_table import KEY_COLUMNS, LABEL_KEY, read_table
-from hilum.client.label_values import check_spellings, class_of, is_missing, tidy
-from hilum.client.workspace import Pseudonyms
+from hilum.client.state.catalogue import ACCEPTED, Catalogue, FileRow, Item
+from hilum.client.state.label_table import KEY_COLUMNS, LABEL_KEY, read_table
+from hilum.client.state.label_values import check_spellings, class_of, is_missing, tidy
+from hilum.client.state.workspace import Pseudonyms
 from hilum.common.errors import LabelError
 
 _WHOLE_AS_FLOAT = re.compile(r"\d+\.0", re.ASCII)

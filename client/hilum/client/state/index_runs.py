@@ -11,8 +11,8 @@ from pathlib import Path
 
 from sqlalchemy import delete, insert, select, update
 
-from hilum.client.catalogue import Catalogue
-from hilum.client.tables import INDEX_RUNS
+from hilum.client.state.catalogue import Catalogue
+from hilum.client.state.tables import INDEX_RUNS
 
 
 @dataclass(frozen=True)
