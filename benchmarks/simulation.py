@@ -17,10 +17,10 @@ from pathlib import Path
 import numpy as np
 from timing import median_s
 
-from hilum.client.evaluation.splits import Split
+from hilum.client.data.site_data import SiteData
+from hilum.client.data.splits import Split
 from hilum.client.pretraining.device import make_fabric
 from hilum.client.pretraining.site import site_round
-from hilum.client.site_data import SiteData
 from hilum.common.config import parse_study, study_to_toml
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import get_federated

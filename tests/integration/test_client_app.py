@@ -498,10 +498,10 @@ def test_hours_are_counted_over_restarts_and_stop_a_round_on_the_way(site, study
 
 
 def test_one_run_is_told_one_number_of_images(site, study, monkeypatch):
-    import hilum.client.site_data
+    import hilum.client.data.site_data
 
     first = records.unpack_hello(ask(site, records.pack_request(sign(study)))).examples
-    monkeypatch.setattr(hilum.client.site_data.SiteData, "examples", lambda self, threshold: first + 11)
+    monkeypatch.setattr(hilum.client.data.site_data.SiteData, "examples", lambda self, threshold: first + 11)
     assert records.unpack_hello(ask(site, records.pack_request(sign(study)))).examples == first
     reply = records.unpack_training_reply(ask(site, training(study), records.TRAIN))
     assert reply.examples == first
@@ -547,12 +547,12 @@ def test_classes_that_are_spelled_in_two_ways_are_refused_without_a_cell_of_the_
 
 
 def test_an_unexpected_failure_leaves_as_a_code_and_its_text_stays_nowhere(site, study, monkeypatch, caplog):
-    import hilum.client.site_data
+    import hilum.client.data.site_data
 
     def fails(*_words):
         raise KeyError("ZZPHI in the text of an exception")
 
-    monkeypatch.setattr(hilum.client.site_data, "open_site", fails)
+    monkeypatch.setattr(hilum.client.data.site_data, "open_site", fails)
     with caplog.at_level(logging.DEBUG):
         content = ask(site, records.pack_request(sign(study)))
     assert records.unpack_refusal(content) == records.Refusal("site-0", "failed")

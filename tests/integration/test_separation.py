@@ -11,9 +11,9 @@ import pydicom
 import pytest
 from PIL import Image
 
-from hilum.client.evaluation.kept_split import KeptSplits
+from hilum.client.data.kept_split import KeptSplits
+from hilum.client.data.site_data import open_run, open_site
 from hilum.client.intake.index import index_archive
-from hilum.client.site_data import open_run, open_site
 from hilum.client.state.workspace import Workspace
 from hilum.common.config import load_study
 from hilum.common.errors import DataError, LabelError, RunError

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hilum.client.site_data import open_site
+from hilum.client.data.site_data import open_site
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Workspace
 from hilum.common.errors import ConfigError, DataError

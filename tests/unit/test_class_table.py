@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from hilum.client.class_table import class_table, table_lines, warnings_across
-from hilum.client.evaluation.splits import Split
-from hilum.client.site_data import Origin, SiteData
+from hilum.client.data.site_data import Origin, SiteData
+from hilum.client.data.splits import Split
+from hilum.client.evaluation.class_table import class_table, table_lines, warnings_across
 from hilum.client.state.labels import Labels
 
 

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+from hilum.client.data.prepared import prepare, unit_range
 from hilum.client.encoder_input import encoder_input
-from hilum.client.prepared import prepare, unit_range
 from hilum.client.pretraining.device import make_fabric
 from hilum.client.tasks.classification import encoder_features
 from hilum.common.encoders import build_encoder

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from hilum.client.evaluation.splits import Split
+from hilum.client.data.site_data import SiteData
+from hilum.client.data.splits import Split
 from hilum.client.pretraining.checkpoint import LocalParts, load_state, save_state
 from hilum.client.pretraining.device import make_fabric
 from hilum.client.pretraining.sampling import ShuffledEpochs
 from hilum.client.pretraining.schedule import learning_rate_factor
 from hilum.client.pretraining.site import pretrain_alone, site_round
 from hilum.client.pretraining.step import PlainStep
-from hilum.client.site_data import SiteData
 from hilum.client.state.workspace import Workspace
 from hilum.client.tasks.classification import LabelledRows, predict_by_finetuning
 from hilum.common.encoders import build_encoder

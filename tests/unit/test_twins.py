@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hilum.client.twins import ALIKE, fingerprint, twins_between
+from hilum.client.data.twins import ALIKE, fingerprint, twins_between
 from hilum.common.seeding import generator
 from hilum.simulations.phantoms import write_phantoms
 

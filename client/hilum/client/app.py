@@ -106,7 +106,7 @@ def _answer(
 
 def _check_size(site: SiteConfig, asked: Asked) -> None:
     """Bound memory and disk before the images are even counted, and again with their number."""
-    from hilum.client.prepared import count_images
+    from hilum.client.data.prepared import count_images
 
     check_size(site, asked.study)
     images, packed = count_images(Workspace(site.state.folder), asked.study.data)
@@ -114,7 +114,7 @@ def _check_size(site: SiteConfig, asked: Asked) -> None:
 
 
 def _hello(site: SiteConfig, asked: Asked) -> RecordDict:
-    from hilum.client.site_data import open_run
+    from hilum.client.data.site_data import open_run
 
     with _charged(site, asked, sent_bytes=0) as (ledger, _):
         data = open_run(site, asked.study, asked.order.run)
@@ -125,8 +125,8 @@ def _hello(site: SiteConfig, asked: Asked) -> RecordDict:
 
 
 def _train(site: SiteConfig, asked: Asked) -> RecordDict:
+    from hilum.client.data.site_data import open_run
     from hilum.client.pretraining.site import site_round
-    from hilum.client.site_data import open_run
     from hilum.common.weights import sha256_of
 
     study, run = asked.study, asked.order.run

@@ -22,7 +22,7 @@ from hilum.common.interrupt import going_on
 from hilum.common.progress import progress_bar
 
 if TYPE_CHECKING:
-    from hilum.client.site_data import SiteData
+    from hilum.client.data.site_data import SiteData
     from hilum.common.config import StudyConfig
 
 app = typer.Typer(no_args_is_help=True, help="For the site engineer: index, train and take part.")
@@ -55,7 +55,7 @@ _HOW_TO_GET = {
 
 def _tell_classes(study: "StudyConfig", data: "SiteData") -> None:
     """Show on stderr which classes were read; or, without a task, what changed since the run began."""
-    from hilum.client.class_table import class_table, table_lines
+    from hilum.client.evaluation.class_table import class_table, table_lines
 
     task = study.tasks.classification
     lines = data.notes if task is None else table_lines([class_table(data)], task.label)
@@ -86,10 +86,10 @@ def pretrain(
     as_json: AsJson = False,
 ) -> None:
     """Pre-train alone, with the study's whole schedule. A killed call goes on where it was."""
-    from hilum.client.class_table import class_table, labels_json
-    from hilum.client.evaluation.kept_split import KeptSplits, study_digest
+    from hilum.client.data.kept_split import KeptSplits, study_digest
+    from hilum.client.data.site_data import open_site
+    from hilum.client.evaluation.class_table import class_table, labels_json
     from hilum.client.pretraining.site import pretrain_alone
-    from hilum.client.site_data import open_site
     from hilum.client.state.workspace import Workspace
     from hilum.common.config import load_site, load_study
     from hilum.common.errors import DataError, RequestRefused, RunError
@@ -138,10 +138,10 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune and measure an encoder on this site's labels, beside the floors. Its rows are named `federated`."""
-    from hilum.client.class_table import class_table, labels_json
+    from hilum.client.data.site_data import open_site
+    from hilum.client.evaluation.class_table import class_table, labels_json
     from hilum.client.evaluation.protocol import combinations_count, evaluate_site
     from hilum.client.pretraining.device import make_fabric
-    from hilum.client.site_data import open_site
     from hilum.common.config import load_site, load_study
     from hilum.common.export import read_encoder
     from hilum.common.results_table import arms_left_out

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hilum.client.prepared import FULL_SCALE, fit, unit_range
+from hilum.client.data.prepared import FULL_SCALE, fit, unit_range
 from hilum.client.views import Viewer
 from hilum.common.config.study import DataSection
 from hilum.common.methods import ViewPlan

@@ -6,11 +6,11 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from hilum.client.data.site_data import SiteData, open_site
 from hilum.client.intake.index import IndexReport, index_archive
 from hilum.client.intake.instance import Family
 from hilum.client.intake.not_dicom import is_folder_file
 from hilum.client.intake.scan import scan
-from hilum.client.site_data import SiteData, open_site
 from hilum.client.state.workspace import Workspace
 from hilum.common.config import SiteConfig, StudyConfig
 from hilum.common.config.base import NAME_PATTERN

@@ -3,7 +3,7 @@
 A deployed federation can't see this: pseudonyms are keyed at each site, and no image or fingerprint leaves. In a simulation
 all data are one researcher's, so they are compared before anything is trained.
 
-**The rule.** Two images at two sites belong to one person if they show the same (`hilum.client.twins`), or if the archives
+**The rule.** Two images at two sites belong to one person if they show the same (`hilum.client.data.twins`), or if the archives
 or the label tables give them the same patient. Such people are joined over all sites. Of a person whom any site tests, no
 site trains on any image: the images leave pre-training and fine-tuning, and no test patient is ever dropped.
 """
@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from hilum.client.evaluation.kept_split import Side, sides_of
-from hilum.client.site_data import SiteData
-from hilum.client.twins import fingerprints, twins_between
+from hilum.client.data.kept_split import Side, sides_of
+from hilum.client.data.site_data import SiteData
+from hilum.client.data.twins import fingerprints, twins_between
 from hilum.common.config import StudyConfig
 
 Place = tuple[int, int]

@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from hilum.client.site_data import SiteData
+from hilum.client.data.site_data import SiteData
 from hilum.client.views import Viewer, to_unit
 from hilum.common.config import StudyConfig
 from hilum.common.files import write_via

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hilum.client.site_data import SiteData
+from hilum.client.data.site_data import SiteData
 from hilum.common.config import StudyConfig
 from hilum.common.errors import DataError
 from hilum.simulations.archives import check_patients

@@ -4,10 +4,10 @@ from contextlib import closing
 from typing import Any
 
 from hilum.client.answers import AnswerLedger
+from hilum.client.data.site_data import open_run
 from hilum.client.disclosure import outgoing
 from hilum.client.evaluation.site import evaluate_arms
 from hilum.client.incoming import Asked
-from hilum.client.site_data import open_run
 from hilum.client.state.workspace import Workspace
 from hilum.common.config import SiteConfig
 from hilum.common.errors import RequestRefused

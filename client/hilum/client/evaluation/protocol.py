@@ -11,9 +11,9 @@ import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
 
+from hilum.client.data.site_data import SiteData
+from hilum.client.data.splits import labelled_share
 from hilum.client.evaluation.measurements import Measurements
-from hilum.client.evaluation.splits import labelled_share
-from hilum.client.site_data import SiteData
 from hilum.client.tasks import classification
 from hilum.client.tasks.classification import LabelledRows, Probabilities
 from hilum.common.config import StudyConfig

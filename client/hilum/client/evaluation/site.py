@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from hilum.client.data.site_data import SiteData
 from hilum.client.evaluation.protocol import evaluate_site
 from hilum.client.pretraining.device import Device, make_fabric
 from hilum.client.pretraining.site import pretrain_alone
-from hilum.client.site_data import SiteData
 from hilum.common.config import StudyConfig
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import encoder_part, federated_manifest

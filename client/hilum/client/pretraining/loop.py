@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 
-from hilum.client.prepared import Packed
+from hilum.client.data.prepared import Packed
 from hilum.client.pretraining.checkpoint import load_state, save_state
 from hilum.client.pretraining.parameter_groups import parameter_groups
 from hilum.client.pretraining.sampling import Sampler, StepRows

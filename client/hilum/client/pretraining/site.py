@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from hilum.client.data.site_data import SiteData
 from hilum.client.pretraining.checkpoint import LocalParts, load_state, save_state
 from hilum.client.pretraining.device import Device, make_fabric
 from hilum.client.pretraining.loop import RoundOutcome, RoundPlace, train_round
 from hilum.client.pretraining.sampling import ShuffledEpochs
-from hilum.client.site_data import SiteData
 from hilum.common.config import StudyConfig
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import federated_manifest, get_federated, get_local, set_federated, set_local

@@ -11,7 +11,7 @@ but its owner, whoever makes it; `hilum site` also sets a umask under which each
     incoming/           the same, on their way
     masks/              one array a mask, likewise
     prepared/           packed arrays at a study's size
-    splits/<run>.npz    who was set aside when a run began (`hilum.client.evaluation.kept_split`)
+    splits/<run>.npz    who was set aside when a run began (`hilum.client.data.kept_split`)
     runs/<run>/         local parts and step checkpoints of one run
     runs.sqlite         what was asked in each run, and what it used up (`hilum.client.run_ledger`)
     answers.sqlite      the answers given about the site (`hilum.client.answers`)

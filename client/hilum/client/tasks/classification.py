@@ -15,7 +15,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
-from hilum.client.prepared import Packed
+from hilum.client.data.prepared import Packed
 from hilum.client.pretraining.parameter_groups import parameter_groups
 from hilum.client.pretraining.schedule import learning_rate_factor, step_middle
 from hilum.client.tasks.probe import fit_probe

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hilum.client.prepared import FULL_SCALE
+from hilum.client.data.prepared import FULL_SCALE
 from hilum.client.views import ct, mr, operations, radiograph
 from hilum.client.views.recipe import Recipe
 from hilum.common.config.study import DataSection

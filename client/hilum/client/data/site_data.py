@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hilum.client.answers import Facts
-from hilum.client.disclosure.counts import banded_total
-from hilum.client.evaluation.kept_split import (
+from hilum.client.data.kept_split import (
     KeptSplit,
     KeptSplits,
     Side,
@@ -17,13 +16,14 @@ from hilum.client.evaluation.kept_split import (
     split_of,
     study_digest,
 )
-from hilum.client.evaluation.splits import Rows, Split, patient_groups, split_patients
-from hilum.client.prepared import Packed, PreparedImages, prepare
+from hilum.client.data.prepared import Packed, PreparedImages, prepare
+from hilum.client.data.splits import Rows, Split, patient_groups, split_patients
+from hilum.client.data.twins import Pairs, twins_within
+from hilum.client.disclosure.counts import banded_total
 from hilum.client.state.catalogue import Catalogue, Item
 from hilum.client.state.label_values import check_is_classes
 from hilum.client.state.labels import Labels, read_labels
 from hilum.client.state.workspace import Workspace
-from hilum.client.twins import Pairs, twins_within
 from hilum.common.config import SiteConfig, StudyConfig
 from hilum.common.errors import DataError, LabelError, RequestRefused
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from hilum.client.evaluation.kept_split import Side, sides_of
+from hilum.client.data.kept_split import Side, sides_of
+from hilum.client.data.site_data import SiteData
 from hilum.client.evaluation.small_samples import MIN_CLASS_PATIENTS
-from hilum.client.site_data import SiteData
 from hilum.client.state.label_values import number_text, spellings
 from hilum.common.config import StudyConfig
 

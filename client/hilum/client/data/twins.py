@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from hilum.client.prepared import PreparedImages
+from hilum.client.data.prepared import PreparedImages
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.workspace import Workspace
 from hilum.common.files import replacing

@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hilum.client.evaluation.splits import Rows, Split
+from hilum.client.data.splits import Rows, Split
 from hilum.client.state.workspace import Workspace
 from hilum.common.config import StudyConfig
 from hilum.common.config.resume import lasting
