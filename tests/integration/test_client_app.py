@@ -15,7 +15,7 @@ import pytest
 
 from conftest import study_table
 from hilum.client.app import make_app
-from hilum.client.run_ledger import RunLedger
+from hilum.client.disclosure.run_ledger import RunLedger
 from hilum.client.state.workspace import Workspace
 from hilum.common import records
 from hilum.common.config import SiteConfig, parse_study

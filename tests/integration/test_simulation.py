@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from hilum.client.data.site_data import open_site
+from hilum.client.disclosure.run_ledger import RunLedger
 from hilum.client.pretraining.site import pretrain_alone
-from hilum.client.run_ledger import RunLedger
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Workspace
 from hilum.common.config import load_study

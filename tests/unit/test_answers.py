@@ -2,7 +2,7 @@
 
 import pytest
 
-from hilum.client.answers import AnswerLedger, Facts
+from hilum.client.disclosure.answers import AnswerLedger, Facts
 from hilum.common.errors import PolicyRefused
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hilum.client.answers import AnswerLedger, Facts
-from hilum.client.describe import EDGES, FAMILIES, describe_site, description
+from hilum.client.disclosure.answers import AnswerLedger, Facts
 from hilum.client.disclosure.counts import banded_total, protect
+from hilum.client.disclosure.describe import EDGES, FAMILIES, describe_site, description
 from hilum.client.state.catalogue import Catalogue, Item
 from hilum.client.state.labels import Labels
 from hilum.client.state.workspace import Workspace

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from hilum.client import run_ledger
-from hilum.client.run_ledger import Budget, RunLedger
+from hilum.client.disclosure import run_ledger
+from hilum.client.disclosure.run_ledger import Budget, RunLedger
 from hilum.common.errors import PolicyRefused, RequestRefused
 
 
@@ -114,7 +114,7 @@ def test_while_the_work_goes_on_more_is_written_down_than_was_used(ledger, monke
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from hilum.client.run_ledger import Budget, RunLedger
+from hilum.client.disclosure.run_ledger import Budget, RunLedger
 ledger = RunLedger(Path(sys.argv[1]))
 ledger.enter("run", "terms")
 ledger.ask_round("run", 1, sys.argv[2], Budget(repeats=2))

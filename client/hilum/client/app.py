@@ -17,9 +17,9 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from hilum.client.disclosure import outgoing
+from hilum.client.disclosure.run_ledger import Budget, Charge, RunLedger
 from hilum.client.incoming import Asked, check_request
 from hilum.client.policy import check_policy, check_size
-from hilum.client.run_ledger import Budget, Charge, RunLedger
 from hilum.client.state.workspace import Workspace
 from hilum.common import records
 from hilum.common.config import SiteConfig

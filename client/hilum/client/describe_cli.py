@@ -20,7 +20,7 @@ def describe(
     as_json: AsJson = False,
 ) -> None:
     """Describe the indexed images so that the description may leave: counts over at least 11 patients each."""
-    from hilum.client.describe import describe_site
+    from hilum.client.disclosure.describe import describe_site
     from hilum.client.state.workspace import Workspace
 
     workspace = Workspace(hilum_home(home) / "site")

@@ -17,11 +17,11 @@ from flwr.app import Context, RecordDict
 from hilum.client.app import make_app as make_client_app
 from hilum.client.data.kept_split import KeptSplits
 from hilum.client.data.site_data import SiteData, open_site, pooled
+from hilum.client.disclosure.run_ledger import RunLedger
 from hilum.client.evaluation.class_table import ClassTable, class_table, labels_json, table_lines
 from hilum.client.intake.instance import Family
 from hilum.client.pretraining.device import make_fabric
 from hilum.client.pretraining.site import pretrain_alone
-from hilum.client.run_ledger import RunLedger
 from hilum.client.state.workspace import Workspace
 from hilum.common.config import SiteConfig, StudyConfig, study_to_toml
 from hilum.common.errors import RunError

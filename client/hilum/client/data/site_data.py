@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hilum.client.answers import Facts
 from hilum.client.data.kept_split import (
     KeptSplit,
     KeptSplits,
@@ -19,6 +18,7 @@ from hilum.client.data.kept_split import (
 from hilum.client.data.prepared import Packed, PreparedImages, prepare
 from hilum.client.data.splits import Rows, Split, patient_groups, split_patients
 from hilum.client.data.twins import Pairs, twins_within
+from hilum.client.disclosure.answers import Facts
 from hilum.client.disclosure.counts import banded_total
 from hilum.client.state.catalogue import Catalogue, Item
 from hilum.client.state.label_values import check_is_classes

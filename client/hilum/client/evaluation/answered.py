@@ -3,9 +3,9 @@
 from contextlib import closing
 from typing import Any
 
-from hilum.client.answers import AnswerLedger
 from hilum.client.data.site_data import open_run
 from hilum.client.disclosure import outgoing
+from hilum.client.disclosure.answers import AnswerLedger
 from hilum.client.evaluation.site import evaluate_arms
 from hilum.client.incoming import Asked
 from hilum.client.state.workspace import Workspace

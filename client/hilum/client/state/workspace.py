@@ -13,8 +13,8 @@ but its owner, whoever makes it; `hilum site` also sets a umask under which each
     prepared/           packed arrays at a study's size
     splits/<run>.npz    who was set aside when a run began (`hilum.client.data.kept_split`)
     runs/<run>/         local parts and step checkpoints of one run
-    runs.sqlite         what was asked in each run, and what it used up (`hilum.client.run_ledger`)
-    answers.sqlite      the answers given about the site (`hilum.client.answers`)
+    runs.sqlite         what was asked in each run, and what it used up (`hilum.client.disclosure.run_ledger`)
+    answers.sqlite      the answers given about the site (`hilum.client.disclosure.answers`)
 """
 
 import hmac

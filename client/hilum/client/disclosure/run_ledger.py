@@ -30,7 +30,7 @@ from sqlalchemy import (
     update,
 )
 
-from hilum.client.answers import FORGET
+from hilum.client.disclosure.answers import FORGET
 from hilum.common.database import Database
 from hilum.common.errors import PolicyRefused, RequestRefused
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
-from hilum.client.answers import DEFAULT_BUDGET, Answer, AnswerLedger, Facts
+from hilum.client.disclosure.answers import DEFAULT_BUDGET, Answer, AnswerLedger, Facts
 from hilum.client.disclosure.counts import Shown, banded_total, protect
 from hilum.client.intake.instance import STACKED_FAMILIES, Family
 from hilum.client.state.catalogue import Catalogue, Item
