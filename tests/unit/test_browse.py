@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hilum.client import browse
-from hilum.client.browse import write_gallery
+from hilum.client.gallery import browse
+from hilum.client.gallery.browse import write_gallery
+from hilum.client.gallery.status import site_status, status_lines
+from hilum.client.gallery.thumbnails import thumbnails
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import ACCEPTED, Catalogue, FileRow, Item
 from hilum.client.state.workspace import Workspace
-from hilum.client.status import site_status, status_lines
-from hilum.client.thumbnails import thumbnails
 from hilum.common.errors import DataError, RunError
 
 GOING_UP = tuple(float(value) for value in np.diag([4.0, 1, 1, 1])[[2, 1, 0, 3]].ravel())

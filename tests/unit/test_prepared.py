@@ -105,7 +105,7 @@ CT_VOLUMES = DataSection(modality="ct", dims=3, image_size=8)
 
 
 def test_only_ct_in_hounsfield_units_is_packed_and_the_rest_is_counted(write_series, tmp_path):
-    from hilum.client.status import site_status, status_lines
+    from hilum.client.gallery.status import site_status, status_lines
 
     stored = np.random.default_rng(0).integers(0, 2000, (6, 16, 16)).astype(np.uint16)
     write_series(tmp_path / "dicom" / "hu", stored, RescaleSlope=1, RescaleIntercept=-1024)

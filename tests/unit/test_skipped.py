@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hilum.client.skipped import shown
+from hilum.client.gallery.skipped import shown
 
 RAMP = np.arange(64, dtype=np.uint16).reshape(8, 8)
 

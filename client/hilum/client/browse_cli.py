@@ -22,7 +22,7 @@ def browse(
     """Write a gallery of what is indexed. This is for the site alone: it holds patients' pixels."""
     import webbrowser
 
-    from hilum.client.browse import write_gallery
+    from hilum.client.gallery.browse import write_gallery
     from hilum.client.state.workspace import Workspace
 
     workspace = Workspace(hilum_home(home) / "site")

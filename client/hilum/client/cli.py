@@ -66,8 +66,8 @@ def _tell_classes(study: "StudyConfig", data: "SiteData") -> None:
 @app.command()
 def status(home: Home = None, as_json: AsJson = False) -> None:
     """Show what is indexed. This is for the site alone: nothing of it is sent."""
+    from hilum.client.gallery.status import site_status, status_lines
     from hilum.client.state.workspace import Workspace
-    from hilum.client.status import site_status, status_lines
 
     found = site_status(Workspace(hilum_home(home) / "site"))
     if as_json:

@@ -95,7 +95,7 @@ def _list(images: "list[HeldImage]", *, as_json: bool) -> None:
 
 
 def _show(held: "Quarantine", workspace: "Workspace", *, as_json: bool) -> None:
-    from hilum.client.browse import write_held_gallery
+    from hilum.client.gallery.browse import write_held_gallery
 
     page = write_held_gallery(held, workspace.folder / _GALLERY)
     if as_json:
@@ -113,7 +113,7 @@ def _decide(
     *,
     as_json: bool,
 ) -> None:
-    from hilum.client.browse import remove_gallery
+    from hilum.client.gallery.browse import remove_gallery
 
     with workspace.locked():
         images = held.find(keys) if keys else held.list_held()

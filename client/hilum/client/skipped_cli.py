@@ -24,8 +24,8 @@ def skipped(
     as_json: AsJson = False,
 ) -> None:
     """List the files that an index set aside, by reason. Paths may name patients: they are for the site alone."""
+    from hilum.client.gallery.skipped import read_reason, shown, skipped_files
     from hilum.client.intake.reasons import EXPLAINED
-    from hilum.client.skipped import read_reason, shown, skipped_files
     from hilum.client.state.workspace import Workspace
 
     one = read_reason(reason)

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from hilum.client.gallery.thumbnails import Thumbnail, thumbnails
 from hilum.client.intake.instance import STACKED_FAMILIES
 from hilum.client.intake.reasons import EXPLAINED, Reason
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue, Item
 from hilum.client.state.workspace import Workspace
-from hilum.client.thumbnails import Thumbnail, thumbnails
 from hilum.common.errors import DataError, RunError
 from hilum.common.files import private_folder, write_text
 
@@ -214,7 +214,7 @@ def _family_words(family: str) -> str:
 
 def _environment() -> Environment:
     pages = Environment(
-        loader=PackageLoader("hilum.client", "templates"),
+        loader=PackageLoader("hilum.client.gallery", "templates"),
         autoescape=select_autoescape(["html", "j2"]),
         undefined=StrictUndefined,
         trim_blocks=True,
