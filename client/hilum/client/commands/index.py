@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hilum.client.counts_cli import show_counts, show_skipped
+from hilum.client.commands.counts import show_counts, show_skipped
 from hilum.client.intake.instance import IMAGES_HELP
 from hilum.common.cli import AsJson, Home, print_json
 from hilum.common.home import hilum_home
@@ -35,7 +35,7 @@ def index(
     as_json: AsJson = False,
 ) -> None:
     """Index an archive. A second call reads only what has changed."""
-    from hilum.client.counts_cli import nothing_usable
+    from hilum.client.commands.counts import nothing_usable
     from hilum.client.intake.index import IndexReport, index_archive
     from hilum.client.intake.instance import read_family
     from hilum.client.intake.sources import count_files

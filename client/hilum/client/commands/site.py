@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hilum.client.browse_cli import browse
-from hilum.client.describe_cli import describe
-from hilum.client.enroll_cli import enroll, join
-from hilum.client.inbox_cli import empty_inbox
-from hilum.client.index_cli import annotate, index
-from hilum.client.network_cli import pull, receive
-from hilum.client.quarantine_cli import quarantine
-from hilum.client.setup_cli import check, new
-from hilum.client.skipped_cli import skipped
+from hilum.client.commands.browse import browse
+from hilum.client.commands.describe import describe
+from hilum.client.commands.enroll import enroll, join
+from hilum.client.commands.inbox import empty_inbox
+from hilum.client.commands.index import annotate, index
+from hilum.client.commands.network import pull, receive
+from hilum.client.commands.quarantine import quarantine
+from hilum.client.commands.setup import check, new
+from hilum.client.commands.skipped import skipped
 from hilum.common.cli import AsJson, Home, print_json
 from hilum.common.home import hilum_home
 from hilum.common.interrupt import going_on
