@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 from pydicom.uid import generate_uid
 
 from conftest import MR
-from hilum.client.intake.emptying import empty_inbox
-from hilum.client.intake.inbox import Inbox, stated_uid
 from hilum.client.intake.index import index_archive
+from hilum.client.intake.sources.inbox import Inbox, stated_uid
+from hilum.client.intake.sources.inbox_cleanup import empty_inbox
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Workspace

@@ -19,9 +19,9 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from hilum.client.intake.inbox import is_uid
 from hilum.client.intake.index import index_archive
 from hilum.client.intake.receive import image_classes
+from hilum.client.intake.sources.inbox import is_uid
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Workspace
 from hilum.common.processes import free_port

@@ -248,7 +248,7 @@ def test_another_way_of_reading_reads_an_unchanged_archive_again(site, monkeypat
     (made,) = site.passes({"InstanceNumber": lambda k: k})
     site.index()
     assert index_archive(site.archive, site.workspace, Quiet()).decoded == 0
-    monkeypatch.setattr("hilum.client.intake.scan.READING", -1)
+    monkeypatch.setattr("hilum.client.intake.sources.scan.READING", -1)
     again = index_archive(site.archive, site.workspace, Quiet())
     assert (again.decoded, again.removed, again.counts.volumes, again.counts.skipped) == (8, 0, 1, {})
     assert same(site.arrays(), [made])

@@ -7,7 +7,7 @@ import pytest
 
 import index_mutants
 from hilum.client.intake.reasons import Reason
-from hilum.client.intake.sources import find
+from hilum.client.intake.sources.sources import find
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Workspace
 

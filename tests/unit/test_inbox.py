@@ -12,7 +12,14 @@ import pydicom
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, generate_uid
 
-from hilum.client.intake.inbox import Inbox, MismatchError, NoRoomError, OversizedError, is_uid, stated_uid
+from hilum.client.intake.sources.inbox import (
+    Inbox,
+    MismatchError,
+    NoRoomError,
+    OversizedError,
+    is_uid,
+    stated_uid,
+)
 from hilum.client.state.workspace import Workspace
 
 
@@ -109,7 +116,7 @@ def test_a_disk_that_fills_up_while_writing_is_the_same_error(workspace, one, tm
     uid, _ = one
     code = (
         "import resource, signal, sys, pathlib\n"
-        "from hilum.client.intake.inbox import Inbox\n"
+        "from hilum.client.intake.sources.inbox import Inbox\n"
         "from hilum.client.state.workspace import Workspace\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))\n"
@@ -127,7 +134,7 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_holds_is_no
     uid, content = one
     code = (
         "import os, sys, pathlib\n"
-        "from hilum.client.intake.inbox import Inbox\n"
+        "from hilum.client.intake.sources.inbox import Inbox\n"
         "from hilum.client.state.workspace import Workspace\n"
         "inbox = Inbox(Workspace(pathlib.Path(sys.argv[1])))\n"
         "inbox.__enter__()\n"

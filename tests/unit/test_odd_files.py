@@ -24,11 +24,11 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from hilum.client.intake.annotations.annotate import annotate
 from hilum.client.intake.annotations.naming import LabelMap
-from hilum.client.intake.emptying import empty_inbox
 from hilum.client.intake.index import index_archive
 from hilum.client.intake.not_dicom import what_it_is
 from hilum.client.intake.reasons import Reason
-from hilum.client.intake.scan import scan
+from hilum.client.intake.sources.inbox_cleanup import empty_inbox
+from hilum.client.intake.sources.scan import scan
 from hilum.client.intake.watch import watch
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Pseudonyms, Workspace
@@ -268,7 +268,7 @@ def test_files_that_vanish_or_grow_while_an_index_runs_are_settled_by_the_next(
         (archive / "0.dcm").unlink(missing_ok=True)
         (archive / "1.dcm").write_bytes(whole)
 
-    monkeypatch.setattr("hilum.client.intake.sources.scan", changing)
+    monkeypatch.setattr("hilum.client.intake.sources.sources.scan", changing)
     first = index()
     assert (first.files, first.instances + sum(first.skipped.values())) == (3, 3)
     assert first.skipped == {Reason.UNREADABLE: 1}

@@ -10,7 +10,7 @@ from hilum.client.data.site_data import SiteData, open_site
 from hilum.client.intake.index import IndexReport, index_archive
 from hilum.client.intake.instance import Family
 from hilum.client.intake.not_dicom import is_folder_file
-from hilum.client.intake.scan import scan
+from hilum.client.intake.sources.scan import scan
 from hilum.client.state.workspace import Workspace
 from hilum.common.config import SiteConfig, StudyConfig
 from hilum.common.config.base import NAME_PATTERN

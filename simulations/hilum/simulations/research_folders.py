@@ -13,7 +13,7 @@ from hilum.client.intake.instance import Family
 from hilum.client.intake.not_dicom import is_folder_file
 from hilum.client.intake.read_instance import walk
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.scan import scan
+from hilum.client.intake.sources.scan import scan
 from hilum.common.config import SiteConfig, StudyConfig
 from hilum.common.errors import ConfigError, DataError
 from hilum.common.files import write_text

@@ -25,7 +25,7 @@ def empty_inbox(
     as_json: AsJson = False,
 ) -> None:
     """Remove from the inbox what is in the cache, was refused or is a copy. It stays indexed, and is not pulled again."""
-    from hilum.client.intake.emptying import empty_inbox as empty
+    from hilum.client.intake.sources.inbox_cleanup import empty_inbox as empty
     from hilum.client.state.workspace import Workspace
 
     report = empty(Workspace(hilum_home(home) / "site"), older_than_s=older_than * _DAY_S)

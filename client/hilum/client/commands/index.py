@@ -38,7 +38,7 @@ def index(
     from hilum.client.commands.counts import nothing_usable
     from hilum.client.intake.index import IndexReport, index_archive
     from hilum.client.intake.instance import read_family
-    from hilum.client.intake.sources import count_files
+    from hilum.client.intake.sources.sources import count_files
     from hilum.client.state.workspace import Workspace
     from hilum.common.errors import ConfigError, DataError
 

@@ -57,9 +57,9 @@ def pull(
     """Fetch what a DICOMweb service has and the inbox lacks, then index it. A killed call goes on where it was."""
     from hilum.client.intake.dicomweb import Wanted, check_address
     from hilum.client.intake.dicomweb import pull as pull_service
-    from hilum.client.intake.inbox import GIB, Inbox
     from hilum.client.intake.index import index_archive
-    from hilum.client.intake.sources import count_files
+    from hilum.client.intake.sources.inbox import GIB, Inbox
+    from hilum.client.intake.sources.sources import count_files
     from hilum.client.intake.stopping import Stoppable, StoppedError, silence_libraries, stop_signals
     from hilum.client.state.workspace import Workspace
     from hilum.common.errors import DataError, RunError
@@ -130,8 +130,8 @@ def receive(
 ) -> None:
     """Receive images by C-STORE from listed senders until stopped, and index them."""
     from hilum.client.intake.association import AllowList, Peer
-    from hilum.client.intake.inbox import GIB, Inbox
     from hilum.client.intake.receive import Listening, Receiver, serve
+    from hilum.client.intake.sources.inbox import GIB, Inbox
     from hilum.client.intake.stopping import silence_libraries, stop_signals
     from hilum.client.state.workspace import Workspace
     from hilum.common.errors import ConfigError, DataError

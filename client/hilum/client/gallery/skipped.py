@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hilum.client.intake.reasons import Reason
-from hilum.client.intake.sources import find
+from hilum.client.intake.sources.sources import find
 from hilum.client.state.catalogue import ACCEPTED, Catalogue
 from hilum.client.state.index_runs import index_runs
 from hilum.client.state.workspace import Workspace

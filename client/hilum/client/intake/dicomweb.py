@@ -28,8 +28,8 @@ from hilum.client.intake.bounded_http import (
     TransientError,
     retried,
 )
-from hilum.client.intake.inbox import Inbox, MismatchError, OversizedError, is_uid
 from hilum.client.intake.multipart import single_object
+from hilum.client.intake.sources.inbox import Inbox, MismatchError, OversizedError, is_uid
 from hilum.client.intake.stopping import StoppedError
 from hilum.common.errors import DataError
 from hilum.common.progress import Progress

@@ -11,7 +11,7 @@ from hilum.client.intake.not_dicom import what_it_is
 from hilum.client.intake.read_instance import NeedsPydicom, walk
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
-from hilum.client.intake.scan import FoundFile
+from hilum.client.intake.sources.scan import FoundFile
 
 _BATCH = 512
 

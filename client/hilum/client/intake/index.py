@@ -22,9 +22,9 @@ from hilum.client.intake.planner import is_stacked
 from hilum.client.intake.quarantine_store import Quarantine
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
-from hilum.client.intake.scan import FoundFile
 from hilum.client.intake.series import Keepers, Member, SeriesWork, work_off
-from hilum.client.intake.sources import Found, find, is_removed
+from hilum.client.intake.sources.scan import FoundFile
+from hilum.client.intake.sources.sources import Found, find, is_removed
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import ACCEPTED, Catalogue, Counts, FileRow, Item
 from hilum.client.state.index_runs import begin_run, end_run

@@ -10,8 +10,8 @@ from hilum.client.intake.instance import Family
 from hilum.client.intake.jobs import DecodePicture, Refused
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
-from hilum.client.intake.scan import FoundFile
 from hilum.client.intake.series import Keepers
+from hilum.client.intake.sources.scan import FoundFile
 from hilum.client.state.catalogue import ACCEPTED, FileRow, Item
 from hilum.client.state.workspace import Pseudonyms
 

@@ -22,7 +22,7 @@ from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import Verification, register_uid  # type: ignore[attr-defined]  # made at run time
 
 from hilum.client.intake.association import MAX_PDU_BYTES, AllowList, BoundedServer, Guard
-from hilum.client.intake.inbox import Inbox, MismatchError, NoRoomError, OversizedError
+from hilum.client.intake.sources.inbox import Inbox, MismatchError, NoRoomError, OversizedError
 from hilum.common.errors import DataError
 
 # PS3.7 section 9.1.1.1.9 and PS3.4 table B.2-1.

@@ -31,7 +31,7 @@ from hilum.client.intake.quarantine import hold_back, is_suspect, part_to_search
 from hilum.client.intake.quarantine_store import Quarantine
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
-from hilum.client.intake.scan import FoundFile
+from hilum.client.intake.sources.scan import FoundFile
 from hilum.client.intake.straight import StraightReader
 from hilum.client.intake.volume import VolumeBuilder
 from hilum.client.state.cache import ArrayCache

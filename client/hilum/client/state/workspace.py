@@ -7,7 +7,7 @@ but its owner, whoever makes it; `hilum site` also sets a umask under which each
     site.key            32 random bytes under which identifiers become pseudonyms
     catalogue.sqlite    what was indexed, by pseudonym
     cache/              one array an image or volume, named by its content
-    inbox/              DICOM files that were pulled or received, until they are removed (`hilum.client.intake.inbox`)
+    inbox/              DICOM files that were pulled or received, until they are removed (`hilum.client.intake.sources.inbox`)
     incoming/           the same, on their way
     masks/              one array a mask, likewise
     prepared/           packed arrays at a study's size

@@ -22,7 +22,7 @@ from hilum.client.intake.jobs import Refused, Result
 from hilum.client.intake.nifti import is_nifti
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
-from hilum.client.intake.scan import FoundFile, scan
+from hilum.client.intake.sources.scan import FoundFile, scan
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Annotation, Catalogue, Item, Source, state_of
 from hilum.client.state.file_names import spellings

@@ -29,8 +29,8 @@ from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
-from hilum.client.intake.emptying import remembered
-from hilum.client.intake.sources import key_if_removed
+from hilum.client.intake.sources.inbox_cleanup import remembered
+from hilum.client.intake.sources.sources import key_if_removed
 from hilum.client.state.workspace import Pseudonyms, Workspace
 from hilum.common.errors import DataError
 from hilum.common.files import private_folder, sync_folder

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from hilum.client.intake.scan import FoundFile, scan
+from hilum.client.intake.sources.scan import FoundFile, scan
 from hilum.client.state.workspace import Pseudonyms, Workspace
 from hilum.common.errors import DataError
 

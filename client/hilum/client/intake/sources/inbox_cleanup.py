@@ -10,8 +10,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 from hilum.client.intake.reasons import Reason
-from hilum.client.intake.scan import FoundFile, identity_of
-from hilum.client.intake.sources import find, is_of_inbox, is_removed, removed_key
+from hilum.client.intake.sources.scan import FoundFile, identity_of
+from hilum.client.intake.sources.sources import find, is_of_inbox, is_removed, removed_key
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import ACCEPTED, Catalogue, FileRow, Item
 from hilum.client.state.workspace import Workspace
