@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from hilum.client.intake.index import index_archive
+from hilum.client.intake.network.shutdown import StoppedError
 from hilum.client.intake.sources.inbox import Inbox, stated_uid
-from hilum.client.intake.stopping import StoppedError
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.index_runs import index_runs
 from hilum.client.state.workspace import Workspace

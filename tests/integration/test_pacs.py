@@ -20,7 +20,7 @@ import pydicom
 import pytest
 
 from hilum.client.intake.index import index_archive
-from hilum.client.intake.receive import image_classes
+from hilum.client.intake.network.receive import image_classes
 from hilum.client.intake.sources.inbox import is_uid
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Workspace

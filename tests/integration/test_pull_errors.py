@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from dicomweb_service import one_error, stored
-from hilum.client.intake import bounded_http
-from hilum.client.intake.bounded_http import Login, ServiceError
-from hilum.client.intake.dicomweb import Wanted, pull
+from hilum.client.intake.network import bounded_http
+from hilum.client.intake.network.bounded_http import Login, ServiceError
+from hilum.client.intake.network.dicomweb import Wanted, pull
 from hilum.client.intake.sources.inbox import Inbox, NoRoomError
 from hilum.client.intake.sources.sources import inbox
 from hilum.client.state.workspace import Workspace

@@ -29,9 +29,9 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode
 
 import peaks
-from hilum.client.intake.association import AllowList, Peer
 from hilum.client.intake.index import index_archive
-from hilum.client.intake.receive import image_classes
+from hilum.client.intake.network.association import AllowList, Peer
+from hilum.client.intake.network.receive import image_classes
 from hilum.client.state.workspace import Workspace
 from hilum.common.errors import DataError
 from hilum.common.progress import Quiet

@@ -14,8 +14,8 @@ from pydicom.uid import ExplicitVRLittleEndian
 from pynetdicom import AE, build_context
 
 from certificates import Authority
-from hilum.client.intake.association import AllowList, Peer
-from hilum.client.intake.receive import Listening, Receiver, ReceiveReport, serve
+from hilum.client.intake.network.association import AllowList, Peer
+from hilum.client.intake.network.receive import Listening, Receiver, ReceiveReport, serve
 from hilum.client.intake.sources.inbox import Inbox
 from hilum.client.intake.sources.sources import inbox as inbox_module
 from hilum.client.state.workspace import Workspace

@@ -52,7 +52,7 @@ def index(
     family = read_family(images)
     workspace = Workspace(hilum_home(home) / "site")
     if watch:
-        from hilum.client.intake.stopping import stop_signals
+        from hilum.client.intake.network.shutdown import stop_signals
         from hilum.client.intake.watch import watch as watch_folder
 
         def warn(text: str) -> None:

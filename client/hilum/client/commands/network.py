@@ -16,7 +16,7 @@ from hilum.common.progress import progress_bar
 if TYPE_CHECKING:
     import threading
 
-    from hilum.client.intake.bounded_http import Login
+    from hilum.client.intake.network.bounded_http import Login
     from hilum.client.state.workspace import Workspace
 
 
@@ -55,12 +55,12 @@ def pull(
     as_json: AsJson = False,
 ) -> None:
     """Fetch what a DICOMweb service has and the inbox lacks, then index it. A killed call goes on where it was."""
-    from hilum.client.intake.dicomweb import Wanted, check_address
-    from hilum.client.intake.dicomweb import pull as pull_service
     from hilum.client.intake.index import index_archive
+    from hilum.client.intake.network.dicomweb import Wanted, check_address
+    from hilum.client.intake.network.dicomweb import pull as pull_service
+    from hilum.client.intake.network.shutdown import Stoppable, StoppedError, silence_libraries, stop_signals
     from hilum.client.intake.sources.inbox import GIB, Inbox
     from hilum.client.intake.sources.sources import count_files
-    from hilum.client.intake.stopping import Stoppable, StoppedError, silence_libraries, stop_signals
     from hilum.client.state.workspace import Workspace
     from hilum.common.errors import DataError, RunError
 
@@ -129,10 +129,10 @@ def receive(
     as_json: AsJson = False,
 ) -> None:
     """Receive images by C-STORE from listed senders until stopped, and index them."""
-    from hilum.client.intake.association import AllowList, Peer
-    from hilum.client.intake.receive import Listening, Receiver, serve
+    from hilum.client.intake.network.association import AllowList, Peer
+    from hilum.client.intake.network.receive import Listening, Receiver, serve
+    from hilum.client.intake.network.shutdown import silence_libraries, stop_signals
     from hilum.client.intake.sources.inbox import GIB, Inbox
-    from hilum.client.intake.stopping import silence_libraries, stop_signals
     from hilum.client.state.workspace import Workspace
     from hilum.common.errors import ConfigError, DataError
 
@@ -189,8 +189,8 @@ def _login(token_file: Path | None, ca: Path | None, cert: Path | None, key: Pat
     """What `pull` shows the server; the token comes from a file or the environment, never from the command line."""
     import os
 
-    from hilum.client.intake.bounded_http import Login, check_files
-    from hilum.client.intake.dicomweb import authorization
+    from hilum.client.intake.network.bounded_http import Login, check_files
+    from hilum.client.intake.network.dicomweb import authorization
     from hilum.common.errors import DataError
 
     for option, file in (
@@ -217,7 +217,7 @@ def _login(token_file: Path | None, ca: Path | None, cert: Path | None, key: Pat
 def _index_inbox(workspace: "Workspace", stop: "threading.Event") -> bool:
     """Index what came and say the counts; False if another process holds the site, or this one is to end."""
     from hilum.client.intake.index import index_archive
-    from hilum.client.intake.stopping import Stoppable, StoppedError
+    from hilum.client.intake.network.shutdown import Stoppable, StoppedError
     from hilum.common.errors import RunError
     from hilum.common.progress import Quiet
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from hilum.client.intake.index import IndexReport, index_archive
 from hilum.client.intake.instance import Family
+from hilum.client.intake.network.shutdown import Stoppable, StoppedError
 from hilum.client.intake.sources.scan import FoundFile, scan
 from hilum.client.intake.sources.sources import count_files
-from hilum.client.intake.stopping import Stoppable, StoppedError
 from hilum.client.state.workspace import Workspace
 from hilum.common.errors import DataError, RunError
 from hilum.common.progress import Progress

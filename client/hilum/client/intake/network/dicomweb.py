@@ -20,7 +20,7 @@ from urllib.parse import urlsplit
 
 from dicomweb_client import DICOMwebClient
 
-from hilum.client.intake.bounded_http import (
+from hilum.client.intake.network.bounded_http import (
     BoundedSession,
     FetchError,
     Login,
@@ -28,9 +28,9 @@ from hilum.client.intake.bounded_http import (
     TransientError,
     retried,
 )
-from hilum.client.intake.multipart import single_object
+from hilum.client.intake.network.multipart import single_object
+from hilum.client.intake.network.shutdown import StoppedError
 from hilum.client.intake.sources.inbox import Inbox, MismatchError, OversizedError, is_uid
-from hilum.client.intake.stopping import StoppedError
 from hilum.common.errors import DataError
 from hilum.common.progress import Progress
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from email.message import Message
 
-from hilum.client.intake.bounded_http import FetchError, TransientError
+from hilum.client.intake.network.bounded_http import FetchError, TransientError
 
 _MAX_HEAD_BYTES = 1 << 16
 

@@ -21,7 +21,7 @@ from pynetdicom.events import Event
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import Verification, register_uid  # type: ignore[attr-defined]  # made at run time
 
-from hilum.client.intake.association import MAX_PDU_BYTES, AllowList, BoundedServer, Guard
+from hilum.client.intake.network.association import MAX_PDU_BYTES, AllowList, BoundedServer, Guard
 from hilum.client.intake.sources.inbox import Inbox, MismatchError, NoRoomError, OversizedError
 from hilum.common.errors import DataError
 

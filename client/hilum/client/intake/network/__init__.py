@@ -1,0 +1,1 @@
+"""What a PACS gives: DICOMweb and C-STORE, each bounded before it is believed."""
