@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hilum.client.intake.index import index_archive
+from hilum.client.intake.indexing.index import index_archive
 from hilum.client.intake.network.shutdown import StoppedError
 from hilum.client.intake.sources.inbox import Inbox, stated_uid
 from hilum.client.state.catalogue import Catalogue
@@ -21,7 +21,7 @@ from hilum.common.progress import Quiet
 ENDLESS = """
 import sys, time
 from pathlib import Path
-from hilum.client.intake.index import index_archive
+from hilum.client.intake.indexing.index import index_archive
 from hilum.client.state.workspace import Workspace
 
 class Wait:

@@ -19,7 +19,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from hilum.client.intake.index import index_archive
+from hilum.client.intake.indexing.index import index_archive
 from hilum.client.intake.network.receive import image_classes
 from hilum.client.intake.sources.inbox import is_uid
 from hilum.client.state.catalogue import Catalogue

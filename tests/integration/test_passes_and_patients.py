@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pydicom.uid import generate_uid
 
-from hilum.client.intake.index import index_archive
+from hilum.client.intake.indexing.index import index_archive
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.labels import read_labels

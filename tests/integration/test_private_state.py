@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from hilum.client.intake.index import index_archive
+from hilum.client.intake.indexing.index import index_archive
 from hilum.client.intake.sources.inbox import Inbox, stated_uid
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Workspace

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dicomweb_service import one_error, stored
-from hilum.client.intake.index import index_archive
+from hilum.client.intake.indexing.index import index_archive
 from hilum.client.state.workspace import Workspace
 from hilum.common.progress import Quiet
 from hilum.server.admin.authority import init_federation

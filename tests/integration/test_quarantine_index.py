@@ -7,7 +7,7 @@ from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
-from hilum.client.intake.index import index_archive
+from hilum.client.intake.indexing.index import index_archive
 from hilum.client.intake.quarantine_store import Quarantine
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue

@@ -29,7 +29,7 @@ from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.dsutils import encode
 
 import peaks
-from hilum.client.intake.index import index_archive
+from hilum.client.intake.indexing.index import index_archive
 from hilum.client.intake.network.association import AllowList, Peer
 from hilum.client.intake.network.receive import image_classes
 from hilum.client.state.workspace import Workspace

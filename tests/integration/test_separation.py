@@ -13,7 +13,7 @@ from PIL import Image
 
 from hilum.client.data.kept_split import KeptSplits
 from hilum.client.data.site_data import open_run, open_site
-from hilum.client.intake.index import index_archive
+from hilum.client.intake.indexing.index import index_archive
 from hilum.client.state.workspace import Workspace
 from hilum.common.config import load_study
 from hilum.common.errors import DataError, LabelError, RunError

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hilum.client.intake import watch as watch_module
-from hilum.client.intake.watch import watch
+from hilum.client.intake.indexing import watch as watch_module
+from hilum.client.intake.indexing.watch import watch
 from hilum.client.state.workspace import Workspace
 from hilum.common.errors import DataError
 from hilum.common.progress import progress_bar

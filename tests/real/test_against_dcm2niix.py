@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter1d, map_coordinates
 
-from hilum.client.intake.index import index_archive
+from hilum.client.intake.indexing.index import index_archive
 from hilum.client.intake.reasons import Reason
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue

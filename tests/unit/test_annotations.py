@@ -22,7 +22,7 @@ from hilum.client.intake.annotations.marks import on_grid
 from hilum.client.intake.annotations.naming import Code, LabelMap, read_label_map
 from hilum.client.intake.annotations.polygon import filled
 from hilum.client.intake.annotations.targets import Targets, the_one_that_fits
-from hilum.client.intake.index import index_archive
+from hilum.client.intake.indexing.index import index_archive
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue, Item

@@ -19,7 +19,7 @@ from hilum.client.intake.annotations.jobs import ReadLabels, ReadObject, labels_
 from hilum.client.intake.annotations.naming import LabelMap
 from hilum.client.intake.crossing import as_bytes
 from hilum.client.intake.folder_volume import ReadVolumes, VolumesRead, volumes_read
-from hilum.client.intake.index import index_archive
+from hilum.client.intake.indexing.index import index_archive
 from hilum.client.intake.instance import Frame, Instance, PixelFormat
 from hilum.client.intake.jobs import DecodeImage, DecodePlanes, ImageDecoded, Refused, more_seconds
 from hilum.client.intake.quarantine_store import Quarantine
@@ -163,7 +163,7 @@ def measured(script, *words):
 INDEX = """
 import sys
 from pathlib import Path
-from hilum.client.intake.index import index_archive
+from hilum.client.intake.indexing.index import index_archive
 from hilum.client.state.workspace import Workspace
 from hilum.common.progress import Quiet
 index_archive(Path(sys.argv[1]), Workspace(Path(sys.argv[2])), Quiet(), images="mr")

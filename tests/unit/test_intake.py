@@ -11,7 +11,7 @@ from pydicom.uid import (
 )
 
 from hilum.client.intake.images import read_image, read_stored
-from hilum.client.intake.index import index_archive
+from hilum.client.intake.indexing.index import index_archive
 from hilum.client.intake.read_instance import read_instance
 from hilum.client.intake.reasons import EXPLAINED, Reason
 from hilum.client.state.cache import ArrayCache

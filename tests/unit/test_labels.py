@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from hilum.client.intake.index import index_archive
+from hilum.client.intake.indexing.index import index_archive
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.labels import read_labels
 from hilum.client.state.workspace import Workspace

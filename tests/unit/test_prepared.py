@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hilum.client.data.prepared import FULL_SCALE, fit, prepare, unit_range
-from hilum.client.intake.index import index_archive
+from hilum.client.intake.indexing.index import index_archive
 from hilum.client.state.workspace import Workspace
 from hilum.common.config.study import DataSection
 from hilum.common.errors import DataError

@@ -185,7 +185,7 @@ def test_an_image_is_prepared_as_for_training(made, workspace_of_phantoms):
 
 @pytest.fixture
 def workspace_of_phantoms(archives, tmp_path):
-    from hilum.client.intake.index import index_archive
+    from hilum.client.intake.indexing.index import index_archive
     from hilum.client.state.cache import ArrayCache
     from hilum.client.state.catalogue import Catalogue
     from hilum.client.state.workspace import Workspace

@@ -12,7 +12,7 @@ from PIL import Image, TiffImagePlugin
 
 from hilum.client.intake.annotations.annotate import annotate
 from hilum.client.intake.annotations.naming import LabelMap
-from hilum.client.intake.folder_file import folder_job, folder_row, take_folder_file
+from hilum.client.intake.indexing.folder_file import folder_job, folder_row, take_folder_file
 from hilum.client.intake.instance import FAMILIES
 from hilum.client.intake.nifti import open_nifti
 from hilum.client.intake.not_dicom import is_folder_file

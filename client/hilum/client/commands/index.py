@@ -36,7 +36,7 @@ def index(
 ) -> None:
     """Index an archive. A second call reads only what has changed."""
     from hilum.client.commands.counts import nothing_usable
-    from hilum.client.intake.index import IndexReport, index_archive
+    from hilum.client.intake.indexing.index import IndexReport, index_archive
     from hilum.client.intake.instance import read_family
     from hilum.client.intake.sources.sources import count_files
     from hilum.client.state.workspace import Workspace
@@ -52,8 +52,8 @@ def index(
     family = read_family(images)
     workspace = Workspace(hilum_home(home) / "site")
     if watch:
+        from hilum.client.intake.indexing.watch import watch as watch_folder
         from hilum.client.intake.network.shutdown import stop_signals
-        from hilum.client.intake.watch import watch as watch_folder
 
         def warn(text: str) -> None:
             print(f"waiting: {text}", file=sys.stderr, flush=True)

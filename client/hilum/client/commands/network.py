@@ -55,7 +55,7 @@ def pull(
     as_json: AsJson = False,
 ) -> None:
     """Fetch what a DICOMweb service has and the inbox lacks, then index it. A killed call goes on where it was."""
-    from hilum.client.intake.index import index_archive
+    from hilum.client.intake.indexing.index import index_archive
     from hilum.client.intake.network.dicomweb import Wanted, check_address
     from hilum.client.intake.network.dicomweb import pull as pull_service
     from hilum.client.intake.network.shutdown import Stoppable, StoppedError, silence_libraries, stop_signals
@@ -216,7 +216,7 @@ def _login(token_file: Path | None, ca: Path | None, cert: Path | None, key: Pat
 
 def _index_inbox(workspace: "Workspace", stop: "threading.Event") -> bool:
     """Index what came and say the counts; False if another process holds the site, or this one is to end."""
-    from hilum.client.intake.index import index_archive
+    from hilum.client.intake.indexing.index import index_archive
     from hilum.client.intake.network.shutdown import Stoppable, StoppedError
     from hilum.common.errors import RunError
     from hilum.common.progress import Quiet

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from hilum.client.intake.index import IndexReport, index_archive
+from hilum.client.intake.indexing.index import IndexReport, index_archive
 from hilum.client.intake.instance import Family
 from hilum.client.intake.network.shutdown import Stoppable, StoppedError
 from hilum.client.intake.sources.scan import FoundFile, scan

@@ -1,0 +1,1 @@
+"""Bring the catalogue in line with an archive: look, read, plan, decode, settle."""
