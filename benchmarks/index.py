@@ -19,11 +19,11 @@ from pathlib import Path
 import pydicom
 from timing import compare, median_s
 
-from hilum.client.intake.pydicom_tags import pydicom_tags, silent_pydicom
-from hilum.client.intake.read_instance import NeedsPydicom, walk
+from hilum.client.intake.headers.pydicom_tags import pydicom_tags, silent_pydicom
+from hilum.client.intake.headers.read_instance import NeedsPydicom, walk
+from hilum.client.intake.headers.tags import KEYWORDS
+from hilum.client.intake.headers.walker import WINDOW_BYTES, walk_tags
 from hilum.client.intake.reasons import Skip
-from hilum.client.intake.tags import KEYWORDS
-from hilum.client.intake.walker import WINDOW_BYTES, walk_tags
 from hilum.simulations.phantoms import write_phantoms
 
 PASSES, MOST_FILES = 11, 1000

@@ -21,9 +21,9 @@ from pydicom.uid import (
     PositronEmissionTomographyImageStorage,
 )
 
+from hilum.client.intake.headers.mosaic import mosaic_frames, split_mosaic
+from hilum.client.intake.headers.multiframe import frames_of
 from hilum.client.intake.instance import Contrast, Frame, Instance, PixelFormat
-from hilum.client.intake.mosaic import mosaic_frames, split_mosaic
-from hilum.client.intake.multiframe import frames_of
 from hilum.client.intake.reasons import Reason, Skip
 from pixel_files import FLOATS
 

@@ -7,7 +7,7 @@ import pydicom
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
-from hilum.client.intake.diffusion import Diffusion, read_diffusion
+from hilum.client.intake.headers.diffusion import Diffusion, read_diffusion
 from hilum.client.intake.indexing import series
 from hilum.client.intake.indexing.index import index_archive
 from hilum.client.intake.reasons import Reason

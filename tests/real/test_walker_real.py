@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 
-from hilum.client.intake.pydicom_tags import pydicom_tags
-from hilum.client.intake.read_instance import NeedsPydicom, read_with_pydicom, walk
+from hilum.client.intake.headers.pydicom_tags import pydicom_tags
+from hilum.client.intake.headers.read_instance import NeedsPydicom, read_with_pydicom, walk
+from hilum.client.intake.headers.walker import walk_tags
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.walker import walk_tags
 
 pytestmark = pytest.mark.timeout(900)
 

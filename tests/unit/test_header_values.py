@@ -8,7 +8,7 @@ import pytest
 from pydicom.dataelem import DataElement
 from pydicom.uid import ImplicitVRLittleEndian
 
-from hilum.client.intake.read_instance import NeedsPydicom, read_instance, read_with_pydicom, walk
+from hilum.client.intake.headers.read_instance import NeedsPydicom, read_instance, read_with_pydicom, walk
 from hilum.client.intake.reasons import Reason, Skip
 
 STORAGE = "1.2.840.10008.5.1.4.1.1."

@@ -13,11 +13,11 @@ from pydicom.filewriter import dcmwrite
 
 import lies
 from hilum.client.intake.codestream import j2k_info, jpeg_info
+from hilum.client.intake.headers.multiframe import frames_of
+from hilum.client.intake.headers.read_instance import read_instance, read_tags
 from hilum.client.intake.images import read_planes, read_stored
 from hilum.client.intake.instance import Frame
-from hilum.client.intake.multiframe import frames_of
 from hilum.client.intake.quantity import quantity_of
-from hilum.client.intake.read_instance import read_instance, read_tags
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.values import padding_mask
 from pixel_files import (

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 
+from hilum.client.intake.headers.mosaic import mosaic_frames, read_csa, split_mosaic, tile_shape
 from hilum.client.intake.instance import Frame
-from hilum.client.intake.mosaic import mosaic_frames, read_csa, split_mosaic, tile_shape
 from hilum.client.intake.reasons import Reason, Skip
 from siemens_csa import csa
 

@@ -6,8 +6,8 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.sequence import Sequence
 
+from hilum.client.intake.headers.multiframe import frames_of, regions_of
 from hilum.client.intake.instance import Region, Window
-from hilum.client.intake.multiframe import frames_of, regions_of
 from hilum.client.intake.reasons import Reason, Skip
 
 

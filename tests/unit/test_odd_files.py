@@ -154,7 +154,7 @@ def test_what_is_not_a_file_is_never_opened(archive, index, dicom, monkeypatch):
 
 
 def test_a_pipe_that_took_the_place_of_a_file_is_not_waited_for(tmp_path):
-    from hilum.client.intake.read_instance import walk
+    from hilum.client.intake.headers.read_instance import walk
     from hilum.client.intake.reasons import Skip
 
     os.mkfifo(tmp_path / "was-a-file.dcm")

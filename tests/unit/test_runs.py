@@ -2,9 +2,9 @@
 
 import pytest
 
-from hilum.client.intake import runs
-from hilum.client.intake.parsing import SHARED
-from hilum.client.intake.runs import Part, Run, Runs
+from hilum.client.intake.headers import header_templates as runs
+from hilum.client.intake.headers.header_templates import Part, Run, Runs
+from hilum.client.intake.headers.parsing import SHARED
 
 ROWS = (0x0028_0010, "Rows", SHARED["US"])
 COLUMNS = (0x0028_0011, "Columns", SHARED["US"])

@@ -264,7 +264,7 @@ def test_a_job_crosses_without_what_tells_the_patient():
 
 
 def test_a_header_comes_back_as_it_was_read_or_under_its_reason(tmp_path, dicom):
-    reader = pytest.importorskip("hilum.client.intake.read_instance")
+    reader = pytest.importorskip("hilum.client.intake.headers.read_instance")
     dicom(tmp_path / "a", np.arange(12, dtype=np.uint16).reshape(3, 4), PixelSpacing=[0.5, 0.25])
     dicom(tmp_path / "b", np.zeros((3, 4), np.uint16), Rows=None, SOPInstanceUID="1.2.3")
     (tmp_path / "c").write_bytes(b"no DICOM at all")

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
+from hilum.client.intake.headers.read_instance import read_instance
 from hilum.client.intake.images import Plane, read_planes
 from hilum.client.intake.instance import Frame
 from hilum.client.intake.planner import plan_series
-from hilum.client.intake.read_instance import read_instance
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.straight import StraightReader
 from hilum.client.intake.values import rescaled

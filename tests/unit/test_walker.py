@@ -13,12 +13,13 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless, generate_uid
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
-from hilum.client.intake import heads, sequences, walker
-from hilum.client.intake.pydicom_tags import pydicom_tags
-from hilum.client.intake.read_instance import read_tags
+from hilum.client.intake.headers import element_headers as heads
+from hilum.client.intake.headers import sequences, walker
+from hilum.client.intake.headers.pydicom_tags import pydicom_tags
+from hilum.client.intake.headers.read_instance import read_tags
+from hilum.client.intake.headers.tags import KEYWORDS, NOTED, TAKEN, PixelElement
+from hilum.client.intake.headers.walker import walk_tags
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.tags import KEYWORDS, NOTED, TAKEN, PixelElement
-from hilum.client.intake.walker import walk_tags
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"

@@ -27,8 +27,8 @@ from hilum.client.intake.annotations.jobs import (
 )
 from hilum.client.intake.crop import Crop
 from hilum.client.intake.crossing import Array, Facts, Write
-from hilum.client.intake.diffusion import Diffusion, read_diffusion
 from hilum.client.intake.folder_volume import ReadVolumes, VolumesRead, read_volumes, volumes_read
+from hilum.client.intake.headers.diffusion import Diffusion, read_diffusion
 from hilum.client.intake.images import Image, read_images, read_planes
 from hilum.client.intake.instance import Contrast, Instance
 from hilum.client.intake.reasons import Reason
@@ -246,7 +246,7 @@ def _planes_result(job: DecodePlanes, runs: list[Array], _facts: Facts) -> Resul
 
 def _header(job: ReadHeader, _write: Write) -> Facts:
     # Imported here, for it brings pydicom, which takes longer to import than most jobs take.
-    read_instance = import_module("hilum.client.intake.read_instance")
+    read_instance = import_module("hilum.client.intake.headers.read_instance")
     return dataclasses.asdict(read_instance.read_with_pydicom(job.path))
 
 

@@ -11,8 +11,8 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
+from hilum.client.intake.headers.mosaic import tile_shape
 from hilum.client.intake.instance import Frame, Instance
-from hilum.client.intake.mosaic import tile_shape
 from hilum.client.intake.planner.records import PlaneId
 from hilum.client.intake.reasons import Reason, Skip
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 from struct import Struct
 from types import MappingProxyType
 
-from hilum.client.intake.tags import Value
+from hilum.client.intake.headers.tags import Value
 
 Parse = Callable[[bytes], Value]
 

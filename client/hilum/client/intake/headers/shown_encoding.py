@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from hilum.client.intake.heads import LONG_VRS, SHORT_VRS
+from hilum.client.intake.headers.element_headers import LONG_VRS, SHORT_VRS
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.transfer_syntaxes import (
     EXPLICIT_BIG,

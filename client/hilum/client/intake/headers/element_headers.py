@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct
 
-from hilum.client.intake.parsing import PARSE, SHARED, TEXT_VRS, Odd, Parse, empty_text, no_number
-from hilum.client.intake.runs import Runs, Token, Wanted
-from hilum.client.intake.tags import NOTED, TAKEN
+from hilum.client.intake.headers.header_templates import Runs, Token, Wanted
+from hilum.client.intake.headers.parsing import PARSE, SHARED, TEXT_VRS, Odd, Parse, empty_text, no_number
+from hilum.client.intake.headers.tags import NOTED, TAKEN
 
 HEAD_BYTES, LONG_HEAD_BYTES = 8, 12
 UNDEFINED = 0xFFFF_FFFF

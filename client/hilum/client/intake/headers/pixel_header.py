@@ -2,11 +2,11 @@
 
 from functools import lru_cache
 
-from hilum.client.intake.header_values import code_word
+from hilum.client.intake.headers.header_values import code_word
+from hilum.client.intake.headers.sop_classes import Taken
+from hilum.client.intake.headers.tags import Tags
 from hilum.client.intake.instance import PixelFormat, PixelKind
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.sop_classes import Taken
-from hilum.client.intake.tags import Tags
 from hilum.client.intake.transfer_syntaxes import (
     BIT_BY_BIT,
     DEFLATED,

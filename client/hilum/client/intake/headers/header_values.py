@@ -5,8 +5,8 @@ import re
 import unicodedata
 from functools import lru_cache
 
+from hilum.client.intake.headers.tags import Value
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.tags import Value
 
 _TIME = re.compile(
     r"(\d\d):?(?:(\d\d):?(?:(\d\d(?:\.\d{1,6})?))?)?"

@@ -7,7 +7,7 @@ it belongs in a worker with a memory and a time limit.
 from dataclasses import dataclass
 from pathlib import Path
 
-from hilum.client.intake.facts import (
+from hilum.client.intake.headers.build_instance import (
     Planes,
     frames_in_time,
     has_groups,
@@ -16,14 +16,14 @@ from hilum.client.intake.facts import (
     judge_syntax,
     needs_dataset,
 )
+from hilum.client.intake.headers.mosaic import mosaic_frames
+from hilum.client.intake.headers.multiframe import frames_of, regions_of
+from hilum.client.intake.headers.pydicom_tags import pydicom_tags, whole_dataset
+from hilum.client.intake.headers.sop_classes import taken
+from hilum.client.intake.headers.tags import Tags
+from hilum.client.intake.headers.walker import walk_tags
 from hilum.client.intake.instance import Frame, Instance
-from hilum.client.intake.mosaic import mosaic_frames
-from hilum.client.intake.multiframe import frames_of, regions_of
-from hilum.client.intake.pydicom_tags import pydicom_tags, whole_dataset
-from hilum.client.intake.sop_classes import taken
-from hilum.client.intake.tags import Tags
 from hilum.client.intake.transfer_syntaxes import DEFLATED
-from hilum.client.intake.walker import walk_tags
 
 
 @dataclass(frozen=True)

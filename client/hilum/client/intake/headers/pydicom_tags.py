@@ -19,12 +19,10 @@ from pydicom.multival import MultiValue
 from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import PersonName
 
-from hilum.client.intake.layout import inflate_bounded
-from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.shown_encoding import HEAD_BYTES as SHOWN_BYTES
-from hilum.client.intake.shown_encoding import Shown, effective_syntax, shown_encoding
-from hilum.client.intake.sop_classes import taken
-from hilum.client.intake.tags import (
+from hilum.client.intake.headers.shown_encoding import HEAD_BYTES as SHOWN_BYTES
+from hilum.client.intake.headers.shown_encoding import Shown, effective_syntax, shown_encoding
+from hilum.client.intake.headers.sop_classes import taken
+from hilum.client.intake.headers.tags import (
     IMPLICIT_PIXEL_VRS,
     KEYWORDS,
     NOTED,
@@ -33,6 +31,8 @@ from hilum.client.intake.tags import (
     Tags,
     Value,
 )
+from hilum.client.intake.layout import inflate_bounded
+from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.transfer_syntaxes import DEFLATED
 
 _PREAMBLE_BYTES = 132

@@ -5,7 +5,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from hilum.client.intake.header_values import (
+from hilum.client.intake.headers.header_values import (
     BLANKS,
     code_word,
     exactly,
@@ -21,6 +21,9 @@ from hilum.client.intake.header_values import (
     whole_number,
     words_of,
 )
+from hilum.client.intake.headers.pixel_header import check_sizes, pixel_format_of
+from hilum.client.intake.headers.sop_classes import Taken, refusal, taken
+from hilum.client.intake.headers.tags import Tags, Value
 from hilum.client.intake.instance import (
     STACKED_FAMILIES,
     Contrast,
@@ -29,11 +32,8 @@ from hilum.client.intake.instance import (
     Region,
     Window,
 )
-from hilum.client.intake.pixel_header import check_sizes, pixel_format_of
 from hilum.client.intake.quantity import quantity_of
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.sop_classes import Taken, refusal, taken
-from hilum.client.intake.tags import Tags, Value
 from hilum.client.intake.transfer_syntaxes import (
     READ,
 )

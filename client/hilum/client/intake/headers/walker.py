@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from struct import error as StructError
 
-from hilum.client.intake.heads import (
+from hilum.client.intake.headers.element_headers import (
     LONG,
     LONG_HEAD_BYTES,
     META,
@@ -23,11 +23,11 @@ from hilum.client.intake.heads import (
     u32,
     wanted_of,
 )
-from hilum.client.intake.parsing import Odd, check_sets
+from hilum.client.intake.headers.header_templates import Wanted
+from hilum.client.intake.headers.parsing import Odd, check_sets
+from hilum.client.intake.headers.sequences import is_sequence, learn, sequence_end
+from hilum.client.intake.headers.tags import IMPLICIT_PIXEL_VRS, NOTED, PixelElement, Tags, Value
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.runs import Wanted
-from hilum.client.intake.sequences import is_sequence, learn, sequence_end
-from hilum.client.intake.tags import IMPLICIT_PIXEL_VRS, NOTED, PixelElement, Tags, Value
 from hilum.client.intake.transfer_syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 
 WINDOW_BYTES = 16_384

@@ -58,7 +58,7 @@ def read_diffusion(path: Path, syntax: str) -> Diffusion:
     Raises:
         Skip: If its header is broken.
     """
-    from hilum.client.intake.pydicom_tags import silent_pydicom, whole_dataset
+    from hilum.client.intake.headers.pydicom_tags import silent_pydicom, whole_dataset
 
     dataset = whole_dataset(path, deflated=syntax == DEFLATED)
     with silent_pydicom():
@@ -103,7 +103,7 @@ def _numbers(dataset: "Dataset", group: int, creator: str, offset: int) -> list[
 
     pydicom knows these elements, so their values are numbers even where a writer did not know their VR (UN).
     """
-    from hilum.client.intake.pydicom_tags import plain
+    from hilum.client.intake.headers.pydicom_tags import plain
 
     try:
         value: Any = plain(dataset.private_block(group, creator)[offset].value)

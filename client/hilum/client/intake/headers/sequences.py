@@ -4,7 +4,7 @@ from struct import error as StructError
 
 from pydicom.datadict import dictionary_VR
 
-from hilum.client.intake.heads import (
+from hilum.client.intake.headers.element_headers import (
     HEAD_BYTES,
     LONG,
     LONG_HEAD_BYTES,
@@ -14,8 +14,8 @@ from hilum.client.intake.heads import (
     implicit_head,
     u32,
 )
-from hilum.client.intake.parsing import Odd, check_sets
-from hilum.client.intake.runs import LONGEST_BYTES, MOST_HEADS, Part, Token
+from hilum.client.intake.headers.header_templates import LONGEST_BYTES, MOST_HEADS, Part, Token
+from hilum.client.intake.headers.parsing import Odd, check_sets
 
 _MAX_DEPTH = 32
 _CHARACTER_SET = 0x0008_0005

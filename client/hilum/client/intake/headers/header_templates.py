@@ -9,7 +9,7 @@ from itertools import takewhile
 from struct import Struct
 from typing import NamedTuple
 
-from hilum.client.intake.parsing import Parse
+from hilum.client.intake.headers.parsing import Parse
 
 Wanted = tuple[int, str, Parse]
 """Tag, keyword, and what parses the value."""
