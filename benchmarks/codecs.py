@@ -30,10 +30,10 @@ from pydicom.uid import UID, CTImageStorage
 from rle.utils import encode_pixel_data
 from timing import compare, median_s
 
-from hilum.client.intake.decoders import DECODERS
 from hilum.client.intake.headers.read_instance import read_instance
-from hilum.client.intake.images import Plane
 from hilum.client.intake.jobs import DecodePlanes, PlanesDecoded
+from hilum.client.intake.pixels.decoders import DECODERS
+from hilum.client.intake.pixels.images import Plane
 from hilum.client.intake.planner import plan_series
 from hilum.client.intake.sandbox import DecodePool
 from hilum.client.intake.volume import VolumeBuilder

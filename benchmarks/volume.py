@@ -22,7 +22,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from timing import compare, median_s
 
 from hilum.client.intake.headers.read_instance import read_instance
-from hilum.client.intake.images import read_planes
+from hilum.client.intake.pixels.images import read_planes
 from hilum.client.intake.planner import plan_series
 from hilum.client.intake.straight import StraightReader
 from hilum.client.intake.volume import VolumeBuilder

@@ -23,7 +23,7 @@ from pydicom.dataset import Dataset
 from pydicom.filewriter import dcmwrite
 
 from hilum.client.intake.headers.read_instance import read_instance
-from hilum.client.intake.images import read_stored
+from hilum.client.intake.pixels.images import read_stored
 from hilum.client.intake.reasons import Skip
 from pixel_files import (
     BIG,

@@ -13,12 +13,12 @@ from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.pixels import apply_color_lut, apply_voi_lut, pixel_array
 from pydicom.sequence import Sequence
 
-from hilum.client.intake import decoders
-from hilum.client.intake.decoders import DECODERS, Decoder, in_bits, log_decoders
-from hilum.client.intake.images import read_image, read_planes, read_stored
 from hilum.client.intake.instance import Frame, Window
-from hilum.client.intake.layout import inflate_bounded
-from hilum.client.intake.luts import Table
+from hilum.client.intake.pixels import decoders
+from hilum.client.intake.pixels.decoders import DECODERS, Decoder, in_bits, log_decoders
+from hilum.client.intake.pixels.images import read_image, read_planes, read_stored
+from hilum.client.intake.pixels.layout import inflate_bounded
+from hilum.client.intake.pixels.luts import Table
 from hilum.client.intake.reasons import Reason, Skip
 from pixel_files import (
     BASELINE,
@@ -509,7 +509,7 @@ def test_a_claim_that_cannot_be_true_is_refused_before_anything_is_read(
     tmp_path, monkeypatch, changes, reason
 ):
     instance = write_native(tmp_path / "a", picture()[None], EXPLICIT)
-    monkeypatch.setattr("hilum.client.intake.stored.open_layout", lambda *_: pytest.fail("opened"))
+    monkeypatch.setattr("hilum.client.intake.pixels.raw_frames.open_layout", lambda *_: pytest.fail("opened"))
     lying = replace(instance, pixels=replace(instance.pixels, **changes))
     assert refused(read_stored, tmp_path / "a", lying, [0]) == reason
 
@@ -721,7 +721,7 @@ def test_constant_pixels_are_no_image(tmp_path):
 
 
 def test_the_windows_are_those_of_the_standard():
-    from hilum.client.intake.values import apply_window
+    from hilum.client.intake.pixels.rescale import apply_window
 
     values = np.array([-1e9, 0, 50, 100, 1e9], np.float32)
     np.testing.assert_allclose(

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from hilum.client.intake.extent import Extent, is_constant
+from hilum.client.intake.pixels.value_range import Extent, is_constant
 
 SOME = st.sampled_from([np.int8, np.uint8, np.int16, np.uint16, np.int32]).flatmap(
     lambda dtype: arrays.arrays(dtype, st.integers(1, 40))

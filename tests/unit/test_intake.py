@@ -11,8 +11,8 @@ from pydicom.uid import (
 )
 
 from hilum.client.intake.headers.read_instance import read_instance
-from hilum.client.intake.images import read_image, read_stored
 from hilum.client.intake.indexing.index import index_archive
+from hilum.client.intake.pixels.images import read_image, read_stored
 from hilum.client.intake.reasons import EXPLAINED, Reason
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue

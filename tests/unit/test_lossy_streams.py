@@ -6,7 +6,7 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from hilum.client.intake.images import read_planes
+from hilum.client.intake.pixels.images import read_planes
 from hilum.client.intake.reasons import Reason, Skip
 from pixel_files import EXTENDED, J2K, JPEGLS, JPEGLS_NEAR, LOSSLESS, RLE, picture, write_any, write_encoded
 

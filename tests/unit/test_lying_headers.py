@@ -12,14 +12,14 @@ from pydicom.encaps import encapsulate
 from pydicom.filewriter import dcmwrite
 
 import lies
-from hilum.client.intake.codestream import j2k_info, jpeg_info
 from hilum.client.intake.headers.multiframe import frames_of
 from hilum.client.intake.headers.read_instance import read_instance, read_tags
-from hilum.client.intake.images import read_planes, read_stored
 from hilum.client.intake.instance import Frame
+from hilum.client.intake.pixels.codestream import j2k_info, jpeg_info
+from hilum.client.intake.pixels.images import read_planes, read_stored
+from hilum.client.intake.pixels.rescale import padding_mask
 from hilum.client.intake.quantity import quantity_of
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.values import padding_mask
 from pixel_files import (
     BIG,
     DEFLATED,
@@ -289,7 +289,7 @@ def test_padding_that_a_lossy_compression_spread_is_padding(tmp_path):
 
 @pytest.mark.parametrize(("slope", "intercept", "padding"), [(1, 0, -1030), (1, -1024, 0), (2, -1024, 0)])
 def test_padding_near_air_spreads_to_nothing(slope, intercept, padding):
-    from hilum.client.intake.stored import StoredFrame
+    from hilum.client.intake.pixels.raw_frames import StoredFrame
 
     values = np.array([[padding, padding + 1, padding + 30, 900]], np.int16)
     instance = replace(_instance(), padding=(padding, padding), lossy=True)

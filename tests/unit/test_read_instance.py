@@ -18,8 +18,8 @@ from pydicom.uid import (
 from hilum.client.intake.headers.header_values import seconds
 from hilum.client.intake.headers.read_instance import NeedsPydicom, read_instance, read_with_pydicom, walk
 from hilum.client.intake.headers.sop_classes import SOP_CLASSES
-from hilum.client.intake.images import read_stored
 from hilum.client.intake.instance import Region
+from hilum.client.intake.pixels.images import read_stored
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.transfer_syntaxes import EXPLICIT_LITTLE, READ
 from pixel_files import (

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydicom.uid import UID
 
-from hilum.client.intake.decoders import DECODERS, NATIVE
 from hilum.client.intake.headers.pixel_header import is_read
 from hilum.client.intake.headers.sop_classes import SOP_CLASSES
 from hilum.client.intake.network.receive import SYNTAXES
+from hilum.client.intake.pixels.decoders import DECODERS, NATIVE
 from hilum.client.intake.transfer_syntaxes import BIT_BY_BIT, DEFLATED, EXPLICIT_BIG, JPEG_2000, READ
 from pixel_files import ENCAPSULATED_NATIVE
 

@@ -25,12 +25,12 @@ from hilum.client.intake.annotations.jobs import (
     read_labels,
     read_object,
 )
-from hilum.client.intake.crop import Crop
 from hilum.client.intake.crossing import Array, Facts, Write
 from hilum.client.intake.folder_volume import ReadVolumes, VolumesRead, read_volumes, volumes_read
 from hilum.client.intake.headers.diffusion import Diffusion, read_diffusion
-from hilum.client.intake.images import Image, read_images, read_planes
 from hilum.client.intake.instance import Contrast, Instance
+from hilum.client.intake.pixels.crop import Crop
+from hilum.client.intake.pixels.images import Image, read_images, read_planes
 from hilum.client.intake.reasons import Reason
 
 

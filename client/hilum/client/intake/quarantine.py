@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hilum.client.intake.crop import Crop
 from hilum.client.intake.instance import STACKED_FAMILIES, Family, Instance, Region
+from hilum.client.intake.pixels.crop import Crop
 
 SUSPECT_FAMILIES: frozenset[Family] = frozenset({"ultrasound", "secondary", "angiogram", "photograph"})
 _SUSPECT_TYPES = ("SCREEN SAVE", "SCREENSAVE", "SCREEN CAPTURE", "SECONDARY", "DOSE", "REPORT")

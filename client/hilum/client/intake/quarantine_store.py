@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from sqlalchemy import Row, delete, select, update
 
-from hilum.client.intake.crop import Crop, Pixels, cropped
+from hilum.client.intake.pixels.crop import Crop, Pixels, cropped
 from hilum.client.intake.quarantine import MIN_CROP, Verdict, fits
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.state.cache import ArrayCache, content_of

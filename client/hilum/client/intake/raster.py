@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from hilum.client.intake.pixels.rescale import DISPLAY_MAX
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.values import DISPLAY_MAX
 
 Grey = npt.NDArray[np.uint16]
 Colour = npt.NDArray[np.uint8]

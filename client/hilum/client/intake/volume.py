@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from hilum.client.intake.extent import is_constant
-from hilum.client.intake.images import Plane
+from hilum.client.intake.pixels.images import Plane
+from hilum.client.intake.pixels.value_range import is_constant
 from hilum.client.intake.planner import PlaneId, PlannedVolume, upright, verify_copies
 from hilum.client.intake.reasons import Reason, Skip
 

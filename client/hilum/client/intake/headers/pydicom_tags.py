@@ -31,7 +31,7 @@ from hilum.client.intake.headers.tags import (
     Tags,
     Value,
 )
-from hilum.client.intake.layout import inflate_bounded
+from hilum.client.intake.pixels.layout import inflate_bounded
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.transfer_syntaxes import DEFLATED
 

@@ -14,7 +14,6 @@ import numpy as np
 
 from hilum.client.intake.headers.diffusion import Diffusion, may_tell, told_apart
 from hilum.client.intake.headers.mosaic import split_mosaic
-from hilum.client.intake.images import Plane, is_plain, read_planes
 from hilum.client.intake.instance import Instance
 from hilum.client.intake.jobs import (
     DecodeImage,
@@ -26,6 +25,7 @@ from hilum.client.intake.jobs import (
     Refused,
     Result,
 )
+from hilum.client.intake.pixels.images import Plane, is_plain, read_planes
 from hilum.client.intake.planner import CopiesDiffer, PlaneId, PlannedVolume, plan_series
 from hilum.client.intake.quarantine import hold_back, is_suspect, part_to_search
 from hilum.client.intake.quarantine_store import Quarantine

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hilum.client.intake.codestream import StreamInfo, j2k_info, jpeg_info
-from hilum.client.intake.extent import Extent
 from hilum.client.intake.instance import PixelFormat
-from hilum.client.intake.layout import BIG_ENDIAN, DEFLATED
+from hilum.client.intake.pixels.codestream import StreamInfo, j2k_info, jpeg_info
+from hilum.client.intake.pixels.layout import BIG_ENDIAN, DEFLATED
+from hilum.client.intake.pixels.value_range import Extent
 from hilum.client.intake.reasons import Reason, Skip
 
 Decoded = npt.NDArray[Any]

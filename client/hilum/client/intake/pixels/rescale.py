@@ -7,9 +7,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hilum.client.intake.instance import Frame, Instance, Window
-from hilum.client.intake.luts import LookUpTables
+from hilum.client.intake.pixels.luts import LookUpTables
+from hilum.client.intake.pixels.raw_frames import Stored, StoredFrame
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.stored import Stored, StoredFrame
 
 Values = npt.NDArray[np.float32]
 Display = npt.NDArray[np.uint16]

@@ -1,8 +1,8 @@
 """Can the image that a header claims be in the file at all? Asked before anything is allocated by the claim."""
 
-from hilum.client.intake.decoders import DECODERS, NATIVE
 from hilum.client.intake.instance import Instance, PixelFormat
-from hilum.client.intake.layout import DEFLATE_MAX_RATIO, DEFLATED
+from hilum.client.intake.pixels.decoders import DECODERS, NATIVE
+from hilum.client.intake.pixels.layout import DEFLATE_MAX_RATIO, DEFLATED
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.transfer_syntaxes import GREATEST_COMPRESSION
 

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hilum.client.intake.instance import PixelFormat
-from hilum.client.intake.luts import LookUpTables
+from hilum.client.intake.pixels.luts import LookUpTables
+from hilum.client.intake.pixels.raw_frames import StoredFrame
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.stored import StoredFrame
 
 Colours = npt.NDArray[np.uint8]
 

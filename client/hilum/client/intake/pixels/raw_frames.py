@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hilum.client.intake.codestream import StreamInfo
-from hilum.client.intake.decoders import decode_frame, in_bits
-from hilum.client.intake.encapsulated import Fragment, frame_fragments, read_fragments
 from hilum.client.intake.instance import Instance, PixelFormat
-from hilum.client.intake.layout import Layout, open_layout
-from hilum.client.intake.plausible import check_size, frame_bytes
+from hilum.client.intake.pixels.codestream import StreamInfo
+from hilum.client.intake.pixels.decoders import decode_frame, in_bits
+from hilum.client.intake.pixels.encapsulated import Fragment, frame_fragments, read_fragments
+from hilum.client.intake.pixels.layout import Layout, open_layout
+from hilum.client.intake.pixels.size_checks import check_size, frame_bytes
 from hilum.client.intake.reasons import Reason, Skip
 
 Stored = npt.NDArray[Any]

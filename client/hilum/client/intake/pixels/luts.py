@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from hilum.client.intake.layout import Layout
+from hilum.client.intake.pixels.layout import Layout
 from hilum.client.intake.reasons import Reason, Skip
 
 if TYPE_CHECKING:  # pydicom takes a third of a second to import, and most files have no tables

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hilum.client.intake.colour import to_rgb
-from hilum.client.intake.decoders import NATIVE
 from hilum.client.intake.instance import Frame, Instance
-from hilum.client.intake.layout import DEFLATED
-from hilum.client.intake.luts import LookUpTables, read_luts
+from hilum.client.intake.pixels.colour import to_rgb
+from hilum.client.intake.pixels.decoders import NATIVE
+from hilum.client.intake.pixels.integer_rescale import in_units
+from hilum.client.intake.pixels.layout import DEFLATED
+from hilum.client.intake.pixels.luts import LookUpTables, read_luts
+from hilum.client.intake.pixels.raw_frames import PixelReader, StoredFrame, open_frames
+from hilum.client.intake.pixels.rescale import display_values, padding_mask
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.stored import PixelReader, StoredFrame, open_frames
-from hilum.client.intake.values import display_values, padding_mask
-from hilum.client.intake.whole_numbers import in_units
 
 Image = npt.NDArray[Any]
 """(H, W) uint16, or (H, W, 3) uint8 in RGB."""

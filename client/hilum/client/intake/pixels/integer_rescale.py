@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hilum.client.intake.extent import Extent
 from hilum.client.intake.instance import Frame, PixelFormat
-from hilum.client.intake.luts import LookUpTables
-from hilum.client.intake.values import Values, rescaled
+from hilum.client.intake.pixels.luts import LookUpTables
+from hilum.client.intake.pixels.rescale import Values, rescaled
+from hilum.client.intake.pixels.value_range import Extent
 
 Whole = npt.NDArray[np.int16]
 

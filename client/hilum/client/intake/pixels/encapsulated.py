@@ -3,7 +3,7 @@
 import struct
 from dataclasses import dataclass
 
-from hilum.client.intake.layout import ByteSource, PixelElement
+from hilum.client.intake.pixels.layout import ByteSource, PixelElement
 from hilum.client.intake.reasons import Reason, Skip
 
 _ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
