@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hilum.client.intake.nifti import open_nifti
+from hilum.client.intake.formats.nifti import open_nifti
 
 
 @dataclass

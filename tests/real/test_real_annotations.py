@@ -15,7 +15,7 @@ import pytest
 
 from hilum.client.intake.annotations.annotate import annotate
 from hilum.client.intake.annotations.marks import on_grid
-from hilum.client.intake.annotations.naming import LabelMap
+from hilum.client.intake.formats.naming import LabelMap
 from hilum.client.intake.indexing.folder_file import folder_job, folder_row, take_folder_file
 from hilum.client.intake.indexing.index import index_archive
 from hilum.client.intake.sandbox import DecodePool

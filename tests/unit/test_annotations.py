@@ -19,9 +19,9 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 from hilum.client.intake.annotations.annotate import annotate
 from hilum.client.intake.annotations.grid import Grid, place
 from hilum.client.intake.annotations.marks import on_grid
-from hilum.client.intake.annotations.naming import Code, LabelMap, read_label_map
 from hilum.client.intake.annotations.polygon import filled
 from hilum.client.intake.annotations.targets import Targets, the_one_that_fits
+from hilum.client.intake.formats.naming import Code, LabelMap, read_label_map
 from hilum.client.intake.indexing.index import index_archive
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.state.cache import ArrayCache

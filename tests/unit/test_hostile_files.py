@@ -16,9 +16,9 @@ import pytest
 from hilum.client.intake import sandbox
 from hilum.client.intake.annotations.annotate import annotate
 from hilum.client.intake.annotations.jobs import ReadLabels, ReadObject, labels_read, object_read
-from hilum.client.intake.annotations.naming import LabelMap
-from hilum.client.intake.crossing import as_bytes
-from hilum.client.intake.folder_volume import ReadVolumes, VolumesRead, volumes_read
+from hilum.client.intake.formats.folder_volume import ReadVolumes, VolumesRead, volumes_read
+from hilum.client.intake.formats.ipc import as_bytes
+from hilum.client.intake.formats.naming import LabelMap
 from hilum.client.intake.indexing.index import index_archive
 from hilum.client.intake.instance import Frame, Instance, PixelFormat
 from hilum.client.intake.jobs import DecodeImage, DecodePlanes, ImageDecoded, Refused, more_seconds
@@ -242,7 +242,7 @@ ANNOTATE = """
 import sys
 from pathlib import Path
 from hilum.client.intake.annotations.annotate import annotate
-from hilum.client.intake.annotations.naming import LabelMap
+from hilum.client.intake.formats.naming import LabelMap
 from hilum.client.state.workspace import Workspace
 from hilum.common.progress import Quiet
 import json

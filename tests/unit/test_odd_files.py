@@ -23,10 +23,10 @@ from PIL import Image
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from hilum.client.intake.annotations.annotate import annotate
-from hilum.client.intake.annotations.naming import LabelMap
+from hilum.client.intake.formats.naming import LabelMap
+from hilum.client.intake.formats.not_dicom import what_it_is
 from hilum.client.intake.indexing.index import index_archive
 from hilum.client.intake.indexing.watch import watch
-from hilum.client.intake.not_dicom import what_it_is
 from hilum.client.intake.reasons import Reason
 from hilum.client.intake.sources.inbox_cleanup import empty_inbox
 from hilum.client.intake.sources.scan import scan

@@ -11,12 +11,12 @@ import pytest
 from PIL import Image, TiffImagePlugin
 
 from hilum.client.intake.annotations.annotate import annotate
-from hilum.client.intake.annotations.naming import LabelMap
+from hilum.client.intake.formats.naming import LabelMap
+from hilum.client.intake.formats.nifti import open_nifti
+from hilum.client.intake.formats.not_dicom import is_folder_file
+from hilum.client.intake.formats.raster import read_raster
 from hilum.client.intake.indexing.folder_file import folder_job, folder_row, take_folder_file
 from hilum.client.intake.instance import FAMILIES
-from hilum.client.intake.nifti import open_nifti
-from hilum.client.intake.not_dicom import is_folder_file
-from hilum.client.intake.raster import read_raster
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
 from hilum.client.state.cache import ArrayCache

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hilum.client.data.site_data import SiteData, open_site
+from hilum.client.intake.formats.not_dicom import is_folder_file
 from hilum.client.intake.indexing.index import IndexReport, index_archive
 from hilum.client.intake.instance import Family
-from hilum.client.intake.not_dicom import is_folder_file
 from hilum.client.intake.sources.scan import scan
 from hilum.client.state.workspace import Workspace
 from hilum.common.config import SiteConfig, StudyConfig

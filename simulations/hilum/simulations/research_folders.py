@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from hilum.client.intake.formats.not_dicom import is_folder_file
 from hilum.client.intake.headers.read_instance import walk
 from hilum.client.intake.instance import Family
-from hilum.client.intake.not_dicom import is_folder_file
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sources.scan import scan
 from hilum.common.config import SiteConfig, StudyConfig

@@ -85,7 +85,7 @@ def annotate(
     """Tie masks and boxes to the indexed images: DICOM SEG and RTSTRUCT, NIfTI, CSV, COCO."""
     from hilum.client.intake.annotations.annotate import annotate as tie
     from hilum.client.intake.annotations.annotate import found_files
-    from hilum.client.intake.annotations.naming import LabelMap, read_label_map
+    from hilum.client.intake.formats.naming import LabelMap, read_label_map
     from hilum.client.state.workspace import Workspace
     from hilum.common.errors import DataError
 

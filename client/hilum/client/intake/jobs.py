@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
 
-from hilum.client.intake.annotations.contents import LabelsRead, SegRead, StructuresRead
 from hilum.client.intake.annotations.jobs import (
     ReadLabels,
     ReadObject,
@@ -25,8 +24,9 @@ from hilum.client.intake.annotations.jobs import (
     read_labels,
     read_object,
 )
-from hilum.client.intake.crossing import Array, Facts, Write
-from hilum.client.intake.folder_volume import ReadVolumes, VolumesRead, read_volumes, volumes_read
+from hilum.client.intake.formats.contents import LabelsRead, SegRead, StructuresRead
+from hilum.client.intake.formats.folder_volume import ReadVolumes, VolumesRead, read_volumes, volumes_read
+from hilum.client.intake.formats.ipc import Array, Facts, Write
 from hilum.client.intake.headers.diffusion import Diffusion, read_diffusion
 from hilum.client.intake.instance import Contrast, Instance
 from hilum.client.intake.pixels.crop import Crop
@@ -196,7 +196,7 @@ def _image_result(job: DecodeImage, runs: list[Array], facts: Facts) -> Result:
 
 
 def _picture(job: DecodePicture, write: Write) -> Facts:
-    raster = import_module("hilum.client.intake.raster")  # as for `_header`
+    raster = import_module("hilum.client.intake.formats.raster")  # as for `_header`
     write(raster.read_raster(job.path, colour=job.colour))
     return None
 

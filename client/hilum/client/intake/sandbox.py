@@ -25,7 +25,7 @@ from typing import IO, Any, Self
 
 import numpy as np
 
-from hilum.client.intake.crossing import Array
+from hilum.client.intake.formats.ipc import Array
 from hilum.client.intake.jobs import KINDS, Job, Refused, Result, held_bytes, kind_of, more_seconds, to_plain
 from hilum.client.intake.pixels.decoders import log_decoders
 from hilum.client.intake.pixels.size_checks import MAX_DECODED_BYTES, MEMORY_BYTES

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from hilum.client.intake.crossing import Array
+from hilum.client.intake.formats.ipc import Array
 from hilum.client.intake.jobs import Kind, from_plain
 from hilum.client.intake.pixels.size_checks import MAX_DECODED_BYTES
 from hilum.client.intake.reasons import Reason, Skip

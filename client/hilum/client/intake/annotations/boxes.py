@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from hilum.client.intake.annotations.marks import Box, Mark
-from hilum.client.intake.annotations.naming import LabelMap
 from hilum.client.intake.annotations.targets import Targets, the_one_that_fits
+from hilum.client.intake.formats.naming import LabelMap
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.state.catalogue import Item, Source
 

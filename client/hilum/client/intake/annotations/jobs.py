@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
 
-from hilum.client.intake.annotations.contents import (
+from hilum.client.intake.formats.contents import (
     FARTHEST_MM,
     MAX_POINTS,
     MIN_POINTS,
@@ -25,8 +25,8 @@ from hilum.client.intake.annotations.contents import (
     SegRead,
     StructuresRead,
 )
-from hilum.client.intake.annotations.naming import Code
-from hilum.client.intake.crossing import Array, Facts, Write, from_bytes
+from hilum.client.intake.formats.ipc import Array, Facts, Write, from_bytes
+from hilum.client.intake.formats.naming import Code
 from hilum.client.intake.reasons import Reason
 
 _PLACE_COLUMNS = 13
@@ -48,14 +48,14 @@ class ReadObject:
 
 def read_labels(job: ReadLabels, write: Write) -> Facts:
     """Write the numbers of the labels, slice by slice."""
-    reader: Any = import_module("hilum.client.intake.annotations.read_labels")  # brings nibabel
+    reader: Any = import_module("hilum.client.intake.formats.read_labels")  # brings nibabel
     found: Facts = reader.read_labels(job.path, write)
     return found
 
 
 def read_object(job: ReadObject, write: Write) -> Facts:
     """Write the frames of a segmentation, or the contours of a structure set."""
-    reader: Any = import_module("hilum.client.intake.annotations.read_object")  # brings highdicom
+    reader: Any = import_module("hilum.client.intake.formats.read_object")  # brings highdicom
     found: Facts = reader.read_object(job.path, write)
     return found
 

@@ -5,11 +5,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from hilum.client.intake.annotations.contents import LabelsRead
 from hilum.client.intake.annotations.grid import Grid, Placement, on_one_grid, place
 from hilum.client.intake.annotations.marks import Mark, cropped
-from hilum.client.intake.annotations.naming import LabelMap
 from hilum.client.intake.annotations.targets import the_one_that_fits
+from hilum.client.intake.formats.contents import LabelsRead
+from hilum.client.intake.formats.naming import LabelMap
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.state.catalogue import Item
 

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from hilum.client.intake.annotations.contents import Region, StructuresRead
 from hilum.client.intake.annotations.grid import Grid, grid_of
 from hilum.client.intake.annotations.marks import Mark, cropped
-from hilum.client.intake.annotations.naming import LabelMap
 from hilum.client.intake.annotations.polygon import filled
 from hilum.client.intake.annotations.targets import Targets, the_one_that_fits
+from hilum.client.intake.formats.contents import Region, StructuresRead
+from hilum.client.intake.formats.naming import LabelMap
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.state.catalogue import Item
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from hilum.client.intake.annotations.contents import PlanePlace, SegRead
 from hilum.client.intake.annotations.grid import Affine, Grid, Placement, on_one_grid, place
 from hilum.client.intake.annotations.marks import Mark, cropped
-from hilum.client.intake.annotations.naming import LabelMap
 from hilum.client.intake.annotations.targets import Targets, the_one_that_fits
+from hilum.client.intake.formats.contents import PlanePlace, SegRead
+from hilum.client.intake.formats.naming import LabelMap
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.state.catalogue import Item
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy.typing as npt
 
-from hilum.client.intake.folder_volume import ReadVolumes, VolumesRead
+from hilum.client.intake.formats.folder_volume import ReadVolumes, VolumesRead
+from hilum.client.intake.formats.nifti import is_nifti
+from hilum.client.intake.formats.not_dicom import is_apple_double
 from hilum.client.intake.instance import STACKED_FAMILIES, Family
 from hilum.client.intake.jobs import DecodePicture, ImageDecoded, Refused, Result
-from hilum.client.intake.nifti import is_nifti
-from hilum.client.intake.not_dicom import is_apple_double
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import FileRow, Item, Units

@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hilum.client.intake.formats.not_dicom import is_dicom, is_folder_file
 from hilum.client.intake.indexing.pictures import Picture, linked_row, preference, take_pictures
 from hilum.client.intake.indexing.read_headers import read_headers
 from hilum.client.intake.indexing.series import Keepers, Member, SeriesWork, work_off
 from hilum.client.intake.instance import Family, Instance
-from hilum.client.intake.not_dicom import is_dicom, is_folder_file
 from hilum.client.intake.planner import is_stacked
 from hilum.client.intake.quarantine_store import Quarantine
 from hilum.client.intake.reasons import Reason, Skip

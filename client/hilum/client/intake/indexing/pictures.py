@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from hilum.client.intake.folder_volume import ReadVolumes
+from hilum.client.intake.formats.folder_volume import ReadVolumes
 from hilum.client.intake.indexing.folder_file import folder_job, folder_row, take_folder_file
 from hilum.client.intake.indexing.series import Keepers
 from hilum.client.intake.instance import Family

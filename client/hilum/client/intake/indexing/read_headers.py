@@ -5,10 +5,10 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 
+from hilum.client.intake.formats.not_dicom import what_it_is
 from hilum.client.intake.headers.read_instance import NeedsPydicom, walk
 from hilum.client.intake.instance import Instance
 from hilum.client.intake.jobs import HeaderRead, ReadHeader, Refused
-from hilum.client.intake.not_dicom import what_it_is
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
 from hilum.client.intake.sources.scan import FoundFile

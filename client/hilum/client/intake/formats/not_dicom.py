@@ -6,8 +6,8 @@ Only files that have no DICOM header, or the name of a picture, come here: the i
 import os
 from pathlib import Path
 
-from hilum.client.intake.nifti import is_nifti
-from hilum.client.intake.raster import is_raster
+from hilum.client.intake.formats.nifti import is_nifti
+from hilum.client.intake.formats.raster import is_raster
 from hilum.client.intake.reasons import Reason
 
 _FIRST_BYTES = 512

@@ -12,9 +12,9 @@ import numpy.typing as npt
 import pydicom
 from pydicom.dataset import Dataset
 
-from hilum.client.intake.annotations.contents import FARTHEST_MM, MAX_POINTS, MIN_POINTS, Region
-from hilum.client.intake.annotations.objects import check_size_and_syntax, code_in, items, text
-from hilum.client.intake.crossing import Facts, Write, as_bytes
+from hilum.client.intake.formats.contents import FARTHEST_MM, MAX_POINTS, MIN_POINTS, Region
+from hilum.client.intake.formats.ipc import Facts, Write, as_bytes
+from hilum.client.intake.formats.objects import check_size_and_syntax, code_in, items, text
 from hilum.client.intake.reasons import Reason, Skip
 
 SOP_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"  # RT Structure Set Storage

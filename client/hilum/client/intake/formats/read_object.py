@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from hilum.client.intake.annotations.objects import quiet, sop_class_of
-from hilum.client.intake.annotations.read_rtstruct import SOP_CLASS, read_rtstruct
-from hilum.client.intake.annotations.read_seg import SOP_CLASSES, read_seg
-from hilum.client.intake.crossing import Facts, Write
+from hilum.client.intake.formats.ipc import Facts, Write
+from hilum.client.intake.formats.objects import quiet, sop_class_of
+from hilum.client.intake.formats.read_rtstruct import SOP_CLASS, read_rtstruct
+from hilum.client.intake.formats.read_seg import SOP_CLASSES, read_seg
 from hilum.client.intake.reasons import Reason, Skip
 
 

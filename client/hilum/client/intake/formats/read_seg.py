@@ -14,9 +14,9 @@ import numpy.typing as npt
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
-from hilum.client.intake.annotations.contents import Segment
-from hilum.client.intake.annotations.objects import check_size_and_syntax, code_in, items, numbers, text
-from hilum.client.intake.crossing import Array, Facts, Write, as_bytes
+from hilum.client.intake.formats.contents import Segment
+from hilum.client.intake.formats.ipc import Array, Facts, Write, as_bytes
+from hilum.client.intake.formats.objects import check_size_and_syntax, code_in, items, numbers, text
 from hilum.client.intake.reasons import Reason, Skip
 
 SOP_CLASSES = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}

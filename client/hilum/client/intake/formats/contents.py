@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from hilum.client.intake.annotations.naming import Code
-from hilum.client.intake.crossing import Array
+from hilum.client.intake.formats.ipc import Array
+from hilum.client.intake.formats.naming import Code
 from hilum.client.intake.reasons import Reason
 
 FARTHEST_MM = 1e6

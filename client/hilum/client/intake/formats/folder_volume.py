@@ -13,13 +13,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
 
-from hilum.client.intake.crossing import Array, Facts, Write
+from hilum.client.intake.formats.ipc import Array, Facts, Write
 from hilum.client.intake.planner import MIN_SLICES
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.volume import compact
 
 if TYPE_CHECKING:
-    from hilum.client.intake.nifti import NiftiVolume
+    from hilum.client.intake.formats.nifti import NiftiVolume
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def read_volumes(job: ReadVolumes, write: Write) -> Facts:
     Raises:
         Skip: If the file can't be read, or one of its volumes has too few slices or nothing to see.
     """
-    nifti: Any = import_module("hilum.client.intake.nifti")  # brings nibabel, which few jobs need
+    nifti: Any = import_module("hilum.client.intake.formats.nifti")  # brings nibabel, which few jobs need
     with nifti.open_nifti(job.path) as file:
         constant = [not _write(volume, write) for volume in file.volumes()]
         if file.shape[0] < MIN_SLICES:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hilum.client.intake.crossing import Facts, Write
-from hilum.client.intake.nifti import NiftiVolume, open_nifti
+from hilum.client.intake.formats.ipc import Facts, Write
+from hilum.client.intake.formats.nifti import NiftiVolume, open_nifti
 from hilum.client.intake.reasons import Reason, Skip
 
 MAX_VALUES = 256

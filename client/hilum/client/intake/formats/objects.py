@@ -15,7 +15,7 @@ import pydicom.config
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
-from hilum.client.intake.annotations.naming import Code
+from hilum.client.intake.formats.naming import Code
 from hilum.client.intake.reasons import Reason, Skip
 
 SYNTAXES = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless}
