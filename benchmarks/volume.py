@@ -21,11 +21,11 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from timing import compare, median_s
 
+from hilum.client.intake.assembly.direct_read import StraightReader
+from hilum.client.intake.assembly.volume import VolumeBuilder
 from hilum.client.intake.headers.read_instance import read_instance
 from hilum.client.intake.pixels.images import read_planes
 from hilum.client.intake.planner import plan_series
-from hilum.client.intake.straight import StraightReader
-from hilum.client.intake.volume import VolumeBuilder
 
 EDGE, SLICES, PLANE_BYTES = 512, 120, 512 * 512 * 2
 

@@ -8,6 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
+from hilum.client.intake.assembly.direct_read import StraightReader
+from hilum.client.intake.assembly.volume import build_volume
 from hilum.client.intake.headers.read_instance import read_instance
 from hilum.client.intake.instance import Frame
 from hilum.client.intake.pixels.images import Plane, read_planes
@@ -15,8 +17,6 @@ from hilum.client.intake.pixels.integer_rescale import in_units
 from hilum.client.intake.pixels.rescale import rescaled
 from hilum.client.intake.planner import plan_series
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.straight import StraightReader
-from hilum.client.intake.volume import build_volume
 from pixel_files import EXPLICIT, write_floats, write_native
 
 MR = "1.2.840.10008.5.1.4.1.1.4"

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
 
+from hilum.client.intake.assembly.volume import compact
 from hilum.client.intake.formats.ipc import Array, Facts, Write
 from hilum.client.intake.planner import MIN_SLICES
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.volume import compact
 
 if TYPE_CHECKING:
     from hilum.client.intake.formats.nifti import NiftiVolume

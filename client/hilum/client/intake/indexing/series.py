@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hilum.client.intake.assembly.direct_read import StraightReader
+from hilum.client.intake.assembly.volume import VolumeBuilder
 from hilum.client.intake.headers.diffusion import Diffusion, may_tell, told_apart
 from hilum.client.intake.headers.mosaic import split_mosaic
 from hilum.client.intake.instance import Instance
@@ -32,8 +34,6 @@ from hilum.client.intake.quarantine_store import Quarantine
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
 from hilum.client.intake.sources.scan import FoundFile
-from hilum.client.intake.straight import StraightReader
-from hilum.client.intake.volume import VolumeBuilder
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import ACCEPTED, FileRow, Item, Kind, Units
 from hilum.client.state.workspace import Pseudonyms

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from hilum.client.intake.assembly.volume import fill_empty, lowest_with_data
 from hilum.client.intake.instance import Frame, Instance
 from hilum.client.intake.pixels.integer_rescale import fits_container, rescale_whole
 from hilum.client.intake.pixels.raw_frames import StoredFrame
@@ -25,7 +26,6 @@ from hilum.client.intake.pixels.value_range import Extent, is_constant
 from hilum.client.intake.planner import PlannedVolume
 from hilum.client.intake.reasons import Skip
 from hilum.client.intake.transfer_syntaxes import EXPLICIT_LITTLE_NATIVE, IMPLICIT_LITTLE
-from hilum.client.intake.volume import fill_empty, lowest_with_data
 
 Volume = npt.NDArray[np.int16]
 Mask = npt.NDArray[np.bool_]

@@ -1,0 +1,1 @@
+"""From planes to the volume that is kept."""
