@@ -8,7 +8,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from hilum.client.intake.indexing.index import index_archive
-from hilum.client.intake.quarantine_store import Quarantine
+from hilum.client.intake.quarantine.store import Quarantine
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Workspace

@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from hilum.client.disclosure.answers import AnswerLedger, Facts
-from hilum.client.intake.quarantine_store import Quarantine
+from hilum.client.intake.quarantine.store import Quarantine
 from hilum.client.intake.reasons import Reason
 from hilum.client.state.catalogue import ACCEPTED, Catalogue, Item
 from hilum.client.state.tables import VERSION

@@ -22,7 +22,7 @@ from hilum.client.intake.formats.naming import LabelMap
 from hilum.client.intake.indexing.index import index_archive
 from hilum.client.intake.instance import Frame, Instance, PixelFormat
 from hilum.client.intake.jobs import DecodeImage, DecodePlanes, ImageDecoded, Refused, more_seconds
-from hilum.client.intake.quarantine_store import Quarantine
+from hilum.client.intake.quarantine.store import Quarantine
 from hilum.client.intake.reasons import Reason
 from hilum.client.intake.sandbox import DecodePool
 from hilum.client.state.catalogue import ACCEPTED, Catalogue

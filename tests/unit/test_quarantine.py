@@ -9,10 +9,10 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 
 from hilum.client.intake.instance import Frame, Instance, PixelFormat, Region
-from hilum.client.intake.quarantine import Verdict, hold_back, is_suspect, part_to_search
-from hilum.client.intake.quarantine_store import Quarantine
+from hilum.client.intake.quarantine.rules import Verdict, hold_back, is_suspect, part_to_search
+from hilum.client.intake.quarantine.store import Quarantine
+from hilum.client.intake.quarantine.text_search import TextSearch
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.text_search import TextSearch
 from hilum.client.state.cache import ArrayCache, content_of
 from hilum.client.state.catalogue import ACCEPTED, Catalogue, FileRow, Item
 from hilum.client.state.workspace import Workspace
@@ -119,7 +119,9 @@ def test_a_text_in_any_one_frame_of_a_long_clip_holds_it():
 
 
 def test_a_region_with_text_is_not_freed_by_a_whole_in_which_none_is_found(monkeypatch):
-    monkeypatch.setattr("hilum.client.intake.text_search.has_text", lambda image: image.shape == (100, 200))
+    monkeypatch.setattr(
+        "hilum.client.intake.quarantine.text_search.has_text", lambda image: image.shape == (100, 200)
+    )
     region = Region(40, 20, 139, 219, (0.2, 0.2))
     assert judged(instance(regions=(region,)), plain()).held
     assert not judged(instance(), plain()).held

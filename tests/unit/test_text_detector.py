@@ -7,8 +7,8 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from hilum.client.intake.strokes import find_strokes
-from hilum.client.intake.text_detector import find_text, has_text
+from hilum.client.intake.quarantine.strokes import find_strokes
+from hilum.client.intake.quarantine.text_detector import find_text, has_text
 
 
 def ground(kind, rng, shape=(200, 300)):
@@ -133,7 +133,7 @@ def test_a_large_image_of_noise_alone_takes_memory_of_a_few_times_the_image():
 def test_print_that_crosses_the_strips_of_a_search_is_found_whole(monkeypatch):
     image = draw(ground("tissue", np.random.default_rng(6)), "ROSSI MARIA", 28, 255, place=(40, 80))
     whole = find_text(image)
-    monkeypatch.setattr("hilum.client.intake.strokes._STRIP_PIXELS", 1)  # the least height
+    monkeypatch.setattr("hilum.client.intake.quarantine.strokes._STRIP_PIXELS", 1)  # the least height
     assert find_text(image) == whole != []
 
 

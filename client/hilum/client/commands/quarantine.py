@@ -10,7 +10,7 @@ from hilum.common.cli import AsJson, Home, print_json
 from hilum.common.home import hilum_home
 
 if TYPE_CHECKING:
-    from hilum.client.intake.quarantine_store import HeldImage, Quarantine
+    from hilum.client.intake.quarantine.store import HeldImage, Quarantine
     from hilum.client.state.workspace import Workspace
 
 
@@ -40,7 +40,7 @@ def quarantine(
     as_json: AsJson = False,
 ) -> None:
     """List, show, release or drop images that are held back because text may be burned into them."""
-    from hilum.client.intake.quarantine_store import Quarantine
+    from hilum.client.intake.quarantine.store import Quarantine
     from hilum.client.state.catalogue import Catalogue
     from hilum.client.state.workspace import Workspace
     from hilum.common.errors import ConfigError, DataError

@@ -22,7 +22,7 @@ from hilum.common.errors import DataError, RunError
 from hilum.common.files import private_folder, write_text
 
 if TYPE_CHECKING:
-    from hilum.client.intake.quarantine_store import Quarantine
+    from hilum.client.intake.quarantine.store import Quarantine
 
 ITEMS_A_PAGE = 200
 _EDGE_PX = 176

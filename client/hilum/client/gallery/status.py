@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hilum.client.intake.quarantine_store import Quarantine
+from hilum.client.intake.quarantine.store import Quarantine
 from hilum.client.intake.reasons import EXPLAINED, Reason
 from hilum.client.state.catalogue import Catalogue, Item
 from hilum.client.state.index_runs import IndexRun, index_runs

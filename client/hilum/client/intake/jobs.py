@@ -174,7 +174,7 @@ def _image(job: DecodeImage, write: Write) -> Facts:
         for frame in frames:
             write(frame)
         return {"has_text": None}
-    text_search = import_module("hilum.client.intake.text_search")  # as for `_header`
+    text_search = import_module("hilum.client.intake.quarantine.text_search")  # as for `_header`
     search = text_search.TextSearch(job.search, len(job.indices))
     for number, frame in enumerate(frames):
         write(frame)

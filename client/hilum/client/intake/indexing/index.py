@@ -20,7 +20,7 @@ from hilum.client.intake.indexing.read_headers import read_headers
 from hilum.client.intake.indexing.series import Keepers, Member, SeriesWork, work_off
 from hilum.client.intake.instance import Family, Instance
 from hilum.client.intake.planner import is_stacked
-from hilum.client.intake.quarantine_store import Quarantine
+from hilum.client.intake.quarantine.store import Quarantine
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
 from hilum.client.intake.sources.scan import FoundFile

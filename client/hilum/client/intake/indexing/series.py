@@ -29,8 +29,8 @@ from hilum.client.intake.jobs import (
 )
 from hilum.client.intake.pixels.images import Plane, is_plain, read_planes
 from hilum.client.intake.planner import CopiesDiffer, PlaneId, PlannedVolume, plan_series
-from hilum.client.intake.quarantine import hold_back, is_suspect, part_to_search
-from hilum.client.intake.quarantine_store import Quarantine
+from hilum.client.intake.quarantine.rules import hold_back, is_suspect, part_to_search
+from hilum.client.intake.quarantine.store import Quarantine
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox import DecodePool
 from hilum.client.intake.sources.scan import FoundFile

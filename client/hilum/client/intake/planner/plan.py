@@ -23,7 +23,7 @@ from hilum.client.intake.planner.records import (
 )
 from hilum.client.intake.planner.separating import Pair, separate
 from hilum.client.intake.planner.tilt import fits_upright, sheared_affine, tilt_of, upright_grid
-from hilum.client.intake.quarantine import shows_text
+from hilum.client.intake.quarantine.rules import shows_text
 from hilum.client.intake.reasons import Reason, Skip
 
 _CINE_FAMILIES = frozenset({"ultrasound", "angiogram", "photograph", "secondary"})

@@ -6,7 +6,7 @@ Shapes: H rows, W columns.
 import numpy as np
 
 from hilum.client.intake.pixels.crop import Crop, Pixels, cropped
-from hilum.client.intake.text_detector import has_text
+from hilum.client.intake.quarantine.text_detector import has_text
 
 FRAMES_LOOKED_AT = 12
 

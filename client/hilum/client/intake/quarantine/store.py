@@ -16,7 +16,7 @@ import numpy as np
 from sqlalchemy import Row, delete, select, update
 
 from hilum.client.intake.pixels.crop import Crop, Pixels, cropped
-from hilum.client.intake.quarantine import MIN_CROP, Verdict, fits
+from hilum.client.intake.quarantine.rules import MIN_CROP, Verdict, fits
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.state.cache import ArrayCache, content_of
 from hilum.client.state.catalogue import ACCEPTED, Catalogue, Item, item_of, item_values

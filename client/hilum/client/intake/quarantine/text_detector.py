@@ -17,7 +17,7 @@ from scipy import ndimage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from hilum.client.intake.strokes import ASPECT, HEIGHT, Blobs, Plane, find_strokes
+from hilum.client.intake.quarantine.strokes import ASPECT, HEIGHT, Blobs, Plane, find_strokes
 
 _Whole = npt.NDArray[np.int64]
 

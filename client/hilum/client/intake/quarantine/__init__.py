@@ -1,0 +1,1 @@
+"""Hold back what may carry burned-in text, until a person decides."""
