@@ -32,11 +32,11 @@ from timing import compare, median_s
 
 from hilum.client.intake.assembly.volume import VolumeBuilder
 from hilum.client.intake.headers.read_instance import read_instance
-from hilum.client.intake.jobs import DecodePlanes, PlanesDecoded
 from hilum.client.intake.pixels.decoders import DECODERS
 from hilum.client.intake.pixels.images import Plane
 from hilum.client.intake.planner import plan_series
-from hilum.client.intake.sandbox import DecodePool
+from hilum.client.intake.sandbox.jobs import DecodePlanes, PlanesDecoded
+from hilum.client.intake.sandbox.pool import DecodePool
 
 EDGE, BITS, SLICES, WORKERS, INTERCEPT = 512, 12, 120, 2, -1024
 Pixels = npt.NDArray[np.uint16]

@@ -25,9 +25,9 @@ import pydicom
 
 import index_mutants
 from hilum.client.intake.instance import Frame, Instance
-from hilum.client.intake.jobs import DecodeImage, DecodePlanes, HeaderRead, Job, ReadHeader, Refused
 from hilum.client.intake.reasons import Reason
-from hilum.client.intake.sandbox import DecodePool
+from hilum.client.intake.sandbox.jobs import DecodeImage, DecodePlanes, HeaderRead, Job, ReadHeader, Refused
+from hilum.client.intake.sandbox.pool import DecodePool
 from mutants import mutant
 from pixel_files import BIG, DEFLATED, ENCODERS, EXPLICIT, IMPLICIT, LOSSLESS, RLE, facts, picture, write_any
 

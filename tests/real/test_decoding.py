@@ -12,10 +12,10 @@ from pydicom.pixels import get_decoder
 from pydicom.uid import UID, EnhancedMRImageStorage, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from hilum.client.intake.headers.read_instance import read_instance
-from hilum.client.intake.jobs import DecodePlanes, PlanesDecoded
 from hilum.client.intake.pixels.images import read_planes, read_stored
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.sandbox import DecodePool
+from hilum.client.intake.sandbox.jobs import DecodePlanes, PlanesDecoded
+from hilum.client.intake.sandbox.pool import DecodePool
 from pixel_files import facts
 
 pytestmark = pytest.mark.timeout(300)

@@ -18,7 +18,7 @@ from hilum.client.intake.annotations.marks import on_grid
 from hilum.client.intake.formats.naming import LabelMap
 from hilum.client.intake.indexing.folder_file import folder_job, folder_row, take_folder_file
 from hilum.client.intake.indexing.index import index_archive
-from hilum.client.intake.sandbox import DecodePool
+from hilum.client.intake.sandbox.pool import DecodePool
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import ACCEPTED, Catalogue, FileRow, Item
 from hilum.client.state.workspace import Workspace

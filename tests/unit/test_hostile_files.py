@@ -13,18 +13,18 @@ import nibabel
 import numpy as np
 import pytest
 
-from hilum.client.intake import sandbox
 from hilum.client.intake.annotations.annotate import annotate
-from hilum.client.intake.annotations.jobs import ReadLabels, ReadObject, labels_read, object_read
 from hilum.client.intake.formats.folder_volume import ReadVolumes, VolumesRead, volumes_read
 from hilum.client.intake.formats.ipc import as_bytes
 from hilum.client.intake.formats.naming import LabelMap
 from hilum.client.intake.indexing.index import index_archive
 from hilum.client.intake.instance import Frame, Instance, PixelFormat
-from hilum.client.intake.jobs import DecodeImage, DecodePlanes, ImageDecoded, Refused, more_seconds
 from hilum.client.intake.quarantine.store import Quarantine
 from hilum.client.intake.reasons import Reason
-from hilum.client.intake.sandbox import DecodePool
+from hilum.client.intake.sandbox.annotation_jobs import ReadLabels, ReadObject, labels_read, object_read
+from hilum.client.intake.sandbox.jobs import DecodeImage, DecodePlanes, ImageDecoded, Refused, more_seconds
+from hilum.client.intake.sandbox.pool import DecodePool
+from hilum.client.intake.sandbox.pool import pool as sandbox
 from hilum.client.state.catalogue import ACCEPTED, Catalogue
 from hilum.client.state.workspace import Workspace
 from hilum.common.progress import Quiet
@@ -86,7 +86,7 @@ def misbehaving(monkeypatch):
 @pytest.fixture
 def impatient(monkeypatch):
     """Pools of these modules wait for a second."""
-    monkeypatch.setattr("hilum.client.intake.jobs._READING_S", 0.0)
+    monkeypatch.setattr("hilum.client.intake.sandbox.jobs._READING_S", 0.0)
     for module in ("annotations.annotate", "index"):
         monkeypatch.setattr(
             f"hilum.client.intake.{module}.DecodePool",

@@ -6,10 +6,10 @@ import pytest
 
 import fuzz_intake
 import mutants
-from hilum.client.intake.jobs import DecodeImage, Refused
 from hilum.client.intake.pixels.images import read_image
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.sandbox import DecodePool
+from hilum.client.intake.sandbox.jobs import DecodeImage, Refused
+from hilum.client.intake.sandbox.pool import DecodePool
 from pixel_files import (
     BASELINE,
     ENCODERS,

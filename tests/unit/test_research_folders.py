@@ -18,7 +18,7 @@ from hilum.client.intake.formats.raster import read_raster
 from hilum.client.intake.indexing.folder_file import folder_job, folder_row, take_folder_file
 from hilum.client.intake.instance import FAMILIES
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.sandbox import DecodePool
+from hilum.client.intake.sandbox.pool import DecodePool
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import ACCEPTED, Catalogue, FileRow
 from hilum.client.state.labels import read_labels

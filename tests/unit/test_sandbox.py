@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from pydicom.uid import ExplicitVRLittleEndian
 
-from hilum.client.intake import sandbox
 from hilum.client.intake.instance import Frame, Instance, PixelFormat, Window
-from hilum.client.intake.jobs import (
+from hilum.client.intake.reasons import Reason
+from hilum.client.intake.sandbox.jobs import (
     DecodeImage,
     DecodePlanes,
     HeaderRead,
@@ -25,8 +25,8 @@ from hilum.client.intake.jobs import (
     from_plain,
     to_plain,
 )
-from hilum.client.intake.reasons import Reason
-from hilum.client.intake.sandbox import DecodePool
+from hilum.client.intake.sandbox.pool import DecodePool
+from hilum.client.intake.sandbox.pool import pool as sandbox
 from hilum.common.errors import RunError
 
 # A worker whose decoder does to itself what the file's name says, as a hostile file would have it do.

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hilum.client.intake.annotations.boxes import box_columns, read_coco_boxes, read_csv_boxes, read_rows
-from hilum.client.intake.annotations.jobs import ReadLabels, ReadObject
 from hilum.client.intake.annotations.marks import Box, Mark, Mask
 from hilum.client.intake.annotations.nifti_mask import mark_labels
 from hilum.client.intake.annotations.rtstruct import mark_structures
@@ -19,9 +18,10 @@ from hilum.client.intake.annotations.targets import Targets
 from hilum.client.intake.formats.contents import LabelsRead, SegRead, StructuresRead
 from hilum.client.intake.formats.naming import LabelMap
 from hilum.client.intake.formats.nifti import is_nifti
-from hilum.client.intake.jobs import Refused, Result
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.sandbox import DecodePool
+from hilum.client.intake.sandbox.annotation_jobs import ReadLabels, ReadObject
+from hilum.client.intake.sandbox.jobs import Refused, Result
+from hilum.client.intake.sandbox.pool import DecodePool
 from hilum.client.intake.sources.scan import FoundFile, scan
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Annotation, Catalogue, Item, Source, state_of

@@ -13,8 +13,8 @@ from hilum.client.intake.formats.folder_volume import ReadVolumes, VolumesRead
 from hilum.client.intake.formats.nifti import is_nifti
 from hilum.client.intake.formats.not_dicom import is_apple_double
 from hilum.client.intake.instance import STACKED_FAMILIES, Family
-from hilum.client.intake.jobs import DecodePicture, ImageDecoded, Refused, Result
 from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.sandbox.jobs import DecodePicture, ImageDecoded, Refused, Result
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import FileRow, Item, Units
 from hilum.client.state.workspace import Pseudonyms

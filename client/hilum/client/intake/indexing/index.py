@@ -22,7 +22,7 @@ from hilum.client.intake.instance import Family, Instance
 from hilum.client.intake.planner import is_stacked
 from hilum.client.intake.quarantine.store import Quarantine
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.sandbox import DecodePool
+from hilum.client.intake.sandbox.pool import DecodePool
 from hilum.client.intake.sources.scan import FoundFile
 from hilum.client.intake.sources.sources import Found, find, is_removed
 from hilum.client.state.cache import ArrayCache

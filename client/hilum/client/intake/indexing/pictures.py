@@ -8,9 +8,9 @@ from hilum.client.intake.formats.folder_volume import ReadVolumes
 from hilum.client.intake.indexing.folder_file import folder_job, folder_row, take_folder_file
 from hilum.client.intake.indexing.series import Keepers
 from hilum.client.intake.instance import Family
-from hilum.client.intake.jobs import DecodePicture, Refused
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.sandbox import DecodePool
+from hilum.client.intake.sandbox.jobs import DecodePicture, Refused
+from hilum.client.intake.sandbox.pool import DecodePool
 from hilum.client.intake.sources.scan import FoundFile
 from hilum.client.state.catalogue import ACCEPTED, FileRow, Item
 from hilum.client.state.workspace import Pseudonyms

@@ -8,9 +8,9 @@ from itertools import islice
 from hilum.client.intake.formats.not_dicom import what_it_is
 from hilum.client.intake.headers.read_instance import NeedsPydicom, walk
 from hilum.client.intake.instance import Instance
-from hilum.client.intake.jobs import HeaderRead, ReadHeader, Refused
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.sandbox import DecodePool
+from hilum.client.intake.sandbox.jobs import HeaderRead, ReadHeader, Refused
+from hilum.client.intake.sandbox.pool import DecodePool
 from hilum.client.intake.sources.scan import FoundFile
 
 _BATCH = 512

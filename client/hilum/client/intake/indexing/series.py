@@ -17,7 +17,12 @@ from hilum.client.intake.assembly.volume import VolumeBuilder
 from hilum.client.intake.headers.diffusion import Diffusion, may_tell, told_apart
 from hilum.client.intake.headers.mosaic import split_mosaic
 from hilum.client.intake.instance import Instance
-from hilum.client.intake.jobs import (
+from hilum.client.intake.pixels.images import Plane, is_plain, read_planes
+from hilum.client.intake.planner import CopiesDiffer, PlaneId, PlannedVolume, plan_series
+from hilum.client.intake.quarantine.rules import hold_back, is_suspect, part_to_search
+from hilum.client.intake.quarantine.store import Quarantine
+from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.sandbox.jobs import (
     DecodeImage,
     DecodePlanes,
     ImageDecoded,
@@ -27,12 +32,7 @@ from hilum.client.intake.jobs import (
     Refused,
     Result,
 )
-from hilum.client.intake.pixels.images import Plane, is_plain, read_planes
-from hilum.client.intake.planner import CopiesDiffer, PlaneId, PlannedVolume, plan_series
-from hilum.client.intake.quarantine.rules import hold_back, is_suspect, part_to_search
-from hilum.client.intake.quarantine.store import Quarantine
-from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.sandbox import DecodePool
+from hilum.client.intake.sandbox.pool import DecodePool
 from hilum.client.intake.sources.scan import FoundFile
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import ACCEPTED, FileRow, Item, Kind, Units

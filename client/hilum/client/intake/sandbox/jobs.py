@@ -16,14 +16,6 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import TypeAdapter
 
-from hilum.client.intake.annotations.jobs import (
-    ReadLabels,
-    ReadObject,
-    labels_read,
-    object_read,
-    read_labels,
-    read_object,
-)
 from hilum.client.intake.formats.contents import LabelsRead, SegRead, StructuresRead
 from hilum.client.intake.formats.folder_volume import ReadVolumes, VolumesRead, read_volumes, volumes_read
 from hilum.client.intake.formats.ipc import Array, Facts, Write
@@ -32,6 +24,14 @@ from hilum.client.intake.instance import Contrast, Instance
 from hilum.client.intake.pixels.crop import Crop
 from hilum.client.intake.pixels.images import Image, read_images, read_planes
 from hilum.client.intake.reasons import Reason
+from hilum.client.intake.sandbox.annotation_jobs import (
+    ReadLabels,
+    ReadObject,
+    labels_read,
+    object_read,
+    read_labels,
+    read_object,
+)
 
 
 @dataclass(frozen=True)

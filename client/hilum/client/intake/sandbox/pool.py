@@ -26,10 +26,19 @@ from typing import IO, Any, Self
 import numpy as np
 
 from hilum.client.intake.formats.ipc import Array
-from hilum.client.intake.jobs import KINDS, Job, Refused, Result, held_bytes, kind_of, more_seconds, to_plain
 from hilum.client.intake.pixels.decoders import log_decoders
 from hilum.client.intake.pixels.size_checks import MAX_DECODED_BYTES, MEMORY_BYTES
 from hilum.client.intake.reasons import Reason
+from hilum.client.intake.sandbox.jobs import (
+    KINDS,
+    Job,
+    Refused,
+    Result,
+    held_bytes,
+    kind_of,
+    more_seconds,
+    to_plain,
+)
 from hilum.common.errors import RunError
 
 TIMEOUT_S = 10.0
@@ -331,7 +340,7 @@ class DecodePool:
         worker.close()
 
 
-_WORKER = ("-m", "hilum.client.intake.worker")
+_WORKER = ("-m", "hilum.client.intake.sandbox.worker")
 # Frames come and go by the half megabyte: glibc keeps that much instead of asking the system for each anew.
 _KEPT_BYTES = str(64 << 20)
 _KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": _KEPT_BYTES, "MALLOC_MMAP_THRESHOLD_": _KEPT_BYTES}

@@ -1,4 +1,4 @@
-"""The process that decodes: `python -m hilum.client.intake.worker`, started by `DecodePool` alone.
+"""The process that decodes: `python -m hilum.client.intake.sandbox.worker`, started by `DecodePool` alone.
 
 It takes jobs from one pipe, answers on another and writes arrays into open files. It has no standard streams and no
 log, for the libraries inside quote what they read. Its memory, its file and its time are bounded by the system.
@@ -19,9 +19,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from hilum.client.intake.formats.ipc import Array
-from hilum.client.intake.jobs import Kind, from_plain
 from hilum.client.intake.pixels.size_checks import MAX_DECODED_BYTES
 from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.sandbox.jobs import Kind, from_plain
 
 _LENGTH_BYTES = 4
 _SET_DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG
