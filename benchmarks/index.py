@@ -26,7 +26,7 @@ from hilum.client.intake.headers.walker import WINDOW_BYTES, walk_tags
 from hilum.client.intake.reasons import Skip
 from hilum.simulations.phantoms import write_phantoms
 
-PASSES, MOST_FILES = 11, 1000
+PASSES, MAX_FILES = 11, 1000
 TAGS = list(KEYWORDS)
 REAL = Path(__file__).parents[2] / "shared" / "data" / "dicom"
 
@@ -45,7 +45,7 @@ def dicom_files(folders: list[Path]) -> tuple[list[Path], int]:
             sys.exit("a value differs between the walker and pydicom")
         else:
             found.append(path)
-    return found[:: max(1, len(found) // MOST_FILES)], left
+    return found[:: max(1, len(found) // MAX_FILES)], left
 
 
 def every_file(folders: list[Path]) -> list[Path]:

@@ -19,7 +19,7 @@ from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
 
 from commands_table import commands_of_hilum
 from hilum.common.config import StudyConfig, parse_study
-from hilum.common.quiet import close_outbound
+from hilum.common.lockdown import close_outbound
 from hilum.common.signing import SignedStudy, StudyOrder, sign_study, verify_study
 
 close_outbound()

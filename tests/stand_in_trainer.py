@@ -16,7 +16,7 @@ from pathlib import Path
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from hilum.client.link.trainer_process import die_with_lifeline, serve
-from hilum.common.quiet import log_plainly
+from hilum.common.log_setup import log_plainly
 
 folder = Path(sys.argv[1])
 

@@ -23,7 +23,7 @@ from hilum.common.config.site import PolicySection
 from hilum.common.footprint import footprint_of
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import get_federated
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 from hilum.server.federation.exchange import exchange
 from hilum.simulations.archives import find_sites, index_sites
 from hilum.simulations.grid import InProcessGrid
@@ -39,7 +39,7 @@ def hospital(tmp_path_factory):
     folder = tmp_path_factory.mktemp("hospital")
     write_phantoms(folder / "archives", sites=1, patients=40, size=64, seed=5)
     sites = find_sites(folder / "archives", folder / "home")
-    index_sites(sites, Quiet())
+    index_sites(sites, NullProgress())
     return sites[0]
 
 

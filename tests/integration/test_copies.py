@@ -13,7 +13,7 @@ from hilum.client.intake.reasons import Reason
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Workspace
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 
 CR, CT, US_CLIP = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("1", "2", "3.1"))
 SLICES, DOUBLED = 12, 5
@@ -33,7 +33,7 @@ def index(archive, tmp_path):
 
     def run():
         workspace = Workspace(tmp_path / "state")
-        report = index_archive(archive, workspace, Quiet())
+        report = index_archive(archive, workspace, NullProgress())
         assert report.counts.files == report.counts.instances + sum(report.counts.skipped.values())
         catalogue, cache = Catalogue(workspace.catalogue), ArrayCache(workspace.cache)
         try:

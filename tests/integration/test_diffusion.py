@@ -14,7 +14,7 @@ from hilum.client.intake.reasons import Reason
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Workspace
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 
 MR = "1.2.840.10008.5.1.4.1.1.4"
 WEIGHTS = [(0, (0.0, 0.0, 0.0)), (500, (1.0, 0.0, 0.0)), (500, (0.0, 0.6, 0.8)), (1000, (0.0, 1.0, 0.0))]
@@ -62,7 +62,7 @@ def unknown(vendor):
 def index(tmp_path):
     def run():
         workspace = Workspace(tmp_path / "state")
-        counts = index_archive(tmp_path / "archive", workspace, Quiet()).counts
+        counts = index_archive(tmp_path / "archive", workspace, NullProgress()).counts
         catalogue, cache = Catalogue(workspace.catalogue), ArrayCache(workspace.cache)
         try:
             return counts, [np.array(cache.get(item.content_sha256)) for item in catalogue.items()]

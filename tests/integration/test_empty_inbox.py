@@ -18,7 +18,7 @@ from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Workspace
 from hilum.common.errors import DataError
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 
 STORAGE = "1.2.840.10008.5.1.4.1.1."
 ULTRASOUND, CAPTURE, REPORT = STORAGE + "6.1", STORAGE + "7", STORAGE + "88.11"
@@ -36,7 +36,7 @@ class Site:
             return [inbox.store(stated_uid(path), path.read_bytes()) for path in paths]
 
     def index(self, archive=None):
-        return index_archive(archive, self.workspace, Quiet())
+        return index_archive(archive, self.workspace, NullProgress())
 
     def empty(self, older_than_s=0.0):
         return empty_inbox(self.workspace, older_than_s=older_than_s)

@@ -17,7 +17,7 @@ from hilum.client.intake.indexing.index import index_archive
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Workspace
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 from pixel_files import write_any
 from siemens_csa import csa
 
@@ -71,7 +71,7 @@ def index(tmp_path):
 
     def run():
         workspace = Workspace(tmp_path / "site")
-        counts = index_archive(tmp_path / "archive", workspace, Quiet()).counts
+        counts = index_archive(tmp_path / "archive", workspace, NullProgress()).counts
         catalogue, cache = Catalogue(workspace.catalogue), ArrayCache(workspace.cache)
         try:
             return counts, [(item, np.array(cache.get(item.content_sha256))) for item in catalogue.items()]

@@ -16,7 +16,7 @@ from hilum.client.intake.sources.inbox import Inbox, stated_uid
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.index_runs import index_runs
 from hilum.client.state.workspace import Workspace
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 
 ENDLESS = """
 import sys, time
@@ -98,12 +98,12 @@ def test_a_killed_index_is_told_until_another_has_ended(archive, run_hilum, work
 
 
 def test_an_interrupted_index_stands_beside_the_last_that_ended(archive, workspace):
-    index_archive(archive, workspace, Quiet())
+    index_archive(archive, workspace, NullProgress())
     (archive / "0.dcm").touch()
     with pytest.raises(StoppedError):
         index_archive(archive, workspace, Stop())
     assert remembered(workspace) == [("archive", False, 0, 0), ("archive", True, 3, 0)]
-    index_archive(archive, workspace, Quiet())
+    index_archive(archive, workspace, NullProgress())
     assert [run[1] for run in remembered(workspace)] == [True]
 
 
@@ -111,20 +111,20 @@ def test_an_index_of_the_inbox_leaves_what_is_known_of_the_folder(archive, dicom
     put(workspace, archive / "1.dcm")
     with pytest.raises(StoppedError):
         index_archive(archive, workspace, Stop())
-    index_archive(None, workspace, Quiet())
+    index_archive(None, workspace, NullProgress())
     assert remembered(workspace)[1] == ("archive", False, 0, 0)
     assert remembered(workspace)[0][:2] == ("", True)
-    index_archive(archive, workspace, Quiet())
+    index_archive(archive, workspace, NullProgress())
     assert [run[:2] for run in remembered(workspace)] == [("archive", True), ("", True)]
     dicom(tmp_path / "new.dcm", np.arange(64, dtype=np.uint16).reshape(8, 8))
     put(workspace, tmp_path / "new.dcm")
     with pytest.raises(StoppedError):
         index_archive(None, workspace, Stop())
-    index_archive(archive, workspace, Quiet())  # which looks at the inbox too
+    index_archive(archive, workspace, NullProgress())  # which looks at the inbox too
     assert all(run[1] for run in remembered(workspace))
 
 
 def test_a_folder_that_can_not_be_read_is_no_index(archive, run_hilum, workspace):
-    index_archive(archive, workspace, Quiet())
+    index_archive(archive, workspace, NullProgress())
     run_hilum("site", "index", "nowhere")
     assert remembered(workspace) == [("archive", True, 3, 0)]

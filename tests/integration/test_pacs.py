@@ -25,7 +25,7 @@ from hilum.client.intake.sources.inbox import is_uid
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Workspace
 from hilum.common.processes import free_port
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 
 ORTHANC = shutil.which("Orthanc", path=f"{os.environ['PATH']}:/usr/sbin")
 PLUGIN = next(
@@ -146,7 +146,7 @@ def contents(site):
 
 def indexed(archive, state):
     site = Workspace(state)
-    index_archive(archive, site, Quiet())
+    index_archive(archive, site, NullProgress())
     return contents(site)
 
 
@@ -215,7 +215,7 @@ def test_what_the_pacs_sends_gives_the_catalogue_of_the_folder(pacs, tmp_path):
     assert report["stored"] == len(pacs.sent) - len(refused | not_sent)
     assert report["refused"] == {"bad_object": 1}
     folder = copied(pacs, tmp_path / "folder", lambda _uid, path: path not in refused | not_sent)
-    index_archive(None, site, Quiet())
+    index_archive(None, site, NullProgress())
     assert contents(site) == indexed(folder, tmp_path / "other")
 
 

@@ -9,7 +9,7 @@ from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.labels import read_labels
 from hilum.client.state.workspace import Workspace
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 
 CT, MR, SC = (f"1.2.840.10008.5.1.4.1.1.{end}" for end in ("2", "4", "7"))
 ECHO_FREE = {"ImageType": ["ORIGINAL", "PRIMARY", "AXIAL"]}
@@ -56,7 +56,7 @@ def site(tmp_path, dicom):
             return made
 
         def index(self):
-            return index_archive(self.archive, self.workspace, Quiet()).counts
+            return index_archive(self.archive, self.workspace, NullProgress()).counts
 
         def arrays(self):
             catalogue = Catalogue(self.workspace.catalogue)
@@ -247,8 +247,8 @@ def test_series_that_hold_several_volumes_are_counted_by_what_tells_them_apart(s
 def test_another_way_of_reading_reads_an_unchanged_archive_again(site, monkeypatch):
     (made,) = site.passes({"InstanceNumber": lambda k: k})
     site.index()
-    assert index_archive(site.archive, site.workspace, Quiet()).decoded == 0
+    assert index_archive(site.archive, site.workspace, NullProgress()).decoded == 0
     monkeypatch.setattr("hilum.client.intake.sources.scan.READING", -1)
-    again = index_archive(site.archive, site.workspace, Quiet())
+    again = index_archive(site.archive, site.workspace, NullProgress())
     assert (again.decoded, again.removed, again.counts.volumes, again.counts.skipped) == (8, 0, 1, {})
     assert same(site.arrays(), [made])

@@ -11,7 +11,7 @@ from hilum.client.intake.sources.inbox import Inbox, stated_uid
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Workspace
 from hilum.common.files import private_folder
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 
 ULTRASOUND = "1.2.840.10008.5.1.4.1.1.6.1"
 OPEN = ("sh", "-c", 'umask 0 && exec "$@"', "sh")  # the most careless umask there is
@@ -86,7 +86,7 @@ def test_a_whole_state_folder_is_its_owners_alone(archive, dicom, run_hilum, tmp
 
 def test_without_the_command_the_folder_itself_is_closed(archive, tmp_path, no_umask):
     workspace = Workspace(tmp_path / "state")
-    index_archive(archive, workspace, Quiet())
+    index_archive(archive, workspace, NullProgress())
     assert workspace.folder.stat().st_mode & 0o777 == 0o700
     assert workspace.catalogue.stat().st_mode & 0o777 == 0o600
 

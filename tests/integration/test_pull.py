@@ -14,7 +14,7 @@ import pytest
 from dicomweb_service import one_error, stored
 from hilum.client.intake.indexing.index import index_archive
 from hilum.client.state.workspace import Workspace
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 from hilum.server.admin.authority import init_federation
 
 TOKEN = "ZZPHI-secret-token"
@@ -32,7 +32,7 @@ def test_a_pull_gives_the_catalogue_of_the_folder(run_hilum, serve, archive, tmp
     assert sorted(p.read_bytes() for p in stored(tmp_path)) == sorted(
         p.read_bytes() for p in archive.rglob("*.dcm")
     )
-    expected = index_archive(archive, Workspace(tmp_path / "other"), Quiet())
+    expected = index_archive(archive, Workspace(tmp_path / "other"), NullProgress())
     found = report["catalogue"]
     assert (found["files"], found["instances"], found["volumes"]) == (13, 13, 1)
     assert found["skipped"] == expected.counts.skipped

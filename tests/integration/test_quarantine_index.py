@@ -12,7 +12,7 @@ from hilum.client.intake.quarantine.store import Quarantine
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Workspace
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 from pixel_files import write_native
 
 STORAGE = "1.2.840.10008.5.1.4.1.1."
@@ -50,7 +50,7 @@ def site(tmp_path):
         archive = tmp_path / "archive"
 
         def index(self):
-            return index_archive(self.archive, self.workspace, Quiet())
+            return index_archive(self.archive, self.workspace, NullProgress())
 
         def items(self):
             catalogue = Catalogue(self.workspace.catalogue)

@@ -34,7 +34,7 @@ from hilum.client.intake.network.association import AllowList, Peer
 from hilum.client.intake.network.receive import image_classes
 from hilum.client.state.workspace import Workspace
 from hilum.common.errors import DataError
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 from hilum.server.admin.authority import init_federation
 
 CT, CR, SR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.88.11"
@@ -136,8 +136,8 @@ def test_what_is_sent_gives_the_catalogue_of_the_folder(receiver, series, tmp_pa
     assert report == {"stored": 8, "repeated": 2, "refused": {}}
     assert running.process.returncode == 0
     assert running.incoming() == []
-    found = index_archive(None, Workspace(running.site), Quiet())
-    expected = index_archive(tmp_path / "archive", Workspace(tmp_path / "other"), Quiet())
+    found = index_archive(None, Workspace(running.site), NullProgress())
+    expected = index_archive(tmp_path / "archive", Workspace(tmp_path / "other"), NullProgress())
     assert (found.counts, found.decoded) == (expected.counts, 0)
     for path in series:
         d = pydicom.dcmread(path)

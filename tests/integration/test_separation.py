@@ -17,7 +17,7 @@ from hilum.client.intake.indexing.index import index_archive
 from hilum.client.state.workspace import Workspace
 from hilum.common.config import load_study
 from hilum.common.errors import DataError, LabelError, RunError
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 from hilum.simulations.archives import find_sites, index_sites, open_sites
 from hilum.simulations.claims import claims_of
 from hilum.simulations.overlap import find_overlap, separation, set_apart
@@ -52,7 +52,7 @@ def write_rows(site, rows):
 
 def opened(folder, study, home):
     sites = find_sites(folder, home)
-    index_sites(sites, Quiet())
+    index_sites(sites, NullProgress())
     return open_sites(sites, study)
 
 
@@ -167,7 +167,7 @@ def test_pictures_of_one_name_at_two_sites_are_not_one_patients(study, tmp_path)
     for site in sites:
         workspace = Workspace(site.state.folder)
         workspace.pseudonyms(first=bytes(range(32)))
-        index_archive(site.data.dicom, workspace, Quiet(), images="radiograph")
+        index_archive(site.data.dicom, workspace, NullProgress(), images="radiograph")
     overlap = find_overlap([open_site(site, study) for site in sites])
     assert (overlap.by_name, overlap.patients, overlap.images) == (True, 1, 2), "the copy alone"
 
@@ -184,7 +184,7 @@ def test_sites_with_keys_of_their_own_are_not_said_to_share_no_patient(two, stud
 
 def test_a_site_that_has_nobody_left_is_refused_by_name(two, study, tmp_path):
     sites = find_sites(two, tmp_path / "home")
-    index_sites(sites, Quiet())
+    index_sites(sites, NullProgress())
     data = [open_site(site, study, anew=True) for site in sites]
     overlap = find_overlap(data)
     everyone = frozenset(
@@ -222,7 +222,7 @@ CHANGES = {
 @pytest.mark.parametrize("what", CHANGES)
 def test_a_run_keeps_its_split_whatever_becomes_of_the_labels(two, study, tmp_path, what):
     [site, _] = find_sites(two, tmp_path / "home")
-    index_archive(site.data.dicom, Workspace(site.state.folder), Quiet())
+    index_archive(site.data.dicom, Workspace(site.state.folder), NullProgress())
     before = open_run(site, study, "run")
     assert before.notes == ()
     CHANGES[what](two / "site-0", rows_of(two / "site-0"))
@@ -245,7 +245,7 @@ def test_a_run_keeps_its_split_whatever_becomes_of_the_labels(two, study, tmp_pa
 def test_images_that_come_or_go_while_a_run_goes_on_move_nobody(two, study, tmp_path):
     [site, other] = find_sites(two, tmp_path / "home")
     workspace = Workspace(site.state.folder)
-    index_archive(site.data.dicom, workspace, Quiet())
+    index_archive(site.data.dicom, workspace, NullProgress())
     before = open_run(site, study, "run")
     gone = min(site.data.dicom.iterdir())
     uid = pydicom.dcmread(gone).SOPInstanceUID
@@ -254,7 +254,7 @@ def test_images_that_come_or_go_while_a_run_goes_on_move_nobody(two, study, tmp_
     write_rows(
         two / "site-0", [row for row in rows_of(two / "site-0") if row["sop_instance_uid"] != uid] + added
     )
-    index_archive(site.data.dicom, workspace, Quiet())
+    index_archive(site.data.dicom, workspace, NullProgress())
     after = open_run(site, study, "run")
     assert contents(after, after.split.pretrain) <= contents(before, before.split.pretrain)
     assert contents(after, after.split.test) <= contents(before, before.split.test)
@@ -298,7 +298,7 @@ def test_a_run_does_not_go_on_where_it_is_not_known_whom_it_set_aside(two, study
 
 def test_nobody_whom_an_encoder_was_trained_on_is_tested_with_it(two, study, study_file, tmp_path):
     [site, _] = find_sites(two, tmp_path / "home")
-    index_archive(site.data.dicom, Workspace(site.state.folder), Quiet())
+    index_archive(site.data.dicom, Workspace(site.state.folder), NullProgress())
     before = open_run(site, study, "run")
     kept = KeptSplits(Workspace(site.state.folder))
     other = load_study(

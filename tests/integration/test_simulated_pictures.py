@@ -11,7 +11,7 @@ from hilum.client.data.site_data import open_site
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Workspace
 from hilum.common.errors import ConfigError, DataError
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 from hilum.simulations.archives import find_sites, index_sites
 from hilum.simulations.overlap import find_overlap
 from hilum.simulations.research_folders import look_at, with_class_folders
@@ -47,7 +47,7 @@ def opened(tmp_path, make_study):
         sites = find_sites(archives, tmp_path / "home")
         holdings = [look_at(site, study, images) for site in sites]
         sites = with_class_folders(sites, holdings, study, told.append)
-        reports = index_sites(sites, Quiet(), [one.images for one in holdings])
+        reports = index_sites(sites, NullProgress(), [one.images for one in holdings])
         return study, sites, told, reports
 
     return run

@@ -21,7 +21,7 @@ from hilum.common import records
 from hilum.common.config.site import PolicySection
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import get_federated
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 from hilum.common.refusals import REFUSALS
 from hilum.server.federation.exchange import exchange
 from hilum.simulations.archives import find_sites, index_sites
@@ -52,7 +52,7 @@ def site(tmp_path_factory):
     folder = tmp_path_factory.mktemp("zzhospital")
     write_phantoms(folder / "archives", sites=1, patients=47, size=64, seed=6)
     [site] = find_sites(folder / "archives", folder / "home")
-    index_sites([site], Quiet())
+    index_sites([site], NullProgress())
     with site.data.labels.open() as file:
         rows = list(csv.DictReader(file))
     table = folder / "zztable.csv"

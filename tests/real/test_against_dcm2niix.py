@@ -17,7 +17,7 @@ from hilum.client.intake.reasons import Reason
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Workspace
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 
 pytestmark = [
     pytest.mark.slow,
@@ -87,7 +87,7 @@ def indexed(tmp_path):
 
     def run(folder):
         workspace = Workspace(tmp_path / "site")
-        counts = index_archive(folder, workspace, Quiet()).counts
+        counts = index_archive(folder, workspace, NullProgress()).counts
         catalogue, cache = Catalogue(workspace.catalogue), ArrayCache(workspace.cache)
         try:
             volumes = {

@@ -22,7 +22,7 @@ from hilum.client.intake.sandbox.pool import DecodePool
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import ACCEPTED, Catalogue, FileRow, Item
 from hilum.client.state.workspace import Workspace
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 
 pytestmark = pytest.mark.timeout(900)
 SEGMENTATIONS = Path("data/dicom/dcmqi_seg_sr/segmentations")
@@ -100,7 +100,7 @@ def test_a_real_segmentation_lies_where_highdicom_says(shared_data, tmp_path, im
         for one in segment.SegmentedPropertyTypeCodeSequence
         if len(reference.SegmentSequence) == 1
     }
-    report = annotate(path, workspace, LabelMap(labels), Quiet())
+    report = annotate(path, workspace, LabelMap(labels), NullProgress())
     affine = np.array(item.affine).reshape(4, 4)
     found = {
         tuple(np.argwhere(voxels).ravel())
@@ -127,7 +127,7 @@ def test_segmentations_in_other_codecs_are_refused_with_a_reason(shared_data, tm
     folder.mkdir()
     for path in (shared_data / "data" / "dicom" / "pydicom_data").rglob("liver*.dcm"):
         shutil.copy(path, folder)
-    report = annotate(folder, workspace, LabelMap(), Quiet())
+    report = annotate(folder, workspace, LabelMap(), NullProgress())
     assert report.annotations + sum(report.skipped.values()) == report.files == 9
     # One is the same mask without the last two rows and columns, in which nothing is marked.
     assert report.skipped == {
@@ -140,7 +140,9 @@ def test_segmentations_in_other_codecs_are_refused_with_a_reason(shared_data, tm
 def test_every_real_segmentation_without_its_image_is_counted(shared_data, tmp_path):
     workspace = Workspace(tmp_path / "state")
     catalogued(shared_data / SEGMENTATIONS / "23x38x3" / "image", workspace)
-    report = annotate(shared_data / "data" / "dicom" / "highdicom_test", workspace, LabelMap(), Quiet())
+    report = annotate(
+        shared_data / "data" / "dicom" / "highdicom_test", workspace, LabelMap(), NullProgress()
+    )
     assert report.annotations == 0
     assert sum(report.skipped.values()) == report.files
     assert set(report.skipped) == {
@@ -153,8 +155,8 @@ def test_every_real_segmentation_without_its_image_is_counted(shared_data, tmp_p
 def test_masks_beside_real_brains_equal_the_masks_that_were_drawn(shared_data, tmp_path):
     archives = wrapped(shared_data, tmp_path / "M", "mr3d", "mr_hippocampus_a")
     site, workspace = archives / "site-0", Workspace(tmp_path / "state")
-    index_archive(site / "dicom", workspace, Quiet())
-    report = annotate(site, workspace, LabelMap({"1": "anterior", "2": "posterior"}), Quiet())
+    index_archive(site / "dicom", workspace, NullProgress())
+    report = annotate(site, workspace, LabelMap({"1": "anterior", "2": "posterior"}), NullProgress())
     files = sorted((site / "masks").iterdir())
     assert report.images == len(files) > 20
     assert set(report.skipped) == {"not_an_annotation"}  # the slices beside them
@@ -202,7 +204,7 @@ def test_real_nifti_brains_and_their_masks_pair_by_the_table_of_the_data_set(sha
     shutil.copy(source / "subjects.csv", folder)
     for row in rows:
         shutil.copy(source / row["mask"], folder / "labels")
-    report = annotate(folder, workspace, LabelMap(), Quiet())
+    report = annotate(folder, workspace, LabelMap(), NullProgress())
     assert (report.images, report.skipped) == (len(rows), {})
     found = sum(int(cache_of(workspace, one).sum()) for one in catalogue.annotations())
     assert found == sum(

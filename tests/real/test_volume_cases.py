@@ -11,7 +11,7 @@ from hilum.client.intake.indexing.index import index_archive
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Workspace
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def case(shared_data, tmp_path):
             pytest.skip(f"the shared case {number} is not here")
         subprocess.run([sys.executable, scripts[0], tmp_path], check=True, capture_output=True)
         workspace = Workspace(tmp_path / "state")
-        counts = index_archive(tmp_path / "dicom", workspace, Quiet()).counts
+        counts = index_archive(tmp_path / "dicom", workspace, NullProgress()).counts
         catalogue = Catalogue(workspace.catalogue)
         items = catalogue.items()
         catalogue.close()

@@ -28,7 +28,7 @@ class Nobody:
         pass
 
 
-def conduct(_grid, order, _signed, folder, stop):
+def run_study(_grid, order, _signed, folder, stop):
     if order.run == "fails":
         raise FederationError("0 of 3 sites came online")
     while not stop.wait(0.02):
@@ -45,7 +45,7 @@ class Running:
         (folder / "runs").mkdir(parents=True)
         self.queue = RunQueue(folder / "runs.sqlite")
         self.worker = RunWorker(
-            self.queue, folder / "runs", KEY.public_key(), lambda _run, _sites: Nobody(), conduct
+            self.queue, folder / "runs", KEY.public_key(), lambda _run, _sites: Nobody(), run_study
         )
         self.reloaded = 0
         app = make_plane(self.queue, self.worker, folder / "runs", lambda: {"site-0": 1.5}, self.reload)

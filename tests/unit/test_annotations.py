@@ -28,7 +28,7 @@ from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue, Item
 from hilum.client.state.workspace import Workspace
 from hilum.common.errors import ConfigError, DataError
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 from nifti_files import read_nifti
 
 CT = "1.2.840.10008.5.1.4.1.1.2"
@@ -59,7 +59,7 @@ class Site:
         return next(item for item in self.catalogue.items() if item.kind == "volume")
 
     def annotate(self, source=None, labels=None):
-        return annotate(source or self.folder, self.workspace, labels or LabelMap(), Quiet())
+        return annotate(source or self.folder, self.workspace, labels or LabelMap(), NullProgress())
 
     def masks(self):
         cache = ArrayCache(self.workspace.masks)
@@ -110,7 +110,7 @@ def make_site(tmp_path, dicom, rotation, sideways_mm=(0.0, 0.0), lesion=False) -
     ]
     datasets.append(dicom(tmp_path / "dicom" / "cr.dcm", rng.integers(0, 999, (50, 60)).astype(np.uint16)))
     workspace = Workspace(tmp_path / "state")
-    index_archive(tmp_path / "dicom", workspace, Quiet())
+    index_archive(tmp_path / "dicom", workspace, NullProgress())
     folder = tmp_path / "annotations"
     folder.mkdir()
     return Site(folder, workspace, datasets, affine)
@@ -903,11 +903,11 @@ def test_another_folder_leaves_the_annotations_of_the_first(site, tmp_path):
 def test_annotations_of_a_changed_or_removed_image_are_left_out_and_indexing_keeps_the_masks(site, tmp_path):
     write_seg(site.folder / "a.dcm", site.datasets[:-1], ball(site.affine))
     site.annotate()
-    index_archive(tmp_path / "dicom", site.workspace, Quiet())
+    index_archive(tmp_path / "dicom", site.workspace, NullProgress())
     assert len(site_mask_arrays(site)) == 1
     last = max((tmp_path / "dicom").glob("[0-9]*.dcm"), key=lambda path: pydicom.dcmread(path).InstanceNumber)
     last.unlink()
-    index_archive(tmp_path / "dicom", site.workspace, Quiet())
+    index_archive(tmp_path / "dicom", site.workspace, NullProgress())
     assert site.catalogue.annotations() == []
 
 
@@ -918,7 +918,7 @@ def test_a_site_without_an_index_and_a_missing_folder_are_errors_of_one_line(sit
         site.annotate()
     write_boxes(site.folder / "boxes.csv", [box_row(site)])
     with pytest.raises(DataError, match="nothing is indexed"):
-        annotate(site.folder, Workspace(tmp_path / "new"), LabelMap(), Quiet())
+        annotate(site.folder, Workspace(tmp_path / "new"), LabelMap(), NullProgress())
 
 
 def test_an_instance_that_is_known_to_be_of_one_volume_tells_volumes_of_a_series_apart(site):

@@ -16,7 +16,7 @@ from hilum.client.tasks.classification import (
 from hilum.client.tasks.probe import fit_probe
 from hilum.common.encoders import build_encoder
 from hilum.common.encoders.base import initialise
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 1000])
@@ -56,7 +56,7 @@ def test_fine_tuning_learns_from_six_images_what_no_constant_tells(make_study):
     initialise(encoder, torch.Generator().manual_seed(1))
     train = LabelledRows(np.arange(6), classes[:6], 2)
     fabric = make_fabric("cpu", "fp32", 1)
-    scores = predict_by_finetuning(encoder, images, train, np.arange(6, 26), study, fabric, Quiet())
+    scores = predict_by_finetuning(encoder, images, train, np.arange(6, 26), study, fabric, NullProgress())
     assert (scores.argmax(1) == classes[6:]).all()
 
 

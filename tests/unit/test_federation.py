@@ -16,19 +16,19 @@ from flwr.clientapp import ClientApp
 
 from hilum.common import records
 from hilum.common.errors import FederationError, UpdateRefused
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 from hilum.common.refusals import REFUSALS
 from hilum.common.weights import Manifest, apply_update, sha256_of
 from hilum.server.federation.admission import WINDOW_ROUNDS, Terms, admit, norm_bound, running_bound
-from hilum.server.federation.assignment import Assignment, Pace
 from hilum.server.federation.exchange import Answer, exchange
 from hilum.server.federation.roster import Site
 from hilum.server.federation.round_updates import HeldUpdates, RoundUpdates
 from hilum.server.federation.rounds import Federation
+from hilum.server.federation.run_spec import Polling, RunSpec
 from hilum.server.federation.store import RoundRecord, RunStore
 from hilum.simulations.grid import InProcessGrid
 
-PACE = Pace(poll_s=0.005, gather_s=30.0)
+PACE = Polling(poll_s=0.005, gather_s=30.0)
 EXAMPLES = {"site-0": 10, "site-1": 30, "site-2": 20}
 NAMES = tuple(EXAMPLES)
 
@@ -130,11 +130,11 @@ def federate(make_order, tmp_path):
         seen = []
         made = grid or InProcessGrid(make_client(train, names, hello), nodes=len(names), workers=len(names))
         with RunStore.open(tmp_path / folder, order, resume=resume) as store, made:
-            work = Assignment(signed, order, store, pace, stop=stop or threading.Event())
+            work = RunSpec(signed, order, store, pace, stop=stop or threading.Event())
             federation = Federation(made, work)
             run.federation = federation
             federation.gather()
-            federation.run_rounds(Quiet(), seen.append)
+            federation.run_rounds(NullProgress(), seen.append)
         return federation.done, seen
 
     return run
@@ -533,13 +533,13 @@ def test_memory_does_not_grow_with_the_number_of_sites(
             InProcessGrid(make_client(not_finite, names=names), nodes=count, workers=1) as grid,
         ):
             grid._pool = LazyPool()
-            federation = Federation(grid, Assignment(signed, order, store, PACE))
+            federation = Federation(grid, RunSpec(signed, order, store, PACE))
             federation.gather()
             gc.collect()
             gc.disable()
             tracemalloc.start()
             try:
-                done = federation.run_rounds(Quiet(), lambda record: None)
+                done = federation.run_rounds(NullProgress(), lambda record: None)
                 most[count] = tracemalloc.get_traced_memory()[1] / done.weights.nbytes
             finally:
                 tracemalloc.stop()
@@ -648,7 +648,7 @@ def test_refusals_that_leave_too_few_end_the_run_at_once_with_each_reason(make_s
     with pytest.raises(
         FederationError, match=r"1 of 3 sites .*site-0: policy_rounds: .*site-2: policy_"
     ) as e:
-        federate(make_study(), hello=hello, pace=Pace(0.005, 30.0))
+        federate(make_study(), hello=hello, pace=Polling(0.005, 30.0))
     assert REFUSALS["policy_rounds"] in str(e.value)
     assert time.monotonic() - started < 10
 
@@ -657,7 +657,7 @@ def test_missing_sites_are_waited_for_and_then_named(make_study, federate):
     sites = [f"site-{n}" for n in range(5)]
     study = make_study(federation={"sites": 5, "quorum": 4})
     with pytest.raises(FederationError, match=r"3 of 5 sites have greeted, 4 .*site-3: absent"):
-        federate(study, sites=sites, pace=Pace(0.005, 1.0))
+        federate(study, sites=sites, pace=Polling(0.005, 1.0))
 
 
 def test_a_run_begins_with_a_quorum_and_a_site_that_comes_later_joins_at_the_next_round(
@@ -677,7 +677,7 @@ def test_a_run_begins_with_a_quorum_and_a_site_that_comes_later_joins_at_the_nex
 
     grid = NamedGrid(make_client({"site-0": comes}))
     grid.gone.add("site-2")
-    _, seen = federate(make_study(federation={"rounds": 3}), grid=grid, pace=Pace(0.005, 0.3))
+    _, seen = federate(make_study(federation={"rounds": 3}), grid=grid, pace=Polling(0.005, 0.3))
     assert [record.contributed for record in seen] == [2, 2, 3]
     assert seen[0].failures == {"site-2": "absent: it had not greeted when the round began"}
     assert grid.limits[records.TRAIN] == 4 * federate.federation.manifest.size + 64 * 1024

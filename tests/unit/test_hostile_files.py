@@ -21,13 +21,13 @@ from hilum.client.intake.indexing.index import index_archive
 from hilum.client.intake.instance import Frame, Instance, PixelFormat
 from hilum.client.intake.quarantine.store import Quarantine
 from hilum.client.intake.reasons import Reason
+from hilum.client.intake.sandbox import pool as sandbox_pool
 from hilum.client.intake.sandbox.annotation_jobs import ReadLabels, ReadObject, labels_read, object_read
 from hilum.client.intake.sandbox.jobs import DecodeImage, DecodePlanes, ImageDecoded, Refused, more_seconds
 from hilum.client.intake.sandbox.pool import DecodePool
-from hilum.client.intake.sandbox.pool import pool as sandbox
 from hilum.client.state.catalogue import ACCEPTED, Catalogue
 from hilum.client.state.workspace import Workspace
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 
 RAS = np.diag([-1.0, -1, 2, 1])
 ULTRASOUND = "1.2.840.10008.5.1.4.1.1.6.1"
@@ -80,7 +80,7 @@ def instance(shape=(2, 3), frames=1, bits=16):
 
 @pytest.fixture
 def misbehaving(monkeypatch):
-    monkeypatch.setattr(sandbox, "_WORKER", ("-c", BEHAVE))
+    monkeypatch.setattr(sandbox_pool, "_WORKER", ("-c", BEHAVE))
 
 
 @pytest.fixture
@@ -165,8 +165,8 @@ import sys
 from pathlib import Path
 from hilum.client.intake.indexing.index import index_archive
 from hilum.client.state.workspace import Workspace
-from hilum.common.progress import Quiet
-index_archive(Path(sys.argv[1]), Workspace(Path(sys.argv[2])), Quiet(), images="mr")
+from hilum.common.progress import NullProgress
+index_archive(Path(sys.argv[1]), Workspace(Path(sys.argv[2])), NullProgress(), images="mr")
 """
 
 
@@ -191,7 +191,7 @@ def test_a_volume_that_kills_its_reader_costs_itself(tmp_path, misbehaving, impa
     folder = tmp_path / "folder"
     for name in ("a.nii", f"{fault}-b.nii", "c.nii.gz"):
         save(folder / name, volume())
-    index_archive(folder, Workspace(tmp_path / "home"), Quiet(), images="mr")
+    index_archive(folder, Workspace(tmp_path / "home"), NullProgress(), images="mr")
     found = statuses(folder, tmp_path / "home")
     assert found.pop(f"{fault}-b.nii") == reason_of(fault, Reason.DAMAGED_FILE)
     assert set(found.values()) == {ACCEPTED}
@@ -206,7 +206,7 @@ def reason_of(fault, broken):
 def test_an_annotation_that_kills_its_reader_costs_itself(tmp_path, misbehaving, impatient, fault):
     folder, workspace = tmp_path / "folder", Workspace(tmp_path / "home")
     save(folder / "v.nii", volume())
-    index_archive(folder, workspace, Quiet(), images="mr")
+    index_archive(folder, workspace, NullProgress(), images="mr")
     marks = tmp_path / "marks"
     mask = (volume(1) > 90).astype(np.uint8)
     for name in ("a.nii", f"{fault}-b.nii.gz", "c.nii.gz"):
@@ -215,7 +215,7 @@ def test_an_annotation_that_kills_its_reader_costs_itself(tmp_path, misbehaving,
     save(marks / "c.nii.gz", mask)
     (marks / "pairs.csv").write_text(f"file,mask\nv.nii,a.nii\nv.nii,{fault}-b.nii.gz\nv.nii,c.nii.gz\n")
     (marks / f"{fault}-d.dcm").write_bytes(bytes(128) + b"DICM")
-    report = annotate(marks, workspace, LabelMap(), Quiet())
+    report = annotate(marks, workspace, LabelMap(), NullProgress())
     reason = reason_of(fault, Reason.MALFORMED_ANNOTATION)
     assert (report.masks, report.skipped) == (2, {str(reason): 2})
 
@@ -244,9 +244,9 @@ from pathlib import Path
 from hilum.client.intake.annotations.annotate import annotate
 from hilum.client.intake.formats.naming import LabelMap
 from hilum.client.state.workspace import Workspace
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 import json
-report = annotate(Path(sys.argv[1]), Workspace(Path(sys.argv[2])), LabelMap(), Quiet())
+report = annotate(Path(sys.argv[1]), Workspace(Path(sys.argv[2])), LabelMap(), NullProgress())
 print(json.dumps([report.masks, report.skipped]))
 """
 
@@ -255,13 +255,13 @@ print(json.dumps([report.masks, report.skipped]))
 def test_segmentations_that_nest_or_swell_are_counted_and_the_parent_stays_small(tmp_path):
     folder, home, marks = tmp_path / "folder", tmp_path / "home", tmp_path / "marks"
     save(folder / "v.nii", volume())
-    index_archive(folder, Workspace(home), Quiet(), images="mr")
+    index_archive(folder, Workspace(home), NullProgress(), images="mr")
     save(marks / "v.nii", (volume(1) > 90).astype(np.uint8))
     small = measured(ANNOTATE, marks, home)
     (marks / "nested.dcm").write_bytes(segmentation(NESTED))
     (marks / "swollen.dcm").write_bytes(segmentation(SWOLLEN))
     assert measured(ANNOTATE, marks, home) < small + 100
-    report = annotate(marks, Workspace(home), LabelMap(), Quiet())
+    report = annotate(marks, Workspace(home), LabelMap(), NullProgress())
     assert report.masks == 1
     assert sum(report.skipped.values()) == 2
     assert set(report.skipped) <= {"malformed_annotation", "too_large", "damaged_header"}
@@ -284,7 +284,7 @@ def test_an_image_on_which_the_search_for_text_dies_costs_itself(tmp_path, dicom
     for height in (160, *reasons, 172):
         dicom(folder / f"{height}.dcm", suspect(height), sop_class=ULTRASOUND)
     workspace = Workspace(tmp_path / "home")
-    report = index_archive(folder, workspace, Quiet())
+    report = index_archive(folder, workspace, NullProgress())
     found = statuses(folder, tmp_path / "home")
     assert {height: found[f"{height}.dcm"] for height in reasons} == reasons
     assert report.counts.instances == 2
@@ -318,13 +318,13 @@ def test_a_clip_of_more_than_a_file_may_decode_to_is_refused(tmp_path, dicom):
     with (folder / "long.dcm").open("wb") as file:
         file.write(content[:at] + struct.pack("<I", size))
         file.truncate(at + 4 + size)  # a file with a hole: it takes no room on the disk
-    index_archive(folder, Workspace(tmp_path / "home"), Quiet())
+    index_archive(folder, Workspace(tmp_path / "home"), NullProgress())
     assert statuses(folder, tmp_path / "home") == {"small.dcm": ACCEPTED, "long.dcm": "too_large"}
 
 
 def test_large_results_hold_back_the_jobs_behind_them(tmp_path, monkeypatch):
     save(tmp_path / "a.nii", volume())
-    monkeypatch.setattr(sandbox, "_HELD_BYTES", 1)
+    monkeypatch.setattr(sandbox_pool, "_HELD_BYTES", 1)
     taken = []
 
     def jobs():
@@ -434,7 +434,7 @@ def lie(job, write):
 jobs.KINDS["image"] = jobs.Kind(old.job, lie, old.result, old.failed)
 worker.main()
 """
-    monkeypatch.setattr(sandbox, "_WORKER", ("-c", lying))
+    monkeypatch.setattr(sandbox_pool, "_WORKER", ("-c", lying))
     with DecodePool(1) as pool:
         right, fewer, more, no_answer = pool.map(
             [

@@ -18,7 +18,7 @@ from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Workspace
 from hilum.common.errors import DataError, RunError
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 
 CT, MR, NUCLEAR = "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.20"
 RAMP = np.arange(64, dtype=np.uint16).reshape(8, 8) * 16
@@ -27,7 +27,7 @@ RAMP = np.arange(64, dtype=np.uint16).reshape(8, 8) * 16
 @pytest.fixture
 def index(tmp_path):
     def run(archive=tmp_path / "archive"):
-        report = index_archive(archive, Workspace(tmp_path / "state"), Quiet())
+        report = index_archive(archive, Workspace(tmp_path / "state"), NullProgress())
         counts = report.counts
         assert counts.files == counts.instances + sum(counts.skipped.values())
         return report

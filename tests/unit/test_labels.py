@@ -6,7 +6,7 @@ from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.labels import read_labels
 from hilum.client.state.workspace import Workspace
 from hilum.common.errors import LabelError
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def site(dicom, tmp_path):
     ]
     made.append(dicom(tmp_path / "dicom" / "flat.dcm", np.zeros((8, 8), np.uint16)))
     workspace = Workspace(tmp_path / "state")
-    index_archive(tmp_path / "dicom", workspace, Quiet())
+    index_archive(tmp_path / "dicom", workspace, NullProgress())
     return made, Catalogue(workspace.catalogue), workspace.pseudonyms()
 
 

@@ -114,7 +114,7 @@ def quick(monkeypatch):
     for name in ("https_proxy", "HTTPS_PROXY", "no_proxy", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(loop_module, "_FIRST_WAIT_S", 0.1)
-    monkeypatch.setattr(loop_module, "_LONGEST_WAIT_S", 0.4)
+    monkeypatch.setattr(loop_module, "_MAX_WAIT_S", 0.4)
     monkeypatch.setattr(loop_module, "HEARTBEAT_S", 0.2)
 
 
@@ -328,7 +328,7 @@ def test_a_server_that_forgot_this_site_is_told_again(server, start):
 
 def test_the_loop_stamps_while_it_waits_for_its_next_try(server, start, lines, monkeypatch):
     monkeypatch.setattr(loop_module, "_FIRST_WAIT_S", 4.0)
-    monkeypatch.setattr(loop_module, "_LONGEST_WAIT_S", 4.0)
+    monkeypatch.setattr(loop_module, "_MAX_WAIT_S", 4.0)
     port = server.port
     server.close()
     running = start(port=port)

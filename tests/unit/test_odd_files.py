@@ -32,7 +32,7 @@ from hilum.client.intake.sources.inbox_cleanup import empty_inbox
 from hilum.client.intake.sources.scan import scan
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Pseudonyms, Workspace
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 
 RAMP = np.arange(64, dtype=np.uint16).reshape(8, 8)
 ODD_NAMES = [
@@ -61,7 +61,7 @@ def archive(tmp_path):
 @pytest.fixture
 def index(archive, tmp_path):
     def run(**options):
-        return index_archive(archive, Workspace(tmp_path / "state"), Quiet(), **options).counts
+        return index_archive(archive, Workspace(tmp_path / "state"), NullProgress(), **options).counts
 
     return run
 
@@ -237,7 +237,7 @@ def test_dicom_files_named_as_pictures_are_read_as_dicom(archive, index, dicom, 
     assert index().instances == 2
     counts = index(images="radiograph")
     assert (counts.instances, counts.skipped) == (3, {})
-    report = index_archive(archive, Workspace(tmp_path / "state"), Quiet(), images="radiograph")
+    report = index_archive(archive, Workspace(tmp_path / "state"), NullProgress(), images="radiograph")
     assert (report.counts, report.decoded) == (counts, 0), "and not again"
 
 
@@ -332,7 +332,7 @@ def test_a_watch_goes_on_over_odd_names(archive, dicom, tmp_path):
         reports.append(report.counts)
         stop.set()
 
-    show = lambda _title, _total: nullcontext(Quiet())  # noqa: E731
+    show = lambda _title, _total: nullcontext(NullProgress())  # noqa: E731
     watch(archive, Workspace(tmp_path / "state"), 0.01, stop, show, tell, pytest.fail)
     assert (reports[0].files, reports[0].instances) == (2, 1)
 
@@ -342,7 +342,7 @@ def test_what_somebody_put_into_the_inbox_is_left_there(dicom, tmp_path):
     dicom(workspace.inbox / "one.dcm", RAMP)
     (workspace.inbox / "folder").symlink_to(tmp_path)
     os.mkfifo(workspace.inbox / "pipe")
-    assert index_archive(None, workspace, Quiet()).counts.skipped == {
+    assert index_archive(None, workspace, NullProgress()).counts.skipped == {
         Reason.LINKED_FOLDER: 1,
         Reason.NOT_A_FILE: 1,
     }
@@ -401,7 +401,7 @@ def test_annotations_are_tied_to_images_with_odd_names(archive, index, tmp_path)
     wide = "file,label,x,y,width,height\ngr\u00fcn.png,wide,1,1,5,5\n"
     put(notes, b"wide.csv", wide.encode("utf-16"))
     os.mkfifo(notes / "pipe.nii")
-    report = annotate(notes, Workspace(tmp_path / "state"), LabelMap(), Quiet())
+    report = annotate(notes, Workspace(tmp_path / "state"), LabelMap(), NullProgress())
     assert (report.files, report.boxes) == (4, len(odd) + 2)
     assert report.skipped == {
         Reason.UNKNOWN_IMAGE: 1,
@@ -426,5 +426,5 @@ def test_a_mask_is_tied_by_its_odd_name(archive, index, tmp_path):
     put(notes, b"\xe4.nii", (tmp_path / "m.nii").read_bytes())
     put(notes, b"m\xe4sk.nii", (tmp_path / "m.nii").read_bytes())
     put(notes, b"ties.csv", b"mask,file\nm\xe4sk.nii,\xf6.nii\n")
-    report = annotate(notes, Workspace(tmp_path / "state"), LabelMap(), Quiet())
+    report = annotate(notes, Workspace(tmp_path / "state"), LabelMap(), NullProgress())
     assert (report.masks, report.images, report.skipped) == (2, 2, {})

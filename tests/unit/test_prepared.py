@@ -6,7 +6,7 @@ from hilum.client.intake.indexing.index import index_archive
 from hilum.client.state.workspace import Workspace
 from hilum.common.config.study import DataSection
 from hilum.common.errors import DataError
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 
 RADIOGRAPHS = DataSection(modality="radiograph", image_size=16)
 
@@ -17,7 +17,7 @@ def workspace(dicom, tmp_path):
     for n in range(3):
         dicom(tmp_path / "dicom" / f"{n}.dcm", rng.integers(0, 999, (40, 30)).astype(np.uint16))
     made = Workspace(tmp_path / "state")
-    index_archive(tmp_path / "dicom", made, Quiet())
+    index_archive(tmp_path / "dicom", made, NullProgress())
     return made
 
 
@@ -36,7 +36,7 @@ def test_the_order_does_not_depend_on_the_sites_key(dicom, tmp_path):
     made = []
     for name in ("one", "other"):
         workspace = Workspace(tmp_path / name)
-        index_archive(tmp_path / "dicom", workspace, Quiet())
+        index_archive(tmp_path / "dicom", workspace, NullProgress())
         made.append(prepare(workspace, RADIOGRAPHS))
     assert np.array_equal(made[0].images, made[1].images)
     assert made[0].items[0].patient_key != made[1].items[0].patient_key
@@ -57,7 +57,7 @@ def test_a_changed_archive_is_packed_anew_and_the_earlier_pack_goes(workspace, d
     dicom(
         tmp_path / "dicom" / "new.dcm", np.random.default_rng(9).integers(0, 999, (40, 30)).astype(np.uint16)
     )
-    index_archive(tmp_path / "dicom", workspace, Quiet())
+    index_archive(tmp_path / "dicom", workspace, NullProgress())
     assert len(prepare(workspace, RADIOGRAPHS).images) == 4
     assert len(list(workspace.prepared.iterdir())) == 2
 
@@ -96,7 +96,7 @@ def test_a_site_that_was_never_indexed_is_told_to(tmp_path):
 
 def test_a_site_without_a_usable_image_is_told_so(dicom, tmp_path):
     dicom(tmp_path / "dicom" / "a.dcm", np.zeros((8, 8), np.uint16))
-    index_archive(tmp_path / "dicom", Workspace(tmp_path / "state"), Quiet())
+    index_archive(tmp_path / "dicom", Workspace(tmp_path / "state"), NullProgress())
     with pytest.raises(DataError, match="no usable image"):
         prepare(Workspace(tmp_path / "state"), RADIOGRAPHS)
 
@@ -114,7 +114,7 @@ def test_only_ct_in_hounsfield_units_is_packed_and_the_rest_is_counted(write_ser
         tmp_path / "dicom" / "iodine", stored, RescaleSlope=1, RescaleIntercept=0, RescaleType="MGML"
     )
     workspace = Workspace(tmp_path / "state")
-    index_archive(tmp_path / "dicom", workspace, Quiet())
+    index_archive(tmp_path / "dicom", workspace, NullProgress())
     [item] = prepare(workspace, CT_VOLUMES).items
     assert item.units == "hounsfield"
     status = site_status(workspace)
@@ -135,7 +135,7 @@ def test_slices_of_another_quantity_are_no_part_of_a_volume(write_series, tmp_pa
             **uids,
         )
     workspace = Workspace(tmp_path / "state")
-    index_archive(tmp_path / "dicom", workspace, Quiet())
+    index_archive(tmp_path / "dicom", workspace, NullProgress())
     [item] = prepare(workspace, CT_VOLUMES).items
     assert item.shape == (6, 16, 16)
 
@@ -145,7 +145,7 @@ def test_a_site_whose_ct_has_no_units_is_told_why_nothing_fits(write_series, tmp
         tmp_path / "dicom", np.random.default_rng(0).integers(0, 2000, (6, 16, 16)).astype(np.uint16)
     )
     workspace = Workspace(tmp_path / "state")
-    index_archive(tmp_path / "dicom", workspace, Quiet())
+    index_archive(tmp_path / "dicom", workspace, NullProgress())
     with pytest.raises(DataError, match="1 CT volumes are not in Hounsfield units"):
         prepare(workspace, CT_VOLUMES)
 
@@ -163,7 +163,7 @@ def test_a_nifti_ct_without_air_is_not_taken_for_hounsfield_units(tmp_path, lowe
     (tmp_path / "folder").mkdir()
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "folder" / "a.nii")
     workspace = Workspace(tmp_path / "state")
-    index_archive(tmp_path / "folder", workspace, Quiet(), images="ct")
+    index_archive(tmp_path / "folder", workspace, NullProgress(), images="ct")
     catalogue = Catalogue(workspace.catalogue)
     [item] = catalogue.items()
     catalogue.close()

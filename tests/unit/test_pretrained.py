@@ -18,7 +18,7 @@ from hilum.client.pretraining.device import make_fabric
 from hilum.client.tasks.classification import encoder_features
 from hilum.common.encoders import build_encoder
 from hilum.common.errors import DamagedError, HilumError, RunError
-from hilum.common.export import Made, write_encoder
+from hilum.common.export import Provenance, write_encoder
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import federated_manifest, get_federated
 from hilum.common.pretrained import load_encoder
@@ -45,7 +45,7 @@ def made(make_study, tmp_path):
         study = make_study(**KINDS[kind])
         method = build_method(study)
         folder = tmp_path / "encoder"
-        write_encoder(folder, study, federated_manifest(method), get_federated(method), Made(2, 3))
+        write_encoder(folder, study, federated_manifest(method), get_federated(method), Provenance(2, 3))
         return study, method.encoder.eval(), folder
 
     return make
@@ -189,10 +189,10 @@ def workspace_of_phantoms(archives, tmp_path):
     from hilum.client.state.cache import ArrayCache
     from hilum.client.state.catalogue import Catalogue
     from hilum.client.state.workspace import Workspace
-    from hilum.common.progress import Quiet
+    from hilum.common.progress import NullProgress
 
     workspace = Workspace(tmp_path / "home")
-    index_archive(archives / "site-0" / "dicom", workspace, Quiet())
+    index_archive(archives / "site-0" / "dicom", workspace, NullProgress())
     catalogue = Catalogue(workspace.catalogue)
     items = catalogue.items(family="radiograph")
     catalogue.close()

@@ -23,7 +23,7 @@ from hilum.common.results_table import (
     combinations,
 )
 from hilum.server.federation.roster import Roster
-from hilum.server.federation.store import Progressed, RoundRecord
+from hilum.server.federation.store import RoundRecord, RunState
 from hilum.server.results import build_results, in_words, run_notes
 from hilum.simulations.report import judge_runs, write_report
 from hilum.simulations.table import _marks, print_table
@@ -90,7 +90,7 @@ def still(number, norm=0.0, sites=(0.0, 0.0, 0.0)):
 )
 def test_an_encoder_that_was_not_trained_is_told(make_study, rounds, notes):
     roster = Roster(["a", "b", "c"], rounds)
-    done = Progressed(np.zeros(1, np.float32), tuple(rounds))
+    done = RunState(np.zeros(1, np.float32), tuple(rounds))
     study = make_study(privacy={"min_patients": 11})
     assert run_notes(study, done, roster) == notes
     headline = build_results(study, done, roster, [], notes)["verdict"]["headline"]
@@ -111,7 +111,7 @@ def test_notes_say_who_was_missing_who_lost_its_place_and_that_the_threshold_was
         record(4, {"b": "suspended: it was refused 3 times in this study"}),
     ]
     roster = Roster(["a", "b", "c"], rounds)
-    done = Progressed(np.zeros(1, np.float32), tuple(rounds))
+    done = RunState(np.zeros(1, np.float32), tuple(rounds))
     study = make_study(privacy={"min_patients": 1})
     assert run_notes(study, done, roster) == [
         "a is missing in 1 of 4 rounds: lost in round 3",
@@ -182,7 +182,7 @@ TABLES = st.lists(
 def results_with(tables):
     rounds = [record(1, {"site-1": "lost: no sign of life"}, names=("site-0", "site-1"))]
     roster = Roster(["site-0", "site-1"], rounds)
-    done = Progressed(np.zeros(1, np.float32), tuple(rounds))
+    done = RunState(np.zeros(1, np.float32), tuple(rounds))
     return build_results(STUDY, done, roster, tables, run_notes(STUDY, done, roster))
 
 

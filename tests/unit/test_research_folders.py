@@ -24,7 +24,7 @@ from hilum.client.state.catalogue import ACCEPTED, Catalogue, FileRow
 from hilum.client.state.labels import read_labels
 from hilum.client.state.workspace import Workspace
 from hilum.common.errors import LabelError
-from hilum.common.progress import Quiet
+from hilum.common.progress import NullProgress
 
 SHAPE = (12, 17)
 
@@ -237,12 +237,14 @@ def test_masks_and_boxes_are_tied_to_files_by_their_relative_name(folder, tmp_pa
     nibabel.save(nibabel.Nifti1Image(mask * 2, np.diag([-1.0, -1, 2, 1])), marks / "other.nii.gz")
     (marks / "pairs.csv").write_text("file,mask\nv.nii.gz,other.nii.gz\n")
     (marks / "boxes.csv").write_text("file,label,x,y,width,height\nsub\\ZZPHI.png,mass,1,2,3,4\n")
-    report = annotate(marks, workspace, LabelMap(), Quiet())
+    report = annotate(marks, workspace, LabelMap(), NullProgress())
     assert (report.masks, report.boxes, report.skipped) == (2, 1, {})
     found = {one.label: one.place for one in catalogue.annotations()}
     assert found == {"1": (3, 1, 2), "2": (3, 1, 2), "mass": (1, 2, 3, 4)}
     (marks / "pairs.csv").write_text("file,mask\nt.nii,other.nii.gz\n")
-    assert annotate(marks, workspace, LabelMap(), Quiet()).skipped == {"annotates_one_of_several_images": 1}
+    assert annotate(marks, workspace, LabelMap(), NullProgress()).skipped == {
+        "annotates_one_of_several_images": 1
+    }
 
 
 @pytest.mark.parametrize(

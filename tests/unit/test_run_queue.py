@@ -269,10 +269,10 @@ def test_what_a_run_left_in_cycles_is_gone_before_the_next_one(queue, sign, tmp_
 
     left = []
 
-    def conduct(*_):
+    def run_study(*_):
         left.append(weakref.ref(Record()))
 
-    worker = RunWorker(queue, tmp_path / "runs", KEY.public_key(), Grid, conduct)
+    worker = RunWorker(queue, tmp_path / "runs", KEY.public_key(), Grid, run_study)
     thread = threading.Thread(target=worker.work, daemon=True)
     gc.disable()
     try:

@@ -14,6 +14,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from hilum.client.intake.instance import Frame, Instance, PixelFormat, Window
 from hilum.client.intake.reasons import Reason
+from hilum.client.intake.sandbox import pool as sandbox_pool
 from hilum.client.intake.sandbox.jobs import (
     DecodeImage,
     DecodePlanes,
@@ -26,7 +27,6 @@ from hilum.client.intake.sandbox.jobs import (
     to_plain,
 )
 from hilum.client.intake.sandbox.pool import DecodePool
-from hilum.client.intake.sandbox.pool import pool as sandbox
 from hilum.common.errors import RunError
 
 # A worker whose decoder does to itself what the file's name says, as a hostile file would have it do.
@@ -108,7 +108,7 @@ def outcome(result):
 
 @pytest.fixture
 def misbehaving(monkeypatch):
-    monkeypatch.setattr(sandbox, "_WORKER", ("-c", MISBEHAVING))
+    monkeypatch.setattr(sandbox_pool, "_WORKER", ("-c", MISBEHAVING))
 
 
 @pytest.mark.parametrize(
@@ -184,7 +184,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     script.write_text(
         "import os, signal, sys\n"
         "from pathlib import Path\n"
-        "from hilum.client.intake import sandbox\n"
+        "from hilum.client.intake.sandbox import pool as sandbox\n"
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from test_sandbox import MISBEHAVING, named\n"
         "sandbox._WORKER = ('-c', MISBEHAVING)\n"
@@ -213,7 +213,7 @@ def alive(pid: int) -> bool:
 
 
 def test_an_installation_whose_workers_cannot_start_is_an_error_and_no_endless_loop(monkeypatch):
-    monkeypatch.setattr(sandbox, "_WORKER", ("-c", "raise SystemExit(3)"))
+    monkeypatch.setattr(sandbox_pool, "_WORKER", ("-c", "raise SystemExit(3)"))
     with DecodePool(2) as pool, pytest.raises(RunError, match="end as soon as they start"):
         list(pool.map(named("fine")))
 
@@ -226,7 +226,7 @@ def test_an_unwritable_answer_is_the_machines_fault_and_not_the_files(monkeypatc
         "os.write = lambda fd, data: write(fd, data) if fd == int(sys.argv[2]) else full()\n"
         "worker.main()",
     )
-    monkeypatch.setattr(sandbox, "_WORKER", ("-c", full))
+    monkeypatch.setattr(sandbox_pool, "_WORKER", ("-c", full))
     with DecodePool(1) as pool, pytest.raises(RunError, match="scratch folder is full"):
         list(pool.map(named("fine")))
 

@@ -119,11 +119,11 @@ def order(make_study):
 def test_a_run_begins_goes_on_and_survives_a_kill_before_its_first_file(order, tmp_path, monkeypatch):
     seen = []
 
-    def conduct(grid, work):
+    def run_study(grid, work):
         seen.append((grid, work.store.run_id, work.stop, sorted(p.name for p in work.store.folder.iterdir())))
         work.store.write("environment.json", {})
 
-    monkeypatch.setattr(server_app, "conduct", conduct)
+    monkeypatch.setattr(server_app, "run_study", run_study)
     folder, stop = tmp_path / "runs" / "a", threading.Event()
     folder.mkdir(parents=True)
     (folder / ".study.resolved.toml.1.2.partial").write_text("half")

@@ -10,7 +10,13 @@ from hilum.client.intake.headers.pixel_header import is_read
 from hilum.client.intake.headers.sop_classes import SOP_CLASSES
 from hilum.client.intake.network.receive import SYNTAXES
 from hilum.client.intake.pixels.decoders import DECODERS, NATIVE
-from hilum.client.intake.transfer_syntaxes import BIT_BY_BIT, DEFLATED, EXPLICIT_BIG, JPEG_2000, READ
+from hilum.client.intake.transfer_syntaxes import (
+    BIT_BY_BIT,
+    DEFLATED,
+    EXPLICIT_BIG,
+    JPEG_2000,
+    SUPPORTED_SYNTAXES,
+)
 from pixel_files import ENCAPSULATED_NATIVE
 
 PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "dicom.md").read_text()
@@ -38,12 +44,12 @@ def test_every_sop_class_stands_in_the_page_with_what_becomes_of_it():
 
 
 def test_the_page_names_nothing_that_the_code_does_not_know():
-    assert set(rows_with_uid()) == set(SOP_CLASSES) | READ
+    assert set(rows_with_uid()) == set(SOP_CLASSES) | SUPPORTED_SYNTAXES
 
 
 def test_every_syntax_that_is_read_stands_in_the_page_with_its_decoders():
     written = rows_with_uid()
-    for syntax in READ:
+    for syntax in SUPPORTED_SYNTAXES:
         plain = "inflated within a bound" if syntax == DEFLATED else "as they are"
         decoders = ", ".join(decoder.name for decoder in DECODERS.get(syntax, ())) or plain
         assert written[syntax] == [UID(syntax).name, syntax, decoders]
@@ -51,7 +57,7 @@ def test_every_syntax_that_is_read_stands_in_the_page_with_its_decoders():
 
 def test_every_pixel_format_that_is_read_stands_in_the_page():
     syntaxes = {
-        "all": READ,
+        "all": SUPPORTED_SYNTAXES,
         "uncompressed in little endian, RLE, JPEG 2000, HTJ2K": BIT_BY_BIT | JPEG_2000,
         "those that keep every bit: uncompressed, RLE": BIT_BY_BIT,
         "uncompressed": NATIVE - {ENCAPSULATED_NATIVE},
@@ -85,7 +91,7 @@ def test_every_pixel_format_that_is_read_stands_in_the_page():
         )
 
     for syntax, photometric, kind, bits in product(
-        READ, rows["whole numbers"][2], ("whole", "float", "double"), (8, 12, 16, 24, 32, 64)
+        SUPPORTED_SYNTAXES, rows["whole numbers"][2], ("whole", "float", "double"), (8, 12, 16, 24, 32, 64)
     ):
         for below in (0, 2) if kind == "whole" else (0,):
             found = is_read(syntax, photometric, kind, (bits, bits - below, bits - 1))
@@ -98,5 +104,5 @@ def test_every_pixel_format_that_is_read_stands_in_the_page():
 
 
 def test_what_can_be_decoded_is_what_is_read_and_what_is_received():
-    assert DECODERS.keys() | NATIVE == READ
-    assert set(SYNTAXES) == READ
+    assert DECODERS.keys() | NATIVE == SUPPORTED_SYNTAXES
+    assert set(SYNTAXES) == SUPPORTED_SYNTAXES

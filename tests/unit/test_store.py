@@ -10,12 +10,12 @@ import pytest
 
 from hilum.common.config import parse_study
 from hilum.common.errors import DamagedError, RunError
-from hilum.common.export import Made, read_encoder, write_encoder
+from hilum.common.export import Provenance, read_encoder, write_encoder
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import federated_manifest, get_federated
 from hilum.common.weights import Manifest, sha256_of
 from hilum.server.admin.runs import check_run_name
-from hilum.server.federation.store import Progressed, RoundRecord, RunStore
+from hilum.server.federation.store import RoundRecord, RunState, RunStore
 
 MANIFEST = Manifest((("a", (2, 2)), ("b", (3,))))
 
@@ -36,7 +36,7 @@ def progressed(rounds):
         )
         for n in range(rounds)
     ]
-    return Progressed(np.arange(7, dtype=np.float32) + rounds, tuple(record))
+    return RunState(np.arange(7, dtype=np.float32) + rounds, tuple(record))
 
 
 @pytest.fixture
@@ -155,7 +155,9 @@ def test_a_runs_name_leads_nowhere_else(name):
 def exported(make_study, tmp_path):
     study = make_study()
     method = build_method(study)
-    write_encoder(tmp_path / "encoder", study, federated_manifest(method), get_federated(method), Made(2, 3))
+    write_encoder(
+        tmp_path / "encoder", study, federated_manifest(method), get_federated(method), Provenance(2, 3)
+    )
     return study, tmp_path / "encoder"
 
 

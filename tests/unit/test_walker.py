@@ -13,8 +13,7 @@ from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless, generate_uid
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
-from hilum.client.intake.headers import element_headers as heads
-from hilum.client.intake.headers import sequences, walker
+from hilum.client.intake.headers import element_headers, sequences, walker
 from hilum.client.intake.headers.pydicom_tags import pydicom_tags
 from hilum.client.intake.headers.read_instance import read_tags
 from hilum.client.intake.headers.tags import KEYWORDS, NOTED, TAKEN, PixelElement
@@ -102,7 +101,7 @@ LEARNT = 6
 
 @pytest.fixture(autouse=True)
 def nothing_learnt():
-    heads.encoding_of.cache_clear()
+    element_headers.encoding_of.cache_clear()
 
 
 def again_and_again(path):
@@ -133,7 +132,7 @@ def same_as_pydicom(path):
 def learn_from(folder, syntax, element):
     """Have the runs of an ordinary file be known."""
     assert again_and_again(write(folder / "ordinary", meta(syntax) + body(element))) is not None
-    assert heads.encoding_of(explicit=element is explicit, writer="", media_class="").runs.known
+    assert element_headers.encoding_of(explicit=element is explicit, writer="", media_class="").runs.known
 
 
 ENCODINGS = [(EXPLICIT, explicit), (IMPLICIT, implicit)]
@@ -300,8 +299,8 @@ def test_the_tables_agree_with_pydicoms_dictionary():
         assert (pydicom.datadict.keyword_for_tag(tag), pydicom.datadict.dictionary_VR(tag)) == (keyword, vr)
     assert all(pydicom.datadict.keyword_for_tag(tag) == keyword for tag, keyword in NOTED.items())
     assert len(set(KEYWORDS)) == len(KEYWORDS)
-    assert {vr.value for vr in EXPLICIT_VR_LENGTH_32} == heads.LONG_VRS
-    assert {vr.value for vr in EXPLICIT_VR_LENGTH_16} == heads.SHORT_VRS
+    assert {vr.value for vr in EXPLICIT_VR_LENGTH_32} == element_headers.LONG_VRS
+    assert {vr.value for vr in EXPLICIT_VR_LENGTH_16} == element_headers.SHORT_VRS
 
 
 def test_the_tags_show_no_identifier(tmp_path):
@@ -311,12 +310,12 @@ def test_the_tags_show_no_identifier(tmp_path):
 
 
 def test_the_memory_of_heads_is_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(heads, "_MOST_HEADS", 50)
+    monkeypatch.setattr(element_headers, "_MAX_HEADS", 50)
     for number in range(1, 200):
         filler = explicit(0x00091001, "LO", b"x" * 2 * number)
         path = write(tmp_path / "a", meta(EXPLICIT) + body(explicit, filler))
         assert walk_tags(path).get("Rows") == 4
-        assert len(heads.EXPLICIT) <= 50
+        assert len(element_headers.EXPLICIT) <= 50
 
 
 text = st.text("ABCxyz 019_^-", max_size=16)
@@ -413,7 +412,7 @@ def test_flipped_bytes_give_pydicoms_values_or_none(tmp_path_factory, seed, flip
     for place, value in flips:
         data[place % len(data)] = value
     path = tmp_path_factory.getbasetemp() / "flipped.dcm"
-    heads.encoding_of.cache_clear()
+    element_headers.encoding_of.cache_clear()
     assert again_and_again(write(path, seed)) is not None
     same_as_pydicom(write(path, bytes(data)))
 

@@ -24,8 +24,9 @@ from hilum.client.state.workspace import Workspace
 from hilum.common import records
 from hilum.common.config import SiteConfig
 from hilum.common.errors import DataError, HilumError, LabelError, RequestRefused
+from hilum.common.lockdown import close_outbound
+from hilum.common.log_setup import configure_logging
 from hilum.common.machine import machine_problem
-from hilum.common.quiet import close_outbound, configure_logging
 from hilum.common.signing import public_key_of
 
 SiteOf = Callable[[Context], SiteConfig]

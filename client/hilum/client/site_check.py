@@ -18,7 +18,7 @@ from hilum.common.errors import HilumError
 from hilum.common.machine import machine_problem
 from hilum.common.wire_ids import node_id_of
 
-_LEAST_GB = 2.0
+_MIN_GB = 2.0
 _GB = 10**9
 
 
@@ -121,7 +121,7 @@ def _device(site: SiteConfig) -> str:
 
 def _disk(site: SiteConfig) -> str:
     free_gb = free_disk_bytes(site.state.folder) / _GB
-    if free_gb < _LEAST_GB:
+    if free_gb < _MIN_GB:
         raise _Mend(
             f"{free_gb:.1f} GB are free where state.folder lies; make room, or choose another disk: images are kept there "
             "decoded"

@@ -17,8 +17,9 @@ from hilum.common import __version__
 from hilum.common.errors import HilumError, RunError
 from hilum.common.home import lend_libraries_a_home
 from hilum.common.interrupt import Interrupted, end, raise_on_signals
+from hilum.common.lockdown import close_outbound
+from hilum.common.log_setup import configure_logging, show_any_text
 from hilum.common.machine import machine_problem
-from hilum.common.quiet import close_outbound, configure_logging, show_any_text
 
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]

@@ -24,7 +24,7 @@ from hilum.common.weights import FlatWeights, Manifest, NamedWeights, sha256_of
 
 
 @dataclass(frozen=True)
-class Made:
+class Provenance:
     """How an encoder came to be.
 
     Attributes:
@@ -58,7 +58,7 @@ GEOMETRY = (
 
 
 def write_encoder(
-    folder: Path, study: StudyConfig, manifest: Manifest, weights: FlatWeights, made: Made
+    folder: Path, study: StudyConfig, manifest: Manifest, weights: FlatWeights, made: Provenance
 ) -> str:
     """Write the encoder's part of a method's federated weights.
 
@@ -135,7 +135,7 @@ _VALUES = {
 }
 
 
-def _model_card(study: StudyConfig, manifest: Manifest, made: Made, digest: str) -> str:
+def _model_card(study: StudyConfig, manifest: Manifest, made: Provenance, digest: str) -> str:
     encoder, method = ENCODERS[study.encoder.name], METHODS[study.method.name]
     size = f"{study.data.dims}D, {study.data.image_size} px"
     facts = build_encoder(study).architecture()

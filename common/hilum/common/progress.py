@@ -16,7 +16,7 @@ class Progress(Protocol):
         """Say that `done` units of the total are finished."""
 
 
-class Quiet:
+class NullProgress:
     """Tells nothing: for libraries and tests."""
 
     def advance(self, done: int, note: str = "") -> None:

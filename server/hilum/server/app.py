@@ -1,4 +1,4 @@
-"""Thin Flower ServerApp: it finds out what to do and hands it to `conduct`."""
+"""Thin Flower ServerApp: it finds out what to do and hands it to `run_study`."""
 
 import threading
 from collections.abc import Callable
@@ -10,28 +10,29 @@ from flwr.serverapp import Grid, ServerApp
 from hilum.common.config import StudyConfig
 from hilum.common.errors import RunError
 from hilum.common.footprint import server_bytes
+from hilum.common.lockdown import close_outbound
+from hilum.common.log_setup import configure_logging
 from hilum.common.memory import free_machine_bytes
-from hilum.common.quiet import close_outbound, configure_logging
 from hilum.common.signing import SignedStudy, StudyOrder
 from hilum.common.wire_ids import SERVER_NODE_ID, run_id_of
-from hilum.server.federation.assignment import Assignment, Pace
-from hilum.server.federation.conduct import conduct
+from hilum.server.federation.run_spec import Polling, RunSpec
+from hilum.server.federation.run_study import run_study
 from hilum.server.federation.store import RunStore
 
-DEPLOYED_PACE = Pace(poll_s=0.1, gather_s=600.0)
+DEPLOYED_PACE = Polling(poll_s=0.1, gather_s=600.0)
 _GB = 10**9
-AssignmentOf = Callable[[Context], Assignment]
+SpecOf = Callable[[Context], RunSpec]
 
 
-def make_app(assignment_of: AssignmentOf) -> ServerApp:
-    """The server app; `assignment_of` tells what a run is to do."""
+def make_app(spec_of: SpecOf) -> ServerApp:
+    """The server app; `spec_of` tells what a run is to do."""
     made = ServerApp()
 
     @made.main()
     def main(grid: Grid, context: Context) -> None:
         close_outbound()
         configure_logging()
-        conduct(grid, assignment_of(context))
+        run_study(grid, spec_of(context))
 
     return made
 
@@ -57,7 +58,7 @@ def conduct_order(
         for left in folder.glob(".*.partial"):  # by a server that was killed while it wrote the first file
             left.unlink()
     with RunStore.open(folder, order, resume=resume) as store:
-        app = make_app(lambda _: Assignment(signed, order, store, DEPLOYED_PACE, stop=stop))
+        app = make_app(lambda _: RunSpec(signed, order, store, DEPLOYED_PACE, stop=stop))
         app(grid, Context(run_id_of(order.run), SERVER_NODE_ID, {}, RecordDict(), {}))
 
 

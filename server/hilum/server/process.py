@@ -19,8 +19,8 @@ import uvicorn
 from sqlalchemy.exc import OperationalError
 
 from hilum.common.errors import ConfigError, DamagedError, FederationError, HilumError
+from hilum.common.lockdown import close_outbound
 from hilum.common.locks import only_one
-from hilum.common.quiet import close_outbound
 from hilum.common.signing import public_key_of
 from hilum.common.supervise import FINAL, Stamp
 from hilum.server.admin.authority import ONE_SERVER, SERVER_LOCK, FederationFolder
@@ -81,7 +81,7 @@ class Server:
             key=folder.file("server.key"),
             roots=folder.file("root.crt"),
         )
-        self._worker = RunWorker(self._queue, folder.runs, study_key, self._gate.grid, _conduct)
+        self._worker = RunWorker(self._queue, folder.runs, study_key, self._gate.grid, _run_study)
         plane = make_plane(self._queue, self._worker, folder.runs, self._gate.seen, self._take_up_certificate)
         self._plane_server: uvicorn.Server = plane_server(plane)
         self._stamp = Stamp(folder.file(STAMP))
@@ -161,7 +161,7 @@ class Server:
         _log.info("the server's certificate was renewed")
 
 
-def _conduct(*work: object) -> None:
+def _run_study(*work: object) -> None:
     """The run itself; torch is imported when the first one begins."""
     from hilum.server.app import conduct_order
 

@@ -11,14 +11,14 @@ from hilum.common.config.study import MIN_PATIENTS
 from hilum.common.results_table import Evaluation
 from hilum.common.verdict import judge
 from hilum.server.federation.roster import STRIKES, Roster, code_of
-from hilum.server.federation.store import Progressed
+from hilum.server.federation.store import RunState
 
 RESULTS_VERSION = 3
 
 
 def build_results(
     study: StudyConfig,
-    done: Progressed,
+    done: RunState,
     roster: Roster,
     evaluations: list[Evaluation],
     notes: list[str],
@@ -54,7 +54,7 @@ def build_results(
     return {**results, "verdict": asdict(judge([results], study.evaluation))}
 
 
-def run_notes(study: StudyConfig, done: Progressed, roster: Roster) -> list[str]:
+def run_notes(study: StudyConfig, done: RunState, roster: Roster) -> list[str]:
     """What a reader must know of a run: who is missing in which rounds, and whether the threshold was lifted."""
     notes = list(roster.strangers)
     for name in roster.names:
@@ -79,7 +79,7 @@ def run_notes(study: StudyConfig, done: Progressed, roster: Roster) -> list[str]
     return notes
 
 
-def _zero_updates(done: Progressed, roster: Roster) -> list[str]:
+def _zero_updates(done: RunState, roster: Roster) -> list[str]:
     notes = []
     still = [record.round for record in done.rounds if record.update_norm == 0]
     if still and len(still) == len(done.rounds):
@@ -107,7 +107,7 @@ def in_words(rounds: Iterable[int]) -> str:
     return f"round{'s' if len(spans) > 1 or spans[0][0] < spans[0][1] else ''} {words}"
 
 
-def _site(name: str, done: Progressed, roster: Roster) -> dict[str, Any]:
+def _site(name: str, done: RunState, roster: Roster) -> dict[str, Any]:
     """A site's line; `examples` is the band that it gave, None if it never did."""
     greeted = [site.examples for site in roster.present if site.name == name]
     trained = [int(record.sites[name]["examples"]) for record in done.rounds if name in record.sites]

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from hilum.common.errors import ConfigError, FederationError
+from hilum.common.lockdown import OUTBOUND_OFF
 from hilum.common.locks import only_one
-from hilum.common.quiet import OUTBOUND_OFF
 from hilum.common.security.certificates import days_left
 from hilum.common.signing import public_key_of
 from hilum.common.supervise import Stamp, supervise

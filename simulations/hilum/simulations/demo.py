@@ -6,7 +6,8 @@ from pathlib import Path
 from hilum.common.cli import fail
 from hilum.common.config import load_study
 from hilum.common.errors import HilumError
-from hilum.common.quiet import close_outbound, configure_logging
+from hilum.common.lockdown import close_outbound
+from hilum.common.log_setup import configure_logging
 from hilum.simulations.phantoms import write_phantoms
 from hilum.simulations.run import simulate
 from hilum.simulations.table import print_table

@@ -24,8 +24,8 @@ from hilum.common import __version__
 from hilum.common.errors import ConfigError, RunError
 from hilum.common.files import private_folder
 from hilum.common.interrupt import raise_on_signals
+from hilum.common.lockdown import OUTBOUND_OFF
 from hilum.common.machine import machine_problem
-from hilum.common.quiet import OUTBOUND_OFF
 
 _CONNECT_S = 5.0
 _JOIN_S = 30.0

@@ -18,7 +18,8 @@ from flwr.serverapp import ServerApp
 from flwr.supercore.task_identity import TaskIdentity
 
 from hilum.common.errors import RunError
-from hilum.common.quiet import close_outbound, configure_logging
+from hilum.common.lockdown import close_outbound
+from hilum.common.log_setup import configure_logging
 from hilum.simulations.grid import SimulatedGrid
 from hilum.simulations.ray_cluster import Node, check_nodes, cluster_address, ray_nodes
 

@@ -26,8 +26,8 @@ from hilum.client.state.workspace import Workspace
 from hilum.common.config import SiteConfig, StudyConfig, study_to_toml
 from hilum.common.errors import RunError
 from hilum.common.files import read_json
+from hilum.common.lockdown import close_outbound
 from hilum.common.progress import progress_bar
-from hilum.common.quiet import close_outbound
 from hilum.common.signing import (
     MAX_DAYS,
     SignedStudy,
@@ -39,7 +39,7 @@ from hilum.common.signing import (
 )
 from hilum.common.weights import FlatWeights
 from hilum.server.app import make_app as make_server_app
-from hilum.server.federation.assignment import Assignment, Pace
+from hilum.server.federation.run_spec import Polling, RunSpec
 from hilum.server.federation.store import RunStore, check_output
 from hilum.simulations.archives import check_patients, find_sites, index_sites, open_sites
 from hilum.simulations.grid import InProcessGrid
@@ -56,7 +56,7 @@ from hilum.simulations.resume import (
 from hilum.simulations.threshold import with_kept_threshold, with_threshold
 
 Backend = Literal["process", "ray"]
-_PACES = {"process": Pace(poll_s=0.01, gather_s=60.0), "ray": Pace(poll_s=0.05, gather_s=300.0)}
+_PACES = {"process": Polling(poll_s=0.01, gather_s=60.0), "ray": Polling(poll_s=0.05, gather_s=300.0)}
 
 
 def simulate(
@@ -113,7 +113,7 @@ def simulate(
             for site, one in zip(sites, data, strict=True):
                 KeptSplits(Workspace(site.state.folder)).keep(store.run_id, one.kept(study))
         try:
-            assignment = Assignment(
+            spec = RunSpec(
                 opened.signed,
                 order,
                 store,
@@ -124,9 +124,9 @@ def simulate(
             study_key = public_text(opened.key.public_key())
             where: dict[str, Any] = {"backend": backend}
             if backend == "process":
-                _run_in_process(assignment, sites, study_key)
+                _run_in_process(spec, sites, study_key)
             else:
-                where["ray_nodes"] = _run_on_ray(assignment, sites, study_key, home, ray_address)
+                where["ray_nodes"] = _run_on_ray(spec, sites, study_key, home, ray_address)
         finally:
             if (out / "results.json").exists():
                 _forget(store.run_id, central, sites)
@@ -263,33 +263,33 @@ def _central_arm(
     return train
 
 
-def _run_in_process(assignment: Assignment, sites: list[SiteConfig], study_key: str) -> None:
+def _run_in_process(spec: RunSpec, sites: list[SiteConfig], study_key: str) -> None:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = max(1, min(len(sites), cores // assignment.study.training.threads))
+    workers = max(1, min(len(sites), cores // spec.study.training.threads))
     client_app = make_client_app(
         lambda context: sites[_partition(context)], lambda _site: public_key_of(study_key)
     )
-    server_app = make_server_app(lambda _context: assignment)
+    server_app = make_server_app(lambda _context: spec)
     context = Context(run_id=1, node_id=1, node_config={}, state=RecordDict(), run_config={})
     with InProcessGrid(client_app, nodes=len(sites), workers=workers) as grid:
         server_app(grid=grid, context=context)
 
 
 def _run_on_ray(
-    assignment: Assignment, sites: list[SiteConfig], study_key: str, home: Path, address: str | None
+    spec: RunSpec, sites: list[SiteConfig], study_key: str, home: Path, address: str | None
 ) -> int:
     from hilum.simulations.ray_engine import run_on_ray
 
     client_app = make_client_app(
         lambda context: sites[_partition(context)], lambda _site: public_key_of(study_key)
     )
-    server_app = make_server_app(lambda _context: assignment)
+    server_app = make_server_app(lambda _context: spec)
     return run_on_ray(
         server_app,
         client_app,
         archives=[site.data.dicom for site in sites],
         home=home,
-        threads=assignment.study.training.threads,
+        threads=spec.study.training.threads,
         address=address,
     )
 

@@ -219,10 +219,10 @@ def _index_inbox(workspace: "Workspace", stop: "threading.Event") -> bool:
     from hilum.client.intake.indexing.index import index_archive
     from hilum.client.intake.network.shutdown import Stoppable, StoppedError
     from hilum.common.errors import RunError
-    from hilum.common.progress import Quiet
+    from hilum.common.progress import NullProgress
 
     try:
-        counts = index_archive(None, workspace, Stoppable(Quiet(), stop)).counts
+        counts = index_archive(None, workspace, Stoppable(NullProgress(), stop)).counts
     except RunError as error:
         print(f"not indexed now: {error}", file=sys.stderr, flush=True)
         return False

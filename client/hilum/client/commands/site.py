@@ -93,7 +93,7 @@ def pretrain(
     from hilum.client.state.workspace import Workspace
     from hilum.common.config import load_site, load_study
     from hilum.common.errors import DataError, RequestRefused, RunError
-    from hilum.common.export import Made, write_encoder
+    from hilum.common.export import Provenance, write_encoder
     from hilum.common.methods import build_method
     from hilum.common.methods.parts import federated_manifest
 
@@ -119,7 +119,7 @@ def pretrain(
     with again, progress_bar("pre-training", what.federation.rounds) as progress:
         weights = pretrain_alone(data, what, folder, device=where.compute.device, progress=progress)
     manifest = federated_manifest(build_method(what))
-    sha256 = write_encoder(out, what, manifest, weights, Made(rounds=what.federation.rounds, sites=1))
+    sha256 = write_encoder(out, what, manifest, weights, Provenance(rounds=what.federation.rounds, sites=1))
     splits.name_encoder(run, sha256)
     if as_json:
         read = labels_json(what, [class_table(data)])

@@ -20,7 +20,7 @@ from hilum.common.config import StudyConfig
 from hilum.common.encoders import Encoder, build_encoder
 from hilum.common.encoders.base import initialise
 from hilum.common.errors import DataError
-from hilum.common.progress import Progress, Quiet
+from hilum.common.progress import NullProgress, Progress
 from hilum.common.results_table import Evaluation, combinations
 from hilum.common.seeding import derive
 from hilum.common.weights import NamedWeights
@@ -75,7 +75,7 @@ def evaluate_site(
         study.evaluation.bootstrap_draws,
         study.study.seed,
     )
-    runner = _Runner(data, study, encoders, fabric, steps or Quiet())
+    runner = _Runner(data, study, encoders, fabric, steps or NullProgress())
     for done, (protocol, share, arm) in enumerate(combinations(study.evaluation, encoders), 1):
         rows = labelled_share(data.split, data.labels, share, seed=study.study.seed)
         train = LabelledRows(

@@ -10,7 +10,7 @@ from hilum.client.pretraining.site import pretrain_alone
 from hilum.common.config import StudyConfig
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import encoder_part, federated_manifest
-from hilum.common.progress import Progress, Quiet
+from hilum.common.progress import NullProgress, Progress
 from hilum.common.results_table import Evaluation
 from hilum.common.weights import FlatWeights
 
@@ -47,4 +47,4 @@ def evaluate_arms(
         weights["local"] = pretrain_alone(data, study, folder, device=device, progress=training, steps=steps)
     encoders = {arm: encoder_part(manifest, flat) for arm, flat in weights.items()}
     fabric = make_fabric(device, "fp32", study.training.threads)  # differences between arms are small
-    return evaluate_site(data, study, encoders, fabric, progress or Quiet(), steps or Quiet())
+    return evaluate_site(data, study, encoders, fabric, progress or NullProgress(), steps or NullProgress())

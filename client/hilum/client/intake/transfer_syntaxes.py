@@ -14,7 +14,7 @@ NATIVE = frozenset({IMPLICIT_LITTLE, EXPLICIT_LITTLE_NATIVE, EXPLICIT_BIG})
 # bit in lossless JPEG. The others have run modes or empty code blocks: an even image shrinks nearly without bound, so
 # their limit only keeps a file of a few hundred bytes from claiming many gigabytes.
 _RUNS = 100_000
-GREATEST_COMPRESSION: dict[str, int] = {
+MAX_COMPRESSION: dict[str, int] = {
     "1.2.840.10008.1.2.1.98": 1,
     "1.2.840.10008.1.2.5": 64,
     "1.2.840.10008.1.2.4.50": 512,
@@ -37,8 +37,8 @@ BIT_BY_BIT = NATIVE | {DEFLATED, "1.2.840.10008.1.2.1.98", RLE}
 JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{end}" for end in (90, 91, 201, 202, 203))
 """JPEG 2000 and HTJ2K: the only code streams of more than 16 bits."""
 
-READ = NATIVE | {DEFLATED} | GREATEST_COMPRESSION.keys()
+SUPPORTED_SYNTAXES = NATIVE | {DEFLATED} | MAX_COMPRESSION.keys()
 """Every syntax whose pixels are read. Video and deflated frames are not."""
 
-EXPLICIT_LITTLE = frozenset({EXPLICIT_LITTLE_NATIVE, *GREATEST_COMPRESSION})
+EXPLICIT_LITTLE = frozenset({EXPLICIT_LITTLE_NATIVE, *MAX_COMPRESSION})
 """The syntaxes of explicit little endian headers that are read."""

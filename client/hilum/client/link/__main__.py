@@ -13,7 +13,8 @@ from hilum.client.link.start import ACKNOWLEDGED, STAMP, link_folder, link_of, m
 from hilum.client.link.trainer import Trainer
 from hilum.common.config import load_site
 from hilum.common.errors import HilumError
-from hilum.common.quiet import close_outbound, log_plainly
+from hilum.common.lockdown import close_outbound
+from hilum.common.log_setup import log_plainly
 from hilum.common.supervise import FINAL, Stamp
 
 _log = logging.getLogger("hilum.link")

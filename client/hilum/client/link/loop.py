@@ -46,7 +46,7 @@ from hilum.common.records import EVALUATE, HELLO, TRAIN
 from hilum.common.supervise import Stamp
 from hilum.common.wire_ids import node_id_of
 
-_FIRST_WAIT_S, _LONGEST_WAIT_S = 1.0, 30.0
+_FIRST_WAIT_S, _MAX_WAIT_S = 1.0, 30.0
 _SLICE_S = 0.5
 _GOODBYE_S = 2.0
 _REMEMBERED = 256
@@ -58,7 +58,7 @@ _NOT_OPEN = {
     409,
     410,
 }  # of a message: it is over, answered otherwise, or was a server's that has started again
-_MOST_SENDS = 4  # of one object: it is sent again where the server has lost it, and the policy counts it once
+_MAX_SENDS = 4  # of one object: it is sent again where the server has lost it, and the policy counts it once
 _NEVER_TAKEN = {400, 413}  # of an answer: sent again, it would be refused again
 _DOING = {HELLO: "greeting", TRAIN: "training", EVALUATE: "evaluating"}
 _log = logging.getLogger("hilum.link")
@@ -227,8 +227,8 @@ class Loop:
 
     def _rest(self, cause: Cause, until_s: float) -> None:
         """Say what is wrong, and wait before the next try; then begin with fresh connections and papers."""
-        wait_s = _LONGEST_WAIT_S if cause.patience is Patience.SLOWLY else self._wait_s
-        self._wait_s = min(2 * self._wait_s, _LONGEST_WAIT_S)
+        wait_s = _MAX_WAIT_S if cause.patience is Patience.SLOWLY else self._wait_s
+        self._wait_s = min(2 * self._wait_s, _MAX_WAIT_S)
         wait_s *= random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
         self._teller.trouble(cause.text, f"trying again in {max(wait_s, 1.0):.0f} s")
         self._pause(min(time.monotonic() + wait_s, until_s))
@@ -290,8 +290,8 @@ class Loop:
             content = reply.objects.get(object_id)
             if content is None:
                 raise NotAServer("it asks for an object that was never announced")
-            if sent[object_id] >= _MOST_SENDS:
-                raise _NotTaken(f"it asks for one object more than {_MOST_SENDS} times")
+            if sent[object_id] >= _MAX_SENDS:
+                raise _NotTaken(f"it asks for one object more than {_MAX_SENDS} times")
             stored = self._client.push_object(
                 self._node_id, letter.run_id, answer.session_id, object_id, content, self._stamp.touch
             )

@@ -14,7 +14,7 @@ from hilum.common.config.site import LinkSection, PolicySection
 from hilum.common.errors import ConfigError, DataError, LabelError
 from hilum.common.files import private_folder
 from hilum.common.locks import only_one
-from hilum.common.quiet import log_plainly
+from hilum.common.log_setup import log_plainly
 from hilum.common.supervise import Stamp, supervise
 
 STAMP, ACKNOWLEDGED, _LOCK = "stamp", "acknowledged.json", "lock"

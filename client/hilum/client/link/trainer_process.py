@@ -24,7 +24,8 @@ from hilum.client.link.letters import Letter, pack_reply, read_request
 from hilum.client.link.trainer import receive_letter
 from hilum.common import records
 from hilum.common.errors import RequestRefused
-from hilum.common.quiet import close_outbound, log_plainly
+from hilum.common.lockdown import close_outbound
+from hilum.common.log_setup import log_plainly
 
 Answer = Callable[[Message, Context], Message]
 _log = logging.getLogger(__name__)

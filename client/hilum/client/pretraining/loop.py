@@ -91,7 +91,7 @@ def train_round(
     step = PlainStep(fabric, wrapped, wrapped_optimizer, training.gradient_clip)
     plan = sampler.plan(study.study.seed, place.site, place.round_number)
     viewer = Viewer(study.data, method.spec.views)
-    start, losses = _take_up(method, optimizer, place, len(plan))
+    start, losses = _restore_checkpoint(method, optimizer, place, len(plan))
     for index in range(start, len(plan)):
         done = (place.round_number - 1 + step_middle(index, len(plan))) / study.federation.rounds
         for group in optimizer.param_groups:
@@ -138,7 +138,7 @@ def _keep(
     )
 
 
-def _take_up(
+def _restore_checkpoint(
     method: SSLMethod, optimizer: torch.optim.Optimizer, place: RoundPlace, steps: int
 ) -> tuple[int, list[float]]:
     """Load this round's step checkpoint, if there is one; give the next step and the losses so far."""

@@ -16,7 +16,7 @@ from hilum.client.pretraining.sampling import ShuffledEpochs
 from hilum.common.config import StudyConfig
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import federated_manifest, get_federated, get_local, set_federated, set_local
-from hilum.common.progress import Progress, Quiet
+from hilum.common.progress import NullProgress, Progress
 from hilum.common.weights import FlatWeights, apply_update, difference, limit_norm, sha256_of
 
 
@@ -72,7 +72,7 @@ def site_round(
         accumulate=study.training.accumulate,
         epochs=study.training.local_epochs,
     )
-    outcome = train_round(method, data.images, sampler, study, place, fabric, progress or Quiet())
+    outcome = train_round(method, data.images, sampler, study, place, fabric, progress or NullProgress())
     method.cpu()
     update = difference(get_federated(method), base)
     if study.privacy.max_update_norm is not None:

@@ -19,7 +19,7 @@ from hilum.common.security.keys import fingerprint, public_bytes
 ROOT_DAYS, SERVER_DAYS, SITE_DAYS = 3650, 365, 90
 _SERVER_NAME = "Hilum server"  # with a space, so that it is never a site's name
 _CLOCK_SKEW = dt.timedelta(hours=1)  # a site whose clock is behind must be able to use a fresh certificate
-_LONGEST_HOST = 253  # RFC 1035
+_MAX_HOST = 253  # RFC 1035
 _SEND_AGAIN = "send site.csr to the federation's admin again"
 _USAGES = (
     "digital_signature",
@@ -94,7 +94,7 @@ def general_name(host: str) -> x509.GeneralName:
     except ValueError:
         labels = host.split(".")
         if (
-            len(host) <= _LONGEST_HOST
+            len(host) <= _MAX_HOST
             and host.isascii()
             and all(label and label.replace("-", "").isalnum() for label in labels)
         ):

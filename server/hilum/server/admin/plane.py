@@ -40,7 +40,7 @@ KINDS: Mapping[type[HilumError], str] = {
     RequestRefused: "refused",
 }
 _STOP_PATIENCE_S = 15.0
-_LONGEST_SOCKET_PATH = 100  # sun_path of sockaddr_un has 108 bytes, 104 on some systems
+_MAX_SOCKET_PATH = 100  # sun_path of sockaddr_un has 108 bytes, 104 on some systems
 _log = logging.getLogger(__name__)
 
 
@@ -214,7 +214,7 @@ class reachable:  # noqa: N801 - used as a function
         self._folder: int | None = None
 
     def __enter__(self) -> str:
-        if len(os.fsencode(self._path)) <= _LONGEST_SOCKET_PATH or not Path("/proc/self/fd").exists():
+        if len(os.fsencode(self._path)) <= _MAX_SOCKET_PATH or not Path("/proc/self/fd").exists():
             return str(self._path)
         self._folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
         return f"/proc/self/fd/{self._folder}/{self._path.name}"

@@ -18,7 +18,7 @@ from hilum.server.admin.queue import FAILED, FINISHED, RUNNING, QueuedRun, RunQu
 from hilum.server.admin.runs import rounds_done
 
 GridOf = Callable[[str, Collection[str]], Any]
-Conduct = Callable[[Any, StudyOrder, SignedStudy, Path, threading.Event], None]
+RunStudy = Callable[[Any, StudyOrder, SignedStudy, Path, threading.Event], None]
 _LOOK_EVERY_S = 5.0
 _log = logging.getLogger(__name__)
 
@@ -31,14 +31,14 @@ class RunWorker:
         runs: The folder of run directories.
         study_key: The public key that every study must be signed with.
         grid_of: Gives the grid of a run and its sites; it is closed when the run ends.
-        conduct: Runs a study on a grid; it raises a HilumError soon after the event that it is given is set.
+        run_study: Runs a study on a grid; it raises a HilumError soon after the event that it is given is set.
     """
 
     def __init__(
-        self, queue: RunQueue, runs: Path, study_key: Ed25519PublicKey, grid_of: GridOf, conduct: Conduct
+        self, queue: RunQueue, runs: Path, study_key: Ed25519PublicKey, grid_of: GridOf, run_study: RunStudy
     ) -> None:
         self._queue, self._runs, self._study_key = queue, runs, study_key
-        self._grid_of, self._conduct = grid_of, conduct
+        self._grid_of, self._run_study = grid_of, run_study
         self._changed = threading.Condition()
         self._current: tuple[str, threading.Event] | None = None
         self._ending = False
@@ -140,7 +140,7 @@ class RunWorker:
         with closing(self._grid_of(order.run, order.sites)) as grid:
             done, rounds = rounds_done(folder), order.study.federation.rounds
             _log.info("run %s starts: %d of %d rounds are done", queued.name, done, rounds)
-            self._conduct(grid, order, queued.signed, folder, stop)
+            self._run_study(grid, order, queued.signed, folder, stop)
 
     def _tell_stopped(self, run: str) -> None:
         if self._ending and self._queue.run(run).state == RUNNING:

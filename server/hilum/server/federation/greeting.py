@@ -16,7 +16,7 @@ from hilum.common.signing import SignedStudy
 from hilum.server.federation.exchange import Answer, Mail, NamingGrid, content_of
 from hilum.server.federation.roster import Roster, Site
 
-_MOST_EXAMPLES = 2**40  # of a greeting: more is no count of images
+_MAX_EXAMPLES = 2**40  # of a greeting: more is no count of images
 
 
 class Greeter:
@@ -121,6 +121,6 @@ def _site_of(answer: Answer, name: str | None) -> Site:
     hello = records.unpack_hello(content_of(answer))
     if hello.site != name:
         raise UpdateRefused("wrong_site", "the greeting has another name than the site's certificate")
-    if not 1 <= hello.examples <= _MOST_EXAMPLES:
+    if not 1 <= hello.examples <= _MAX_EXAMPLES:
         raise UpdateRefused("no_examples", "the greeting does not say how many images there are")
     return Site(hello.site, answer.node_id, hello.examples)

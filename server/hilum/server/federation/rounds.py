@@ -15,14 +15,14 @@ from hilum.common.methods.parts import federated_manifest, get_federated
 from hilum.common.progress import Progress
 from hilum.common.weights import FlatWeights, Manifest, apply_update, sha256_of
 from hilum.server.federation.admission import Terms, running_bound
-from hilum.server.federation.assignment import Assignment, Pace
 from hilum.server.federation.exchange import BoundedGrid, Closing, Presence, exchange
 from hilum.server.federation.greeting import Greeter
 from hilum.server.federation.roster import STRIKES, Roster, Site, code_of
 from hilum.server.federation.round_updates import HeldUpdates, RoundUpdates
-from hilum.server.federation.store import Progressed, RoundRecord
+from hilum.server.federation.run_spec import Polling, RunSpec
+from hilum.server.federation.store import RoundRecord, RunState
 
-__all__ = ["Federation", "OnRound", "Pace", "Site"]
+__all__ = ["Federation", "OnRound", "Polling", "Site"]
 
 _log = logging.getLogger(__name__)
 _ENVELOPE_BYTES = 64 * 1024  # what is around the numbers of a reply
@@ -43,11 +43,11 @@ class Federation:
         presence: Who is lost.
     """
 
-    def __init__(self, grid: Grid, work: Assignment) -> None:
+    def __init__(self, grid: Grid, work: RunSpec) -> None:
         self.grid, self.work = grid, work
         method = build_method(work.study)
         self.manifest: Manifest = federated_manifest(method)
-        self.done = work.store.load(self.manifest) or Progressed(get_federated(method), ())
+        self.done = work.store.load(self.manifest) or RunState(get_federated(method), ())
         self.roster = Roster(work.order.sites, self.done.rounds)
         self.presence = Presence(grid, self._name_of)
         self._greeter = Greeter(grid, work.signed, self.roster)
@@ -64,7 +64,7 @@ class Federation:
         so_far = f"goes on after round {len(self.done.rounds)}" if self.done.rounds else "begins"
         _log.info("run %s %s with %s", self.work.order.run, so_far, names)
 
-    def run_rounds(self, progress: Progress, on_round: OnRound) -> Progressed:
+    def run_rounds(self, progress: Progress, on_round: OnRound) -> RunState:
         """Run the rounds that are not done yet.
 
         Args:
@@ -81,7 +81,7 @@ class Federation:
             weights, record = self._one_round(number)
             fallen = self.roster.close_round(number, record.failures)
             record = replace(record, suspended=fallen)
-            self.done = Progressed(weights, (*self.done.rounds, record))
+            self.done = RunState(weights, (*self.done.rounds, record))
             self.work.store.save(self.done, self.manifest)
             on_round(record)
             _tell(record, self.work.study.federation.rounds)

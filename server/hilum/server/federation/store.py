@@ -63,7 +63,7 @@ class RoundRecord:
 
 
 @dataclass(frozen=True)
-class Progressed:
+class RunState:
     """Where a run stands: the weights after `len(rounds)` rounds."""
 
     weights: FlatWeights = field(repr=False)
@@ -121,7 +121,7 @@ class RunStore:
     def _checkpoints(self) -> Path:
         return self.folder / "checkpoints"
 
-    def save(self, progressed: Progressed, manifest: Manifest) -> None:
+    def save(self, progressed: RunState, manifest: Manifest) -> None:
         """Write a checkpoint, then `rounds.jsonl` to match it."""
         named = manifest.unflatten(progressed.weights)
         facts = {
@@ -136,7 +136,7 @@ class RunStore:
         for old in sorted(self._checkpoints.glob("round-*.safetensors"))[:-_GENERATIONS]:
             old.unlink()
 
-    def load(self, manifest: Manifest) -> Progressed | None:
+    def load(self, manifest: Manifest) -> RunState | None:
         """The newest undamaged checkpoint; None if there is none.
 
         Raises:
@@ -158,7 +158,7 @@ class RunStore:
             )
         return None
 
-    def _write_rounds(self, progressed: Progressed) -> None:
+    def _write_rounds(self, progressed: RunState) -> None:
         lines = [json.dumps(asdict(record)) for record in progressed.rounds]
         write_text(self.folder / "rounds.jsonl", "".join(line + "\n" for line in lines), private=True)
 
@@ -259,7 +259,7 @@ def _writing() -> Iterator[None]:
         ) from error
 
 
-def _read_checkpoint(path: Path, manifest: Manifest) -> Progressed | None:
+def _read_checkpoint(path: Path, manifest: Manifest) -> RunState | None:
     content = path.read_bytes()
     try:
         named = load_tensors(content)
@@ -270,7 +270,7 @@ def _read_checkpoint(path: Path, manifest: Manifest) -> Progressed | None:
         rounds = tuple(RoundRecord(**record) for record in json.loads(facts["rounds"]))
     except Exception:  # safetensors, JSON or a missing key: whatever broke, the file is damaged
         return None
-    return Progressed(weights, rounds) if len(rounds) == _round_of(path) else None
+    return RunState(weights, rounds) if len(rounds) == _round_of(path) else None
 
 
 def _metadata(content: bytes) -> dict[str, str]:

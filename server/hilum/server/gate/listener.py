@@ -11,7 +11,7 @@ from hilum.common.errors import FederationError
 from hilum.server.gate.refused import RefusalLog
 
 Address = Any  # a tuple of 2 or 4, as the family has it
-_PART, _LEAST_PART = 8, 4  # of all connections, for one address's strangers
+_PART, _MIN_PART = 8, 4  # of all connections, for one address's strangers
 
 
 class Listener(socket.socket):
@@ -55,7 +55,7 @@ class Listener(socket.socket):
         """
         connection, address = super().accept()
         if len(self._open) >= self._most or self._strangers(address[0]) >= max(
-            _LEAST_PART, self._most // _PART
+            _MIN_PART, self._most // _PART
         ):
             connection.close()
             self._refusals.note(None, "too_many_connections")

@@ -22,7 +22,7 @@ from hilum.client.intake.pixels.integer_rescale import fits_container, rescale_w
 from hilum.client.intake.pixels.raw_frames import StoredFrame
 from hilum.client.intake.pixels.rescale import padding_mask
 from hilum.client.intake.pixels.size_checks import check_size, frame_bytes
-from hilum.client.intake.pixels.value_range import Extent, is_constant
+from hilum.client.intake.pixels.value_range import ValueRange, is_constant
 from hilum.client.intake.planner import PlannedVolume
 from hilum.client.intake.reasons import Skip
 from hilum.client.intake.transfer_syntaxes import EXPLICIT_LITTLE_NATIVE, IMPLICIT_LITTLE
@@ -136,7 +136,7 @@ class _Filler:
         """Stored values to values with units, in their place."""
         plane = self._volume[place]
         stored = self._cells if instance.pixels.signed else self._cells.view(np.uint16)
-        extent = Extent(stored)
+        extent = ValueRange(stored)
         if not (fits_container(extent, instance.pixels) and rescale_whole(stored, extent, frame, out=plane)):
             raise _Unsure
         empty = padding_mask(StoredFrame(stored, stored), instance, frame)

@@ -20,7 +20,7 @@ from hilum.client.intake.reasons import Reason, Skip
 SOP_CLASS = "1.2.840.10008.5.1.4.1.1.481.3"  # RT Structure Set Storage
 
 _CLOSED = {"CLOSED_PLANAR", "CLOSEDPLANAR_XOR"}
-_MOST_POINTS = 20_000_000  # of a region
+_MAX_POINTS = 20_000_000  # of a region
 
 
 def read_rtstruct(path: Path, write: Write) -> Facts:
@@ -88,7 +88,7 @@ def _region(contours: Dataset, dataset: Dataset) -> Region | Reason:
     points = [_points(one) for one in outlines]
     if any(len(one) < MIN_POINTS for one in points):
         return Reason.UNSUPPORTED_CONTOUR
-    if sum(map(len, points)) > _MOST_POINTS or max(map(len, points)) > MAX_POINTS:
+    if sum(map(len, points)) > _MAX_POINTS or max(map(len, points)) > MAX_POINTS:
         return Reason.TOO_LARGE
     sources = {
         text(image, "ReferencedSOPInstanceUID")

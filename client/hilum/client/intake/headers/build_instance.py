@@ -22,7 +22,7 @@ from hilum.client.intake.headers.header_values import (
     words_of,
 )
 from hilum.client.intake.headers.pixel_header import check_sizes, pixel_format_of
-from hilum.client.intake.headers.sop_classes import Taken, refusal, taken
+from hilum.client.intake.headers.sop_classes import Supported, refusal, taken
 from hilum.client.intake.headers.tags import Tags, Value
 from hilum.client.intake.instance import (
     STACKED_FAMILIES,
@@ -35,7 +35,7 @@ from hilum.client.intake.instance import (
 from hilum.client.intake.quantity import quantity_of
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.transfer_syntaxes import (
-    READ,
+    SUPPORTED_SYNTAXES,
 )
 
 Planes = tuple[tuple[Frame, ...], tuple[Region, ...]]
@@ -64,7 +64,7 @@ def judge_syntax(tags: Tags) -> None:
         Skip: If it is not one that is read. A report in another syntax is no image that Hilum would take, whatever the
             syntax, so that is the reason then.
     """
-    if tags.syntax in READ:
+    if tags.syntax in SUPPORTED_SYNTAXES:
         return
     sop_class = tags.media_class or text_of(tags.get("SOPClassUID"))
     if taken(sop_class) is None:
@@ -81,12 +81,12 @@ def needs_dataset(tags: Tags) -> bool:
     return has_groups(tags, kind) or regions or is_mosaic(tags, kind)
 
 
-def has_groups(tags: Tags, kind: Taken) -> bool:
+def has_groups(tags: Tags, kind: Supported) -> bool:
     """Whether geometry stands in functional groups (PS3.3 section C.7.6.16)."""
     return kind.grouped or (kind.frames and tags.get("SharedFunctionalGroupsSequence") is True)
 
 
-def is_mosaic(tags: Tags, kind: Taken) -> bool:
+def is_mosaic(tags: Tags, kind: Supported) -> bool:
     """Whether this is a mosaic: many slices tiled into one plane. Siemens calls it MOSAIC, United Imaging VFRAME."""
     return (
         kind.family == "mr" and not kind.grouped and not _MOSAICS.isdisjoint(words_of(tags.get("ImageType")))
@@ -204,7 +204,7 @@ def _slope(value: Value) -> float:
     return slope
 
 
-def _place(tags: Tags, kind: Taken) -> tuple[tuple[float, float, float] | None, tuple[float, ...] | None]:
+def _place(tags: Tags, kind: Supported) -> tuple[tuple[float, float, float] | None, tuple[float, ...] | None]:
     """Position and orientation; of an image that makes no slice, None where they are no plain numbers.
 
     Raises:
@@ -220,7 +220,7 @@ def _place(tags: Tags, kind: Taken) -> tuple[tuple[float, float, float] | None, 
     return None if point is None else (point[0], point[1], point[2]), directions
 
 
-def _spacing(tags: Tags, kind: Taken) -> tuple[float, float] | None:
+def _spacing(tags: Tags, kind: Supported) -> tuple[float, float] | None:
     """Distance of rows and of columns: in the patient, else at the detector (PS3.3 section 10.7.1.3), else of the film.
 
     A slice has no detector: only its spacing in the patient counts. Any other image is good without a spacing, so one
@@ -268,7 +268,7 @@ def _shared_window(center: float, width: float, function: str) -> Window | None:
     return Window(center, width, "LINEAR") if width > 1 else None
 
 
-def _padding(tags: Tags, kind: Taken) -> tuple[int, int] | None:
+def _padding(tags: Tags, kind: Supported) -> tuple[int, int] | None:
     """Lowest and highest padding value, whatever VR they are written in.
 
     Raises:
@@ -289,7 +289,7 @@ def _padding(tags: Tags, kind: Taken) -> tuple[int, int] | None:
     return min(value, other), max(value, other)
 
 
-def _contrast(tags: Tags, image_type: tuple[str, ...], kind: Taken) -> Contrast:
+def _contrast(tags: Tags, image_type: tuple[str, ...], kind: Supported) -> Contrast:
     """What the top level says about echo, phase, coil and time; odd values count as absent."""
     get = tags.values.get
     return Contrast(

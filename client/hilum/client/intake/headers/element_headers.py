@@ -5,8 +5,16 @@ from dataclasses import dataclass
 from functools import lru_cache
 from struct import Struct
 
-from hilum.client.intake.headers.header_templates import Runs, Token, Wanted
-from hilum.client.intake.headers.parsing import PARSE, SHARED, TEXT_VRS, Odd, Parse, empty_text, no_number
+from hilum.client.intake.headers.header_templates import HeaderTemplates, Token, Wanted
+from hilum.client.intake.headers.parsing import (
+    PARSE,
+    SHARED,
+    TEXT_VRS,
+    Parse,
+    UncertainValue,
+    empty_text,
+    no_number,
+)
 from hilum.client.intake.headers.tags import NOTED, TAKEN
 
 HEAD_BYTES, LONG_HEAD_BYTES = 8, 12
@@ -44,8 +52,8 @@ SHORT_VRS = frozenset(
     ]
 )
 
-_MOST_HEADS, _MOST_WRITERS = 32_768, 64
-_LONGEST_VALUE_BYTES = 4_096
+_MAX_HEADS, _MAX_WRITERS = 32_768, 64
+_MAX_VALUE_BYTES = 4_096
 _TAKEN_OF_META = {
     0x0002_0002: ("MediaStorageSOPClassUID", "UI"),
     0x0002_0010: ("TransferSyntaxUID", "UI"),
@@ -89,13 +97,13 @@ def wanted_of(tag: int, vr: str, length: int, taken: Mapping[int, tuple[str, str
     """What is wanted of a value.
 
     Raises:
-        Odd: If the file states another VR than the dictionary, or a length that no such value has.
+        UncertainValue: If the file states another VR than the dictionary, or a length that no such value has.
     """
     if tag not in taken:
         return None
     keyword, allowed = taken[tag]
-    if vr not in allowed.split(" or ") or length > _LONGEST_VALUE_BYTES:
-        raise Odd
+    if vr not in allowed.split(" or ") or length > _MAX_VALUE_BYTES:
+        raise UncertainValue
     parse: Parse = PARSE[vr] if keyword in _OWN else SHARED[vr]
     if length == 0:
         parse = empty_text if vr in TEXT_VRS else no_number
@@ -117,7 +125,7 @@ class Heads(dict[bytes, Head]):
     def __missing__(self, key: bytes) -> Head:
         if len(key) < HEAD_BYTES:
             raise EndOfWindow
-        if len(self) >= _MOST_HEADS:
+        if len(self) >= _MAX_HEADS:
             self.clear()
             self.plain.clear()
         step, wanted = head = self[key] = self.parse(key)
@@ -128,7 +136,7 @@ class Heads(dict[bytes, Head]):
         """Work out eight bytes.
 
         Raises:
-            Odd: If they are no head that the walker is sure of.
+            UncertainValue: If they are no head that the walker is sure of.
         """
         raise NotImplementedError
 
@@ -141,7 +149,7 @@ class _ExplicitHeads(Heads):
             return 0, SPECIAL
         width = _WIDTHS.get(code)
         if width is None or (width == LONG_HEAD_BYTES and (tag in TAKEN or tag in _TAKEN_OF_META)):
-            raise Odd
+            raise UncertainValue
         if tag in NOTED or tag in PIXEL_TAGS:
             return 0, SPECIAL
         if width == LONG_HEAD_BYTES:
@@ -173,19 +181,19 @@ class Encoding:
 
     explicit: bool
     heads: Heads
-    runs: Runs
+    templates: HeaderTemplates
 
     def whole_head(self, data: bytes, p: int) -> tuple[int, str, int, int]:
         """Tag, VR (empty where it is implicit), where the value starts, and its length.
 
         Raises:
-            Odd: If the file ends first, or at a delimiter, which has no place here.
+            UncertainValue: If the file ends first, or at a delimiter, which has no place here.
         """
         if p + LONG_HEAD_BYTES > len(data):
-            raise Odd
+            raise UncertainValue
         group, element, code, length = _explicit_head(data, p)
         if group == DELIMITERS:
-            raise Odd
+            raise UncertainValue
         tag = group << 16 | element
         if not self.explicit:
             return tag, "", p + HEAD_BYTES, u32(data, p + 4)[0]
@@ -206,7 +214,7 @@ META = _MetaHeads()
 EXPLICIT, IMPLICIT = _ExplicitHeads(), _ImplicitHeads()
 
 
-@lru_cache(maxsize=_MOST_WRITERS)
+@lru_cache(maxsize=_MAX_WRITERS)
 def encoding_of(*, explicit: bool, writer: str, media_class: str) -> Encoding:  # noqa: ARG001 - the cache's key
     """How one implementation (0002,0012) writes files of one kind, and what was learnt about these."""
-    return Encoding(explicit, EXPLICIT if explicit else IMPLICIT, Runs())
+    return Encoding(explicit, EXPLICIT if explicit else IMPLICIT, HeaderTemplates())

@@ -1,6 +1,6 @@
-"""Runs of elements that come again: files of one scanner have the same heads in the same order.
+"""Templates of headers: files of one scanner have the same heads in the same order.
 
-A run that was met a few times is kept as the bytes of all its heads, and the gaps between them where the values lie
+A template that was met a few times is kept as the bytes of all its heads, and the gaps between them where the values lie
 (PS3.5 section 7.1), so that one comparison stands for tens of steps. It holds exactly where the steps would go the same
 way: the heads are compared whole, so nothing is assumed of a file. Heads hold no value, hence no identifier.
 """
@@ -14,14 +14,14 @@ from hilum.client.intake.headers.parsing import Parse
 Wanted = tuple[int, str, Parse]
 """Tag, keyword, and what parses the value."""
 
-LONGEST_BYTES, MOST_HEADS = 4_096, 256
-"""How much a run takes in at most."""
+MAX_BYTES, MAX_HEADS = 4_096, 256
+"""How much a template takes in at most."""
 
 _OFTEN, _MISSES = 4, 4
-_LEAST_HEADS = 2
+_MIN_HEADS = 2
 
-_MOST_RUNS, _MOST_KEYS = 2_048, 8_192
-_MOST_TRIES = 4_096  # then what is known must do: no file can keep the learning busy
+_MAX_TEMPLATES, _MAX_KEYS = 2_048, 8_192
+_MAX_TRIES = 4_096  # then what is known must do: no file can keep the learning busy
 
 
 Token = tuple[bytes, int]
@@ -40,12 +40,12 @@ class Part(NamedTuple):
     wanted: Wanted | None = None
 
 
-class Run:
+class HeaderTemplate:
     """Parts that follow one another.
 
     Attributes:
         size_bytes: Of all of them.
-        heads_at: Given bytes and a position, takes from there what are heads in this run.
+        heads_at: Given bytes and a position, takes from there what are heads in this template.
         heads: What that must give.
         values_at: Likewise, takes the wanted values.
         taken: Keyword and parser of these, in their order.
@@ -78,45 +78,45 @@ def _values_format(part: Part) -> str:
     return "".join([f"{len(head)}x{value_bytes}{kind}" for head, value_bytes in part.tokens])
 
 
-class Runs:
-    """The runs of one encoding, by the head that they begin with.
+class HeaderTemplates:
+    """The templates of one encoding, by the head that they begin with.
 
     Attributes:
         known: Those that were learnt.
-        hopeless: Heads that no run worth its name begins with.
+        hopeless: Heads that no template worth its name begins with.
     """
 
     def __init__(self) -> None:
-        self.known: dict[bytes, Run] = {}
+        self.known: dict[bytes, HeaderTemplate] = {}
         self.hopeless: set[bytes] = set()
         self._met: dict[bytes, int] = {}
         self._tries = 0
 
     def met(self, key: bytes) -> bool:
-        """Count a head that no run is known of. True if one is to be learnt now."""
-        if len(self._met) + len(self.hopeless) >= _MOST_KEYS:
+        """Count a head that no template is known of. True if one is to be learnt now."""
+        if len(self._met) + len(self.hopeless) >= _MAX_KEYS:
             self._met.clear()
             self.hopeless.clear()
         count = self._met[key] = self._met.get(key, 0) + 1
-        return count >= _OFTEN and self._tries < _MOST_TRIES
+        return count >= _OFTEN and self._tries < _MAX_TRIES
 
     def missed(self, key: bytes) -> bool:
-        """Count that a run did not match where its first head stood. True if it is to be learnt anew."""
-        run = self.known[key]
-        run.misses += 1
-        return run.misses >= _MISSES and self._tries < _MOST_TRIES
+        """Count that a template did not match where its first head stood. True if it is to be learnt anew."""
+        template = self.known[key]
+        template.misses += 1
+        return template.misses >= _MISSES and self._tries < _MAX_TRIES
 
     def learn(self, key: bytes, parts: list[Part]) -> None:
-        """Keep a run, or what it has in common with the one that was known: what varies ends it."""
+        """Keep a template, or what it has in common with the one that was known: what varies ends it."""
         self._tries += 1
-        run = self.known.pop(key, None)
-        if run is not None:
-            alike = takewhile(lambda pair: pair[0] == pair[1], zip(run.parts, parts, strict=False))
+        template = self.known.pop(key, None)
+        if template is not None:
+            alike = takewhile(lambda pair: pair[0] == pair[1], zip(template.parts, parts, strict=False))
             parts = [part for part, _ in alike]
         self._met.pop(key, None)
-        if sum(len(part.tokens) for part in parts) < _LEAST_HEADS:
+        if sum(len(part.tokens) for part in parts) < _MIN_HEADS:
             self.hopeless.add(key)
             return
-        if len(self.known) >= _MOST_RUNS:
+        if len(self.known) >= _MAX_TEMPLATES:
             self.known.clear()
-        self.known[key] = Run(parts)
+        self.known[key] = HeaderTemplate(parts)

@@ -1,4 +1,4 @@
-"""From the bytes of one value to what pydicom would give, or `Odd` where that is not certain (PS3.5 section 6.2)."""
+"""From the bytes of one value to what pydicom would give, or `UncertainValue` where that is not certain (PS3.5 section 6.2)."""
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -9,7 +9,7 @@ from hilum.client.intake.headers.tags import Value
 
 Parse = Callable[[bytes], Value]
 
-_GREATEST_IS = 2**31 - 1
+_MAX_IS = 2**31 - 1
 _ESCAPE = "\x1b"
 # Character sets that hold ASCII unchanged (PS3.3 section C.12.1.1.2): text of plain ASCII reads the same in all of them.
 _ASCII_SETS = frozenset(
@@ -25,7 +25,7 @@ _MORE_SETS |= {"ISO 2022 IR 58"}
 _remembered = lru_cache(maxsize=2048)
 
 
-class Odd(Exception):  # noqa: N818 - not an error: pydicom is asked
+class UncertainValue(Exception):  # noqa: N818 - not an error: pydicom is asked
     """The walker is not sure; caught where the walk began."""
 
 
@@ -33,12 +33,12 @@ def check_sets(sets: Value) -> None:
     """Text was read as plain ASCII: is that right in these character sets (0008,0005)?
 
     Raises:
-        Odd: If one of them may see something else in it, or is no character set.
+        UncertainValue: If one of them may see something else in it, or is no character set.
     """
     if sets in _ASCII_SETS:
         return
     if not (isinstance(sets, tuple) and sets[0] in _FIRST_SETS and _MORE_SETS.issuperset(sets)):
-        raise Odd
+        raise UncertainValue
 
 
 def empty_text(_: bytes) -> Value:
@@ -66,7 +66,7 @@ def _text(raw: bytes) -> Value:
     """LO, SH: only plain ASCII is certain, for it is the same in nearly every character set."""
     text = raw.decode("ascii")
     if _ESCAPE in text:
-        raise Odd
+        raise UncertainValue
     if "\\" in text:
         return tuple([part.rstrip(" \0") for part in text.split("\\")])
     return text.rstrip(" \0")
@@ -86,8 +86,8 @@ def _integers(raw: bytes) -> Value:
 
 def _integer(raw: bytes) -> int:
     number = int(raw)
-    if not -_GREATEST_IS <= number <= _GREATEST_IS:
-        raise Odd
+    if not -_MAX_IS <= number <= _MAX_IS:
+        raise UncertainValue
     return number
 
 
@@ -99,7 +99,7 @@ def _binary(code: str, width: int) -> Parse:
             number: int | float = one(raw)[0]
             return number
         if len(raw) % width:
-            raise Odd
+            raise UncertainValue
         return tuple(Struct(f"<{len(raw) // width}{code}").unpack(raw))
 
     return parse
@@ -111,7 +111,7 @@ PARSE: Mapping[str, Parse] = MappingProxyType(
         "US": _binary("H", 2), "SS": _binary("h", 2), "FD": _binary("d", 8),
     }
 )  # fmt: skip
-"""By value representation. They raise `Odd` or ValueError where pydicom may see something else."""
+"""By value representation. They raise `UncertainValue` or ValueError where pydicom may see something else."""
 
 SHARED: Mapping[str, Parse] = MappingProxyType({name: _remembered(parse) for name, parse in PARSE.items()})
 """The same, for values that come again and again."""

@@ -3,7 +3,7 @@
 from functools import lru_cache
 
 from hilum.client.intake.headers.header_values import code_word
-from hilum.client.intake.headers.sop_classes import Taken
+from hilum.client.intake.headers.sop_classes import Supported
 from hilum.client.intake.headers.tags import Tags
 from hilum.client.intake.instance import PixelFormat, PixelKind
 from hilum.client.intake.reasons import Reason, Skip
@@ -11,8 +11,8 @@ from hilum.client.intake.transfer_syntaxes import (
     BIT_BY_BIT,
     DEFLATED,
     EXPLICIT_BIG,
-    GREATEST_COMPRESSION,
     JPEG_2000,
+    MAX_COMPRESSION,
     NATIVE,
     RLE,
 )
@@ -31,7 +31,7 @@ _SAMPLES = {"MONOCHROME1": 1, "MONOCHROME2": 1, "PALETTE COLOR": 1, "RGB": 3} | 
 _shared_format = lru_cache(maxsize=1024)(PixelFormat)  # most files of an archive are alike
 
 
-def pixel_format_of(tags: Tags, kind: Taken) -> PixelFormat:
+def pixel_format_of(tags: Tags, kind: Supported) -> PixelFormat:
     """Rows, columns and depth, of a kind that can be read.
 
     Raises:
@@ -101,8 +101,8 @@ def check_sizes(tags: Tags, pixels: PixelFormat) -> None:
     if element is None:
         raise Skip(Reason.TRUNCATED_PIXELS)
     held_bytes = tags.size_bytes - element.offset_bytes
-    if tags.syntax in GREATEST_COMPRESSION:
-        held_bytes *= GREATEST_COMPRESSION[tags.syntax]
+    if tags.syntax in MAX_COMPRESSION:
+        held_bytes *= MAX_COMPRESSION[tags.syntax]
         if pixels.frames * _ITEM_BYTES > tags.size_bytes:
             raise Skip(Reason.TRUNCATED_PIXELS)
     if frame_bytes * pixels.frames > held_bytes:

@@ -14,8 +14,8 @@ from hilum.client.intake.headers.element_headers import (
     implicit_head,
     u32,
 )
-from hilum.client.intake.headers.header_templates import LONGEST_BYTES, MOST_HEADS, Part, Token
-from hilum.client.intake.headers.parsing import Odd, check_sets
+from hilum.client.intake.headers.header_templates import MAX_BYTES, MAX_HEADS, Part, Token
+from hilum.client.intake.headers.parsing import UncertainValue, check_sets
 
 _MAX_DEPTH = 32
 _CHARACTER_SET = 0x0008_0005
@@ -41,10 +41,10 @@ def sequence_end(data: bytes, p: int, encoding: Encoding) -> int:
     Raises:
         EndOfWindow: If the data ends first.
         StructError: Likewise.
-        Odd: If it is broken, or says something about text that the walker is not sure of.
+        UncertainValue: If it is broken, or says something about text that the walker is not sure of.
     """
-    levels, plain, runs = [_IN_SEQUENCE], encoding.heads.plain, encoding.runs
-    known, hopeless, end = runs.known, runs.hopeless, len(data)
+    levels, plain, templates = [_IN_SEQUENCE], encoding.heads.plain, encoding.templates
+    known, hopeless, end = templates.known, templates.hopeless, len(data)
     while levels:
         level = levels[-1]
         if level == _IN_SEQUENCE or p >= level >= 0:
@@ -76,7 +76,7 @@ def _step(data: bytes, p: int, encoding: Encoding, levels: list[int]) -> int:
         return _item_or_end(data, p, levels)
     if level >= 0 and p >= level:
         if p > level:
-            raise Odd
+            raise UncertainValue
         levels.pop()
         return p
     step, special = encoding.heads[data[p : p + 8]]
@@ -93,20 +93,20 @@ def _step(data: bytes, p: int, encoding: Encoding, levels: list[int]) -> int:
 
 def learn(data: bytes, p: int, key: bytes, encoding: Encoding) -> bool:
     """Learn the run that begins here, if its first head was met often, or missed often. True if it was learnt."""
-    runs = encoding.runs
-    if key in runs.known:
-        if p + runs.known[key].size_bytes > len(data) or not runs.missed(key):
+    templates = encoding.templates
+    if key in templates.known:
+        if p + templates.known[key].size_bytes > len(data) or not templates.missed(key):
             return False
-    elif key in runs.hopeless or len(key) < HEAD_BYTES or not runs.met(key):
+    elif key in templates.hopeless or len(key) < HEAD_BYTES or not templates.met(key):
         return False
-    runs.learn(key, _parts(data, p, encoding))
-    return key in runs.known
+    templates.learn(key, _parts(data, p, encoding))
+    return key in templates.known
 
 
 def _parts(data: bytes, p: int, encoding: Encoding) -> list[Part]:
     """What follows, as far as it is elements that may come just so again."""
     found: list[Part] = []
-    last, room, limit = 0, MOST_HEADS, min(p + LONGEST_BYTES, len(data))
+    last, room, limit = 0, MAX_HEADS, min(p + MAX_BYTES, len(data))
     try:
         while (step := _part(data, p, encoding)) is not None:
             part, p = step
@@ -118,7 +118,7 @@ def _parts(data: bytes, p: int, encoding: Encoding) -> list[Part]:
                     break
                 last = part.wanted[0]
             found.append(part)
-    except (Odd, EndOfWindow, StructError):
+    except (UncertainValue, EndOfWindow, StructError):
         pass  # what could be taken in is what counts
     return found
 
@@ -147,14 +147,14 @@ def _tokens(data: bytes, p: int, encoding: Encoding) -> tuple[list[Token], int]:
     """What a sequence of undefined length is made of, and where it ends.
 
     Raises:
-        Odd: If it is longer than any run.
+        UncertainValue: If it is longer than any run.
     """
-    levels, limit = [_IN_SEQUENCE], p + LONGEST_BYTES
+    levels, limit = [_IN_SEQUENCE], p + MAX_BYTES
     tokens: list[Token] = []
     while levels:
         start, p = p, _step(data, p, encoding, levels)
-        if p > limit or len(tokens) >= MOST_HEADS:
-            raise Odd
+        if p > limit or len(tokens) >= MAX_HEADS:
+            raise UncertainValue
         if p > start:
             tokens.append(encoding.token(data, start, p))
     return tokens, p
@@ -169,7 +169,7 @@ def _item_or_end(data: bytes, p: int, levels: list[int]) -> int:
     elif tag == _SEQUENCE_END and length == 0:
         levels.pop()
     else:
-        raise Odd
+        raise UncertainValue
     return p + 8
 
 
@@ -184,7 +184,7 @@ def _special_inside(data: bytes, p: int, encoding: Encoding, levels: list[int]) 
     if length != UNDEFINED:
         return q + length
     if vr not in ("SQ", "") or (vr == "" and not is_sequence(tag, data, q)):
-        raise Odd
+        raise UncertainValue
     levels.append(_IN_SEQUENCE)
     return q
 

@@ -9,7 +9,7 @@ from hilum.client.intake.reasons import Reason
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 
 
-class Taken(NamedTuple):
+class Supported(NamedTuple):
     """A SOP class that is read.
 
     Attributes:
@@ -30,48 +30,48 @@ class SopClass:
 
     uid: str
     name: str
-    taken: Taken | None
+    taken: Supported | None
     reason: Reason | None
 
 
 _GREY = {
-    "1": ("Computed Radiography", Taken("radiograph")),
-    "1.1": ("Digital X-Ray, for presentation", Taken("radiograph")),
-    "1.1.1": ("Digital X-Ray, for processing", Taken("radiograph")),
-    "1.3": ("Digital Intra-Oral X-Ray, for presentation", Taken("radiograph")),
-    "1.3.1": ("Digital Intra-Oral X-Ray, for processing", Taken("radiograph")),
-    "1.2": ("Digital Mammography X-Ray, for presentation", Taken("mammogram")),
-    "1.2.1": ("Digital Mammography X-Ray, for processing", Taken("mammogram")),
-    "2": ("CT", Taken("ct")),
-    "2.1": ("Enhanced CT", Taken("ct", frames=True, grouped=True)),
-    "2.2": ("Legacy Converted Enhanced CT", Taken("ct", frames=True, grouped=True)),
-    "4": ("MR", Taken("mr")),
-    "4.1": ("Enhanced MR", Taken("mr", frames=True, grouped=True)),
-    "4.4": ("Legacy Converted Enhanced MR", Taken("mr", frames=True, grouped=True)),
-    "128": ("Positron Emission Tomography", Taken("pet")),
-    "130": ("Enhanced PET", Taken("pet", frames=True, grouped=True)),
-    "128.1": ("Legacy Converted Enhanced PET", Taken("pet", frames=True, grouped=True)),
-    "12.1": ("X-Ray Angiographic", Taken("angiogram", frames=True)),
-    "12.1.1": ("Enhanced XA", Taken("angiogram", frames=True, grouped=True)),
-    "12.2": ("X-Ray Radiofluoroscopic", Taken("angiogram", frames=True)),
-    "12.2.1": ("Enhanced XRF", Taken("angiogram", frames=True, grouped=True)),
+    "1": ("Computed Radiography", Supported("radiograph")),
+    "1.1": ("Digital X-Ray, for presentation", Supported("radiograph")),
+    "1.1.1": ("Digital X-Ray, for processing", Supported("radiograph")),
+    "1.3": ("Digital Intra-Oral X-Ray, for presentation", Supported("radiograph")),
+    "1.3.1": ("Digital Intra-Oral X-Ray, for processing", Supported("radiograph")),
+    "1.2": ("Digital Mammography X-Ray, for presentation", Supported("mammogram")),
+    "1.2.1": ("Digital Mammography X-Ray, for processing", Supported("mammogram")),
+    "2": ("CT", Supported("ct")),
+    "2.1": ("Enhanced CT", Supported("ct", frames=True, grouped=True)),
+    "2.2": ("Legacy Converted Enhanced CT", Supported("ct", frames=True, grouped=True)),
+    "4": ("MR", Supported("mr")),
+    "4.1": ("Enhanced MR", Supported("mr", frames=True, grouped=True)),
+    "4.4": ("Legacy Converted Enhanced MR", Supported("mr", frames=True, grouped=True)),
+    "128": ("Positron Emission Tomography", Supported("pet")),
+    "130": ("Enhanced PET", Supported("pet", frames=True, grouped=True)),
+    "128.1": ("Legacy Converted Enhanced PET", Supported("pet", frames=True, grouped=True)),
+    "12.1": ("X-Ray Angiographic", Supported("angiogram", frames=True)),
+    "12.1.1": ("Enhanced XA", Supported("angiogram", frames=True, grouped=True)),
+    "12.2": ("X-Ray Radiofluoroscopic", Supported("angiogram", frames=True)),
+    "12.2.1": ("Enhanced XRF", Supported("angiogram", frames=True, grouped=True)),
 }
 _COLOUR = {
-    "3": ("Ultrasound Multi-frame (retired)", Taken("ultrasound", colour=True, frames=True)),
-    "3.1": ("Ultrasound Multi-frame", Taken("ultrasound", colour=True, frames=True)),
-    "6": ("Ultrasound (retired)", Taken("ultrasound", colour=True)),
-    "6.1": ("Ultrasound", Taken("ultrasound", colour=True, frames=True)),
-    "6.2": ("Enhanced US Volume", Taken("ultrasound", colour=True, frames=True, grouped=True)),
-    "7": ("Secondary Capture", Taken("secondary", colour=True, frames=True)),
-    "7.2": ("Multi-frame Grayscale Byte Secondary Capture", Taken("secondary", frames=True)),
-    "7.3": ("Multi-frame Grayscale Word Secondary Capture", Taken("secondary", frames=True)),
-    "7.4": ("Multi-frame True Color Secondary Capture", Taken("secondary", colour=True, frames=True)),
-    "77.1.1": ("VL Endoscopic", Taken("photograph", colour=True)),
-    "77.1.2": ("VL Microscopic", Taken("photograph", colour=True)),
-    "77.1.4": ("VL Photographic", Taken("photograph", colour=True)),
-    "77.1.5.1": ("Ophthalmic Photography 8 Bit", Taken("photograph", colour=True, frames=True)),
-    "77.1.5.2": ("Ophthalmic Photography 16 Bit", Taken("photograph", colour=True, frames=True)),
-    "77.1.7": ("Dermoscopic Photography", Taken("photograph", colour=True)),
+    "3": ("Ultrasound Multi-frame (retired)", Supported("ultrasound", colour=True, frames=True)),
+    "3.1": ("Ultrasound Multi-frame", Supported("ultrasound", colour=True, frames=True)),
+    "6": ("Ultrasound (retired)", Supported("ultrasound", colour=True)),
+    "6.1": ("Ultrasound", Supported("ultrasound", colour=True, frames=True)),
+    "6.2": ("Enhanced US Volume", Supported("ultrasound", colour=True, frames=True, grouped=True)),
+    "7": ("Secondary Capture", Supported("secondary", colour=True, frames=True)),
+    "7.2": ("Multi-frame Grayscale Byte Secondary Capture", Supported("secondary", frames=True)),
+    "7.3": ("Multi-frame Grayscale Word Secondary Capture", Supported("secondary", frames=True)),
+    "7.4": ("Multi-frame True Color Secondary Capture", Supported("secondary", colour=True, frames=True)),
+    "77.1.1": ("VL Endoscopic", Supported("photograph", colour=True)),
+    "77.1.2": ("VL Microscopic", Supported("photograph", colour=True)),
+    "77.1.4": ("VL Photographic", Supported("photograph", colour=True)),
+    "77.1.5.1": ("Ophthalmic Photography 8 Bit", Supported("photograph", colour=True, frames=True)),
+    "77.1.5.2": ("Ophthalmic Photography 16 Bit", Supported("photograph", colour=True, frames=True)),
+    "77.1.7": ("Dermoscopic Photography", Supported("photograph", colour=True)),
 }
 _OTHER_IMAGES = {
     "4.3": "Enhanced MR Color",
@@ -152,7 +152,7 @@ SOP_CLASSES: dict[str, SopClass] = {
 map) is an image of another kind: it must not be learned from as if a scanner had made it."""
 
 
-def taken(sop_class: str) -> Taken | None:
+def taken(sop_class: str) -> Supported | None:
     """How the images of a SOP class are read; None if they are not."""
     row = SOP_CLASSES.get(sop_class)
     return row.taken if row else None

@@ -24,7 +24,7 @@ from hilum.client.intake.headers.element_headers import (
     wanted_of,
 )
 from hilum.client.intake.headers.header_templates import Wanted
-from hilum.client.intake.headers.parsing import Odd, check_sets
+from hilum.client.intake.headers.parsing import UncertainValue, check_sets
 from hilum.client.intake.headers.sequences import is_sequence, learn, sequence_end
 from hilum.client.intake.headers.tags import IMPLICIT_PIXEL_VRS, NOTED, PixelElement, Tags, Value
 from hilum.client.intake.reasons import Reason, Skip
@@ -63,7 +63,7 @@ def walk_tags(path: Path | str) -> Tags | None:
                 return None
             raise Skip(Reason.NOT_DICOM)
         return _walk(handle, data, size)
-    except (Odd, ValueError):
+    except (UncertainValue, ValueError):
         return None
     except OSError:
         raise Skip(Reason.UNREADABLE) from None
@@ -78,7 +78,7 @@ def _walk(handle: int, data: bytes, size: int) -> Tags | None:
         return None
     # The other byte order, or no such group; of explicit VR the first head tells.
     if data[start + 1 : start + 2] != b"\0" or (not explicit and _looks_explicit(data, start)):
-        raise Odd
+        raise UncertainValue
     encoding = encoding_of(explicit=explicit, writer=writer, media_class=media_class)
     values, pixels = _top_level(_Window(handle, data, 0, size), start, encoding)
     check_sets(values.get("SpecificCharacterSet", ""))
@@ -112,7 +112,7 @@ def _meta(data: bytes) -> tuple[int, str, str, str]:
                 break
             last, q, p = tag, p + 8, p + step
             texts[keyword] = parse(data[q:p])
-    raise Odd
+    raise UncertainValue
 
 
 @dataclass(slots=True)
@@ -134,7 +134,7 @@ class _Window:
         """Read on from the relative position `p`."""
         self.reads -= 1
         if self.reads < 0:
-            raise Odd
+            raise UncertainValue
         self.base += p
         self.data = os.pread(self.handle, size_bytes, self.base)
         return self.data
@@ -145,18 +145,18 @@ class _Window:
             return self.data, q, p
         data = self.move(q)
         if p - q > len(data):
-            raise Odd
+            raise UncertainValue
         return data, 0, p - q
 
     def ended(self, p: int) -> bool:
         """Whether the file ends exactly at the relative position `p`.
 
         Raises:
-            Odd: If it ends before, or so soon after that no element fits.
+            UncertainValue: If it ends before, or so soon after that no element fits.
         """
         left = self.size - self.base - p
         if left < 0 or 0 < left < LONG_HEAD_BYTES:
-            raise Odd
+            raise UncertainValue
         return left == 0
 
 
@@ -169,7 +169,7 @@ def _top_level(  # noqa: C901, PLR0912 - one loop: a call for each element would
     """
     values: dict[str, Value] = {}
     data, heads, plain, last = window.data, encoding.heads, encoding.heads.plain, _LAST_OF_META
-    known, hopeless = encoding.runs.known, encoding.runs.hopeless
+    known, hopeless = encoding.templates.known, encoding.templates.hopeless
     end = len(data)
     while True:
         key = data[p : p + 8]
@@ -177,7 +177,7 @@ def _top_level(  # noqa: C901, PLR0912 - one loop: a call for each element would
         if run is not None and p + run.size_bytes <= end and run.heads_at(data, p) == run.heads:
             if run.taken:
                 if run.first <= last:
-                    raise Odd
+                    raise UncertainValue
                 last = run.last
                 for (keyword, parse), raw in zip(run.taken, run.values_at(data, p), strict=False):
                     values[keyword] = parse(raw)
@@ -204,7 +204,7 @@ def _top_level(  # noqa: C901, PLR0912 - one loop: a call for each element would
         elif step:
             tag, keyword, parse = wanted
             if tag <= last:
-                raise Odd
+                raise UncertainValue
             last, q, p = tag, p + 8, p + step
             if p > end:
                 data, q, p = window.holding(q, p)
@@ -232,11 +232,11 @@ def _special(
         return q, _pixel_element(vr or IMPLICIT_PIXEL_VRS[tag], window.base + q, length)
     if tag in NOTED:
         if NOTED[tag] in values:
-            raise Odd
+            raise UncertainValue
         values[NOTED[tag]] = True
     if length == UNDEFINED:
         if vr not in ("SQ", "") or (vr == "" and not is_sequence(tag, window.data, q)):
-            raise Odd
+            raise UncertainValue
         return _past_sequence(window, q, encoding), None
     p = q + length
     if tag in SIGNED_OR_NOT:
@@ -248,7 +248,7 @@ def _special(
 
 def _pixel_element(vr: str, offset: int, length: int) -> PixelElement:
     if vr not in _PIXEL_VRS:
-        raise Odd
+        raise UncertainValue
     return PixelElement(vr, offset, None if length == UNDEFINED else length)
 
 
@@ -257,7 +257,7 @@ def _signed_or_not(tag: int, values: dict[str, Value], length: int) -> Wanted:
     representation = values.get("PixelRepresentation")
     wanted = wanted_of(tag, "SS" if representation else "US", length)
     if representation not in (0, 1) or wanted is None or wanted[1] in values:
-        raise Odd
+        raise UncertainValue
     return wanted
 
 
@@ -270,4 +270,4 @@ def _past_sequence(window: _Window, p: int, encoding: Encoding) -> int:
     try:
         return sequence_end(data, 0, encoding)
     except (EndOfWindow, StructError):
-        raise Odd from None
+        raise UncertainValue from None

@@ -17,7 +17,7 @@ from pathlib import Path
 from hilum.client.intake.formats.not_dicom import is_dicom, is_folder_file
 from hilum.client.intake.indexing.pictures import Picture, linked_row, preference, take_pictures
 from hilum.client.intake.indexing.read_headers import read_headers
-from hilum.client.intake.indexing.series import Keepers, Member, SeriesWork, work_off
+from hilum.client.intake.indexing.series import SeriesFile, SeriesProcessor, Stores, process_series
 from hilum.client.intake.instance import Family, Instance
 from hilum.client.intake.planner import is_stacked
 from hilum.client.intake.quarantine.store import Quarantine
@@ -82,7 +82,7 @@ def index_archive(
     with workspace.locked():
         catalogue = Catalogue(workspace.catalogue)
         try:
-            keepers = Keepers(ArrayCache(workspace.cache), Quarantine(workspace, catalogue), names)
+            keepers = Stores(ArrayCache(workspace.cache), Quarantine(workspace, catalogue), names)
             number, began_s = begin_run(catalogue, archive), time.monotonic()
             with DecodePool(_cores(), scratch=workspace.folder) as pool:
                 report = _Indexer(
@@ -105,7 +105,7 @@ class _Indexer:
     def __init__(
         self,
         catalogue: Catalogue,
-        keepers: Keepers,
+        keepers: Stores,
         pool: DecodePool,
         progress: Progress,
         images: Family | None,
@@ -229,11 +229,11 @@ class _Indexer:
         sop_key, series_key, study_key = (of(kind, uid) if uid else "" for kind, uid in kinds)
         return FileRow(file_key, identity, status, sop_key, series_key, study_key)
 
-    def _read_headers(self, files: dict[str, FoundFile], settled: dict[str, FileRow]) -> list[Member]:
+    def _read_headers(self, files: dict[str, FoundFile], settled: dict[str, FileRow]) -> list[SeriesFile]:
         """Headers of new files; those set aside are recorded at once."""
         damaged: list[FileRow] = []
         elsewhere = {row.sop_key for row in self.unseen if row.status == ACCEPTED}
-        members: list[Member] = []
+        members: list[SeriesFile] = []
         skipped: list[FileRow] = []
         for read in read_headers(files.items(), self.pool):
             if isinstance(read.header, Skip):
@@ -243,7 +243,7 @@ class _Indexer:
             else:
                 row = self._keyed(read.key, read.file.identity, ACCEPTED, _uids(read.header))
                 if row.sop_key not in elsewhere:
-                    members.append(Member(read.file, row, read.header))
+                    members.append(SeriesFile(read.file, row, read.header))
                     continue
                 skipped.append(replace(row, status=Reason.DUPLICATE))
             self._tick()
@@ -255,17 +255,17 @@ class _Indexer:
 
     def _take(
         self,
-        members: list[Member],
+        members: list[SeriesFile],
         touched: set[str],
         settled: dict[str, FileRow],
         by_key: dict[str, FoundFile],
     ) -> None:
         """Plan every series with a new, changed or missing file, decode what it needs, and settle its files."""
         affected = touched | {one.row.series_key for one in members}
-        groups: dict[str, list[Member]] = {key: [] for key in sorted(affected)}
+        groups: dict[str, list[SeriesFile]] = {key: [] for key in sorted(affected)}
         for one in (*members, *self._settled_members(affected, settled, by_key)):
             groups[one.row.series_key].append(one)
-        whole: list[list[Member]] = []
+        whole: list[list[SeriesFile]] = []
         for series_key, group in groups.items():
             group.sort(key=lambda one: (one.item is None, one.row.file_key))  # what was taken stays taken
             if series_key in self.elsewhere and _is_stacked(group):
@@ -276,9 +276,9 @@ class _Indexer:
         for batch in _batches(whole):
             self._take_batch(batch, settled)
 
-    def _take_batch(self, batch: list[list[Member]], settled: dict[str, FileRow]) -> None:
-        works = [SeriesWork(group, self.keepers) for group in batch]
-        work_off(works, self.pool)
+    def _take_batch(self, batch: list[list[SeriesFile]], settled: dict[str, FileRow]) -> None:
+        works = [SeriesProcessor(group, self.keepers) for group in batch]
+        process_series(works, self.pool)
         rows = [row for work in works for row in work.rows()]
         self.catalogue.record(
             rows,
@@ -293,14 +293,14 @@ class _Indexer:
         """Whether the series' volume can't stay without this file: a slice that was set aside is not in it."""
         return row.status == ACCEPTED or row.series_key not in self.elsewhere
 
-    def _set_aside(self, members: list[Member], settled: dict[str, FileRow]) -> None:
+    def _set_aside(self, members: list[SeriesFile], settled: dict[str, FileRow]) -> None:
         """Slices whose series goes on in the source that this pass does not look at: a part of it is no volume."""
         self.catalogue.record([replace(one.row, status=Reason.SPLIT_SERIES) for one in members])
         self._tick(sum(one.row.file_key not in settled for one in members))
 
     def _settled_members(
         self, affected: set[str], settled: dict[str, FileRow], by_key: dict[str, FoundFile]
-    ) -> Iterator[Member]:
+    ) -> Iterator[SeriesFile]:
         """The unchanged files of affected series, whose headers are needed again."""
         items: dict[str, Item] = {item.sop_key: item for item in self.catalogue.items() if item.sop_key}
         again = {key: by_key[key] for key, row in settled.items() if row.series_key in affected}
@@ -310,19 +310,21 @@ class _Indexer:
             row = settled[read.key]
             item = items.get(row.sop_key) if row.status == ACCEPTED else None
             was_copy = row.status == Reason.DUPLICATE
-            yield Member(read.file, replace(row, status=ACCEPTED), read.header, item, was_copy)
+            yield SeriesFile(read.file, replace(row, status=ACCEPTED), read.header, item, was_copy)
 
 
 def _uids(instance: Instance) -> _Uids:
     return instance.sop_uid, instance.series_uid, instance.study_uid
 
 
-def _is_stacked(group: list[Member]) -> bool:
+def _is_stacked(group: list[SeriesFile]) -> bool:
     """Whether a series has slices of a volume."""
     return any(is_stacked(one.instance) for one in group)
 
 
-def _gathered(members: list[Member], settled: Iterable[FileRow], damaged: list[FileRow]) -> list[Member]:
+def _gathered(
+    members: list[SeriesFile], settled: Iterable[FileRow], damaged: list[FileRow]
+) -> list[SeriesFile]:
     """The files of one instance in one series, even where they name several: so they are compared, and stand in.
 
     It is the series that had the instance before, else that of most files: a copy makes no hole in a whole series.
@@ -340,7 +342,7 @@ def _gathered(members: list[Member], settled: Iterable[FileRow], damaged: list[F
         if row.series_key:
             place.setdefault(row.sop_key, row)
 
-    def moved(one: Member) -> Member:
+    def moved(one: SeriesFile) -> SeriesFile:
         there = place[one.row.sop_key]
         if there.series_key == one.row.series_key:
             return one
@@ -349,9 +351,9 @@ def _gathered(members: list[Member], settled: Iterable[FileRow], damaged: list[F
     return [moved(one) for one in members]
 
 
-def _batches(groups: Iterable[list[Member]]) -> Iterator[list[list[Member]]]:
+def _batches(groups: Iterable[list[SeriesFile]]) -> Iterator[list[list[SeriesFile]]]:
     """Whole series, some tens of files together."""
-    batch: list[list[Member]] = []
+    batch: list[list[SeriesFile]] = []
     files = 0
     for group in groups:
         batch.append(group)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from hilum.client.intake.formats.folder_volume import ReadVolumes
 from hilum.client.intake.indexing.folder_file import folder_job, folder_row, take_folder_file
-from hilum.client.intake.indexing.series import Keepers
+from hilum.client.intake.indexing.series import Stores
 from hilum.client.intake.instance import Family
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox.jobs import DecodePicture, Refused
@@ -42,7 +42,7 @@ def linked_row(one: Picture, first: FileRow, names: Pseudonyms) -> FileRow:
 
 
 def take_pictures(
-    pictures: Sequence[Picture], family: Family, keepers: Keepers, pool: DecodePool
+    pictures: Sequence[Picture], family: Family, keepers: Stores, pool: DecodePool
 ) -> tuple[list[FileRow], list[Item]]:
     """Have files read by the pool's processes, and cache what they hold.
 

@@ -40,7 +40,7 @@ from hilum.client.state.workspace import Pseudonyms
 
 
 @dataclass(frozen=True)
-class Member:
+class SeriesFile:
     """One file of a series whose header is an image's.
 
     Attributes:
@@ -56,7 +56,7 @@ class Member:
 
 
 @dataclass(frozen=True)
-class Keepers:
+class Stores:
     """Where arrays go, and what reads those that no worker has to."""
 
     cache: ArrayCache
@@ -70,7 +70,7 @@ Image = tuple[PlaneId, ...]
 
 
 @dataclass(eq=False)
-class SeriesWork:
+class SeriesProcessor:
     """A series until each of its files is settled. Planes are named by the index of the member and of its frame.
 
     Attributes:
@@ -78,8 +78,8 @@ class SeriesWork:
         decoded: Members whose pixels were read.
     """
 
-    members: list[Member]
-    keepers: Keepers
+    members: list[SeriesFile]
+    keepers: Stores
     decoded: set[int] = field(default_factory=set)
     _failed: dict[int, Reason] = field(default_factory=dict)
     _kept: dict[tuple[PlaneId, ...], Item | Reason] = field(default_factory=dict)
@@ -400,7 +400,7 @@ class SeriesWork:
         )
 
 
-def _in_hounsfield(volume: PlannedVolume, members: Sequence[Member]) -> bool:
+def _in_hounsfield(volume: PlannedVolume, members: Sequence[SeriesFile]) -> bool:
     """Whether every plane of a volume is known to be in Hounsfield units."""
     if volume.family != "ct":
         return False
@@ -436,7 +436,7 @@ def _tiles(index: int, mosaic: Plane, slices: int) -> dict[PlaneId, Plane]:
     return {(index, tile): Plane(values[tile], masks[tile]) for tile in range(slices)}
 
 
-def work_off(series: Iterable[SeriesWork], pool: DecodePool) -> None:
+def process_series(series: Iterable[SeriesProcessor], pool: DecodePool) -> None:
     """Settle several series, their files decoded side by side."""
     pending = list(series)
     while pending:
@@ -447,7 +447,7 @@ def work_off(series: Iterable[SeriesWork], pool: DecodePool) -> None:
             pending = [work for work in pending if not work.settle(results)]
 
 
-def _ask(unclear: list[SeriesWork], pool: DecodePool) -> None:
+def _ask(unclear: list[SeriesProcessor], pool: DecodePool) -> None:
     """Have the private headers read of series that hold what nothing else tells apart."""
     if not unclear:
         return

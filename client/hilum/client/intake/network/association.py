@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 MAX_PDU_BYTES = 1 << 17  # what peers are told
-_MOST_PDU_BYTES = 1 << 20  # what is read of one that does not listen; an association request may be long
-_MOST_IN_MEMORY_BYTES = 1 << 16  # of a command, or of the data of a message that is no C-STORE
+_MAX_PDU_BYTES = 1 << 20  # what is read of one that does not listen; an association request may be long
+_MAX_IN_MEMORY_BYTES = 1 << 16  # of a command, or of the data of a message that is no C-STORE
 _SILENCE_S = 60.0
 _RECV_BYTES = 1 << 16
 _REJECTED = (
@@ -90,7 +90,7 @@ def _normal(address: str) -> "Address":
 class _BoundedSocket(AssociationSocket):
     def recv(self, nr_bytes: int) -> bytearray:
         """As pynetdicom's, but neither without end nor in pieces of 4 KiB."""
-        if nr_bytes > _MOST_PDU_BYTES:
+        if nr_bytes > _MAX_PDU_BYTES:
             raise OSError("a PDU claims to be larger than any that is taken")
         peer = cast("socket.socket", self.socket)
         received = bytearray()
@@ -199,6 +199,6 @@ class Guard:
         if message is not None:
             data = message.data_set.tell() if message.data_set is not None else 0
             in_memory_bytes = max(message.encoded_command_set.tell(), data)
-        if held_bytes > self.max_bytes + _MOST_PDU_BYTES or in_memory_bytes > _MOST_IN_MEMORY_BYTES:
+        if held_bytes > self.max_bytes + _MAX_PDU_BYTES or in_memory_bytes > _MAX_IN_MEMORY_BYTES:
             self.counts["too_large"] += 1
             association.dul.event_queue.put(_INVALID_PDU)

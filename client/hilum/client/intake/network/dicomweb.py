@@ -35,7 +35,7 @@ from hilum.common.errors import DataError
 from hilum.common.progress import Progress
 
 _PAGE = 500
-_MOST_RESULTS = 2_000_000  # of one query: a server that never ends its list is not believed
+_MAX_RESULTS = 2_000_000  # of one query: a server that never ends its list is not believed
 _WORKERS = 4
 _WINDOW = 64
 _ACCEPT = 'multipart/related; type="application/dicom"; transfer-syntax=*'
@@ -247,9 +247,9 @@ class _Puller:
             offset += len(page)
             if not fresh:
                 return
-            if len(seen) > _MOST_RESULTS:
+            if len(seen) > _MAX_RESULTS:
                 raise ServiceError(
-                    f"the server lists more than {_MOST_RESULTS} results; narrow with --study-date"
+                    f"the server lists more than {_MAX_RESULTS} results; narrow with --study-date"
                 )
 
     def fetch_all(self, objects: Sequence[_Object], progress: Progress) -> None:

@@ -56,7 +56,7 @@ SYNTAXES = (
     "1.2.840.10008.1.2.4.50",  # JPEG Baseline
 )
 
-_MOST_ASSOCIATIONS = 10
+_MAX_ASSOCIATIONS = 10
 _SILENCE_S = 60.0
 _QUIET_S = 3.0
 _ABANDONED_S = 600.0
@@ -154,7 +154,7 @@ class Receiver:
         ae = AE(ae_title=self.where.ae_title)
         ae.require_called_aet = True
         ae.maximum_pdu_size = MAX_PDU_BYTES
-        ae.maximum_associations = _MOST_ASSOCIATIONS
+        ae.maximum_associations = _MAX_ASSOCIATIONS
         ae.network_timeout = ae.dimse_timeout = _SILENCE_S
         for uid, keyword in _RETIRED.items():
             register_uid(uid, keyword, StorageServiceClass)

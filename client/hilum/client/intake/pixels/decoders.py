@@ -21,7 +21,7 @@ import numpy.typing as npt
 from hilum.client.intake.instance import PixelFormat
 from hilum.client.intake.pixels.codestream import StreamInfo, j2k_info, jpeg_info
 from hilum.client.intake.pixels.layout import BIG_ENDIAN, DEFLATED
-from hilum.client.intake.pixels.value_range import Extent
+from hilum.client.intake.pixels.value_range import ValueRange
 from hilum.client.intake.reasons import Reason, Skip
 
 Decoded = npt.NDArray[Any]
@@ -360,7 +360,7 @@ def _check_overshoot(values: Decoded, bits: int, *, signed: bool) -> None:
     """
     least, greatest = _range_of(bits, signed=signed)
     margin = (1 << bits) // _OVERSHOOT_PARTS
-    extent = Extent(values)
+    extent = ValueRange(values)
     if values.size == 0 or extent.within(least, greatest):
         return
     inside = values[(values >= least) & (values <= greatest)]
@@ -407,4 +407,4 @@ def in_bits(container: Decoded, bits: int, top: int, *, signed: bool) -> Decoded
 
 def _holds_all(values: Decoded, bits: int) -> bool:
     """Whether no value has a bit beyond these: a look is cheaper than two shifts."""
-    return values.size > 0 and Extent(values).within(*_range_of(bits, signed=values.dtype.kind == "i"))
+    return values.size > 0 and ValueRange(values).within(*_range_of(bits, signed=values.dtype.kind == "i"))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from hilum.client.intake.instance import Frame, PixelFormat
 from hilum.client.intake.pixels.luts import LookUpTables
 from hilum.client.intake.pixels.rescale import Values, rescaled
-from hilum.client.intake.pixels.value_range import Extent
+from hilum.client.intake.pixels.value_range import ValueRange
 
 Whole = npt.NDArray[np.int16]
 
@@ -26,12 +26,12 @@ def in_units(stored: npt.NDArray[Any], frame: Frame, luts: LookUpTables | None =
     """What `rescaled` gives, (H, W), as int16 where every value is a whole number that fits."""
     if luts is None and stored.dtype.kind in "iu" and stored.dtype.itemsize <= _BYTES and stored.size:
         out = np.empty(stored.shape, np.int16)
-        if rescale_whole(stored, Extent(stored), frame, out):
+        if rescale_whole(stored, ValueRange(stored), frame, out):
             return out
     return rescaled(stored, frame, luts)
 
 
-def rescale_whole(stored: npt.NDArray[Any], extent: Extent, frame: Frame, out: Whole) -> bool:
+def rescale_whole(stored: npt.NDArray[Any], extent: ValueRange, frame: Frame, out: Whole) -> bool:
     """Rescale within int16, if float32 would give the same.
 
     Args:
@@ -69,7 +69,7 @@ def _wrapped(number: int) -> np.int16:
     return np.int16((number + (1 << 15)) % (1 << 16) - (1 << 15))
 
 
-def fits_container(extent: Extent, pixels: PixelFormat) -> bool:
+def fits_container(extent: ValueRange, pixels: PixelFormat) -> bool:
     """Whether no value has a bit outside of those stored, so that nothing is to be cut out (PS3.5 section 8.1.1)."""
     least = -(1 << (pixels.bits_stored - 1)) if pixels.signed else 0
     return extent.within(least, least + (1 << pixels.bits_stored) - 1)

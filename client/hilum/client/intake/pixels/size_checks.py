@@ -4,7 +4,7 @@ from hilum.client.intake.instance import Instance, PixelFormat
 from hilum.client.intake.pixels.decoders import DECODERS, NATIVE
 from hilum.client.intake.pixels.layout import DEFLATE_MAX_RATIO, DEFLATED
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.transfer_syntaxes import GREATEST_COMPRESSION
+from hilum.client.intake.transfer_syntaxes import MAX_COMPRESSION
 
 MAX_EDGE = 16_384
 MEMORY_BYTES = 2 << 30
@@ -40,7 +40,7 @@ def check_size(instance: Instance, size_bytes: int) -> None:
     if pixels.syntax in NATIVE:
         most = DEFLATE_MAX_RATIO if pixels.syntax == DEFLATED else 1
     else:
-        most = GREATEST_COMPRESSION[pixels.syntax]
+        most = MAX_COMPRESSION[pixels.syntax]
         if pixels.frames * _MIN_FRAME_BYTES > size_bytes:
             raise Skip(Reason.IMPLAUSIBLE_SIZE)
     if claimed_bytes > size_bytes * most:
@@ -61,7 +61,7 @@ def check_format(pixels: PixelFormat) -> None:
         raise Skip(Reason.UNSUPPORTED_SYNTAX)
     if pixels.bits_allocated not in _BITS[pixels.kind] or pixels.samples not in {1, 3}:
         raise Skip(Reason.UNSUPPORTED_PIXELS)
-    if pixels.kind != "whole" and (pixels.samples != 1 or pixels.syntax in GREATEST_COMPRESSION):
+    if pixels.kind != "whole" and (pixels.samples != 1 or pixels.syntax in MAX_COMPRESSION):
         raise Skip(Reason.UNSUPPORTED_PIXELS)
     if not 0 < pixels.bits_stored <= pixels.bits_allocated:
         raise Skip(Reason.UNSUPPORTED_PIXELS)

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 
-class Extent:
+class ValueRange:
     """The lowest and the highest of some whole numbers. Each costs a look at all of them, once, if it is asked for.
 
     Args:

@@ -25,7 +25,7 @@ _MIN_AREA = 5
 _MAX_BLOBS = 6_000  # of the strongest contrast; more than that is noise
 _STRIP_PIXELS = 1 << 18  # a strip's filters stay in the processor's cache
 _LARGE_PX = 1 << 23
-_MOST_INK = 0.15  # of a strip of a large plane: print covers less, and among more only the strongest is kept
+_MAX_INK = 0.15  # of a strip of a large plane: print covers less, and among more only the strongest is kept
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _ink_of(
     near = values[cut, cut]
     slope = _windowed(np.maximum, near, reach) - _windowed(np.minimum, near, reach)
     standing = relief > contrast
-    most = round(_MOST_INK * relief.size)
+    most = round(_MAX_INK * relief.size)
     if plane.size > _LARGE_PX and np.count_nonzero(standing) > most:
         standing = relief >= np.partition(relief, -most, axis=None)[-most]  # all of equal ones: print is even
     row, column = np.nonzero(standing)

@@ -282,7 +282,7 @@ _SAMPLES_A_SECOND = 2_000_000
 """Decoded: several times slower than the slowest decoder."""
 _SEARCHED_A_SECOND = 500_000
 """Searched for text: several times slower than noise is."""
-_MOST_SEARCHES = 14  # by `TextSearch`: twelve frames and the extremes over time
+_MAX_SEARCHES = 14  # by `TextSearch`: twelve frames and the extremes over time
 
 
 _READING_S = 20.0
@@ -298,7 +298,7 @@ def more_seconds(job: Job) -> float:
     pixels, frames = job.instance.pixels, len(job.indices)
     seconds = (frames - 1) * pixels.rows * pixels.columns * pixels.samples / _SAMPLES_A_SECOND
     if isinstance(job, DecodeImage):
-        searches = 0 if job.search is None else min(frames, _MOST_SEARCHES)
+        searches = 0 if job.search is None else min(frames, _MAX_SEARCHES)
         seconds += searches * pixels.rows * pixels.columns * pixels.samples / _SEARCHED_A_SECOND
     return seconds
 

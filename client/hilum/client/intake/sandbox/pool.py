@@ -44,7 +44,7 @@ from hilum.common.errors import RunError
 TIMEOUT_S = 10.0
 BYTES_A_SECOND = 1_000_000
 """A large file may take longer: one second more for each of these, several times slower than the slowest decoder."""
-LONGEST_TIMEOUTS = 12
+MAX_TIMEOUTS = 12
 """No file takes longer than this many times the limit, however large it is."""
 
 _START_TIMEOUT_S = 120.0
@@ -115,7 +115,7 @@ class DecodePool:
     Args:
         workers: How many processes.
         memory_bytes: Address space that each may take beyond what it starts with.
-        timeout_s: For a small file; see `BYTES_A_SECOND`, `more_seconds` and `LONGEST_TIMEOUTS`.
+        timeout_s: For a small file; see `BYTES_A_SECOND`, `more_seconds` and `MAX_TIMEOUTS`.
         scratch: A folder for the arrays on their way, under no name and gone with the pool; best on a fast disk
             with room for the frames of the two largest files a worker. The system's temporary folder where it is None.
 
@@ -223,7 +223,7 @@ class DecodePool:
         except OSError:
             size_bytes = 0
         wanted_s = self._timeout_s + size_bytes / BYTES_A_SECOND + more_seconds(job)
-        return min(wanted_s, LONGEST_TIMEOUTS * self._timeout_s)
+        return min(wanted_s, MAX_TIMEOUTS * self._timeout_s)
 
     def _wait(self, waiting: deque[_Task], results: dict[int, Result]) -> None:
         """Take what comes first: an answer, a death, or the end of somebody's time."""

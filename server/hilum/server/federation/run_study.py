@@ -9,22 +9,22 @@ from flwr.serverapp import Grid
 from hilum.common import records
 from hilum.common.environment import describe_environment
 from hilum.common.errors import UpdateRefused
-from hilum.common.export import Made, write_encoder
+from hilum.common.export import Provenance, write_encoder
 from hilum.common.files import private_folder
 from hilum.common.results_table import MAX_TABLE_BYTES, Evaluation, check_table
 from hilum.common.weights import FlatWeights
 from hilum.server.events import RoundEvents
-from hilum.server.federation.assignment import Assignment, Pace
 from hilum.server.federation.exchange import Answer, Closing, content_of, exchange
 from hilum.server.federation.rounds import Federation
+from hilum.server.federation.run_spec import Polling, RunSpec
 from hilum.server.results import build_results, run_notes
 
-__all__ = ["Assignment", "Pace", "conduct"]
+__all__ = ["Polling", "RunSpec", "run_study"]
 
 _log = logging.getLogger(__name__)
 
 
-def conduct(grid: Grid, work: Assignment) -> dict[str, Any]:
+def run_study(grid: Grid, work: RunSpec) -> dict[str, Any]:
     """Run a study on a grid and write its run directory.
 
     Returns:
@@ -44,7 +44,7 @@ def conduct(grid: Grid, work: Assignment) -> dict[str, Any]:
     ):
         done = federation.run_rounds(progress, events.write)
     contributed = {name for record in done.rounds for name in record.sites}
-    made = Made(rounds=len(done.rounds), sites=len(contributed))
+    made = Provenance(rounds=len(done.rounds), sites=len(contributed))
     encoder = store.folder / "encoder"
     with store.writing():
         private_folder(encoder)

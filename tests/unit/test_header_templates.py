@@ -1,9 +1,9 @@
-"""Runs of elements are learnt from what comes again, and hold only where every head is the same."""
+"""HeaderTemplates of elements are learnt from what comes again, and hold only where every head is the same."""
 
 import pytest
 
-from hilum.client.intake.headers import header_templates as runs
-from hilum.client.intake.headers.header_templates import Part, Run, Runs
+from hilum.client.intake.headers import header_templates
+from hilum.client.intake.headers.header_templates import HeaderTemplate, HeaderTemplates, Part
 from hilum.client.intake.headers.parsing import SHARED
 
 ROWS = (0x0028_0010, "Rows", SHARED["US"])
@@ -19,7 +19,7 @@ def holds(run, data, p=0):
 
 
 def test_a_run_compares_heads_and_gives_values():
-    run = Run(
+    run = HeaderTemplate(
         [part(b"--a", 3), part(b"--b", 2, ROWS), Part(((b"--c", 0), (b"--d", 1))), part(b"--e", 2, COLUMNS)]
     )
     data = b"xx--axyz--b\1\0--c--d?--e\2\0"
@@ -34,21 +34,21 @@ def test_a_run_compares_heads_and_gives_values():
 
 
 def test_a_head_is_learnt_once_it_was_met_often():
-    known = Runs()
+    known = HeaderTemplates()
     assert [known.met(b"a") for _ in range(5)] == [False, False, False, True, True]
     known.learn(b"a", [part(b"a"), part(b"b")])
     assert holds(known.known[b"a"], b"a..b..")
 
 
 def test_a_head_that_begins_nothing_is_remembered_as_such():
-    known = Runs()
+    known = HeaderTemplates()
     known.learn(b"a", [part(b"a")])
     assert known.known == {}
     assert known.hopeless == {b"a"}
 
 
 def test_what_varies_ends_a_run():
-    known = Runs()
+    known = HeaderTemplates()
     known.learn(b"a", [part(b"a"), part(b"b"), part(b"c"), part(b"d")])
     assert [known.missed(b"a") for _ in range(4)] == [False, False, False, True]
     known.learn(b"a", [part(b"a"), part(b"b"), part(b"c", 4), part(b"d")])
@@ -60,9 +60,9 @@ def test_what_varies_ends_a_run():
 
 @pytest.mark.parametrize("wanted", [None, ROWS])
 def test_the_memory_is_bounded(monkeypatch, wanted):
-    monkeypatch.setattr(runs, "_MOST_RUNS", 20)
-    monkeypatch.setattr(runs, "_MOST_KEYS", 30)
-    known = Runs()
+    monkeypatch.setattr(header_templates, "_MAX_TEMPLATES", 20)
+    monkeypatch.setattr(header_templates, "_MAX_KEYS", 30)
+    known = HeaderTemplates()
     for number in range(200):
         key = b"%d" % number
         known.met(key + b"*")
@@ -73,8 +73,8 @@ def test_the_memory_is_bounded(monkeypatch, wanted):
 
 
 def test_learning_comes_to_an_end(monkeypatch):
-    monkeypatch.setattr(runs, "_MOST_TRIES", 10)
-    known = Runs()
+    monkeypatch.setattr(header_templates, "_MAX_TRIES", 10)
+    known = HeaderTemplates()
     for number in range(10):
         known.learn(b"%d" % number, [part(b"%d" % number), part(b"b")])
     assert not any(known.met(b"new") for _ in range(20))

@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 from hilum.common import records
 from hilum.common.results_table import Comparison, Evaluation, Row
 from hilum.common.weights import Manifest, sha256_of
-from hilum.server.federation.assignment import Assignment, Pace
-from hilum.server.federation.conduct import conduct
+from hilum.server.federation.run_spec import Polling, RunSpec
+from hilum.server.federation.run_study import run_study
 from hilum.server.federation.store import RunStore
 from hilum.simulations.grid import InProcessGrid
 from hilum.simulations.report import write_report
@@ -35,7 +35,7 @@ def small_model(monkeypatch):
     monkeypatch.setattr(
         "hilum.server.federation.rounds.get_federated", lambda method: np.zeros(120, np.float32)
     )
-    monkeypatch.setattr("hilum.server.federation.conduct.write_encoder", write_encoder)
+    monkeypatch.setattr("hilum.server.federation.run_study.write_encoder", write_encoder)
 
 
 def rows(site, value=0.8):
@@ -108,7 +108,7 @@ def run(make_order, tmp_path):
             RunStore.open(tmp_path / folder, order, resume=False) as store,
             InProcessGrid(make_client(tables, train), nodes=len(tables), workers=4) as grid,
         ):
-            return conduct(grid, Assignment(signed, order, store, Pace(0.005, 5.0)))
+            return run_study(grid, RunSpec(signed, order, store, Polling(0.005, 5.0)))
 
     return conducted
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from hilum.common.config import StudyConfig
-from hilum.common.progress import Progress, Quiet
+from hilum.common.progress import NullProgress, Progress
 from hilum.common.signing import SignedStudy, StudyOrder
 from hilum.common.weights import FlatWeights
 from hilum.server.federation.store import RunStore
@@ -16,7 +16,7 @@ Stage = Callable[[str, int], AbstractContextManager[Progress]]
 
 
 def _no_stage(_title: str, _total: int) -> AbstractContextManager[Progress]:
-    return nullcontext(Quiet())
+    return nullcontext(NullProgress())
 
 
 class StopSignal(Protocol):
@@ -27,7 +27,7 @@ class StopSignal(Protocol):
 
 
 @dataclass(frozen=True)
-class Pace:
+class Polling:
     """How often to look for answers, and how long to wait for the study's sites to greet."""
 
     poll_s: float
@@ -35,7 +35,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Assignment:
+class RunSpec:
     """What a run is to do.
 
     Attributes:
@@ -51,7 +51,7 @@ class Assignment:
     signed: SignedStudy
     order: StudyOrder
     store: RunStore
-    pace: Pace
+    pace: Polling
     more_arms: Callable[[], Mapping[str, FlatWeights]] = field(default=dict)
     stage: Stage = _no_stage
     stop: StopSignal = field(default_factory=threading.Event)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from hilum.client.intake.pixels.value_range import Extent, is_constant
+from hilum.client.intake.pixels.value_range import ValueRange, is_constant
 
 SOME = st.sampled_from([np.int8, np.uint8, np.int16, np.uint16, np.int32]).flatmap(
     lambda dtype: arrays.arrays(dtype, st.integers(1, 40))
@@ -16,9 +16,9 @@ SOME = st.sampled_from([np.int8, np.uint8, np.int16, np.uint16, np.int32]).flatm
 @settings(deadline=None)
 @given(values=SOME, low=st.integers(-40_000, 70_000), high=st.integers(-40_000, 70_000))
 def test_within_is_what_the_extremes_say(values, low, high):
-    assert Extent(values).within(low, high) == (low <= values.min() and values.max() <= high)
-    assert Extent(values).within(int(values.min()), int(values.max()))
-    assert not Extent(values).within(int(values.min()) + 1, int(values.max()))
+    assert ValueRange(values).within(low, high) == (low <= values.min() and values.max() <= high)
+    assert ValueRange(values).within(int(values.min()), int(values.max()))
+    assert not ValueRange(values).within(int(values.min()) + 1, int(values.max()))
 
 
 def test_what_the_type_says_is_not_looked_for(monkeypatch):
@@ -28,8 +28,8 @@ def test_what_the_type_says_is_not_looked_for(monkeypatch):
         def max(self):
             return 7
 
-    assert Extent(Unread()).within(0, 7)  # it has no `min`
-    assert Extent(Unread()).within(-1, 65_535)
+    assert ValueRange(Unread()).within(0, 7)  # it has no `min`
+    assert ValueRange(Unread()).within(-1, 65_535)
 
 
 @pytest.mark.parametrize("place", [0, 1, 2_000, 4_999])
