@@ -76,7 +76,7 @@ SYNTAXES: list[tuple[str, str, str, Callable[[Pixels], bytes]]] = [
 
 
 def picture(seed: int) -> Pixels:
-    """A smooth body with a CT's noise."""
+    """Return a smooth body with a CT's noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:EDGE, 0:EDGE]
     body = 1200 + 900 * np.sin(x / 40 + seed) * np.cos(y / 55)
@@ -85,7 +85,7 @@ def picture(seed: int) -> Pixels:
 
 
 def write(path: Path, syntax: str, number: int, encode: Callable[[Pixels], bytes]) -> None:
-    """One slice in one syntax."""
+    """Write one slice in one syntax."""
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
     dataset.file_meta.TransferSyntaxUID = UID(syntax)
@@ -104,7 +104,7 @@ def write(path: Path, syntax: str, number: int, encode: Callable[[Pixels], bytes
 
 
 def ours(paths: list[Path], pool: DecodePool) -> npt.NDArray[np.generic]:
-    """What the indexer does with a series."""
+    """Return what the indexer does with a series."""
     instances = [read_instance(path) for path in paths]
     (planned,) = plan_series(instances).volumes
     jobs = (DecodePlanes(paths[index], instances[index], (frame,)) for index, frame in planned.planes)
@@ -116,7 +116,7 @@ def ours(paths: list[Path], pool: DecodePool) -> npt.NDArray[np.generic]:
 
 
 def by_pydicom(paths: list[Path], plugin: str) -> npt.NDArray[np.generic]:
-    """What a user would write."""
+    """Return what a user would write."""
     planes = []
     for path in paths:
         dataset = pydicom.dcmread(path)

@@ -35,7 +35,7 @@ class Mapped:
         self.rng = np.random.default_rng(0)
 
     def crop(self, volume: int, corner: npt.NDArray[np.int64]) -> torch.Tensor:
-        """A copy of one crop."""
+        """Return a copy of one crop."""
         z, y, x = (slice(int(begin), int(begin) + CROP) for begin in corner)
         return torch.from_numpy(np.array(self.volumes[volume][z, y, x]))
 

@@ -39,7 +39,7 @@ def peak_bytes(work: Callable[[], object]) -> int:
 
 
 def aggregation() -> None:
-    """One weighted mean over all sites: ours streams, Flower's FedAvg holds all replies."""
+    """Compare one weighted mean over all sites: ours streams, Flower's FedAvg holds all replies."""
     rng = np.random.default_rng(0)
     updates = [rng.normal(0, 1e-3, VALUES).astype(np.float32) for _ in range(SITES)]
 

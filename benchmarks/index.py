@@ -32,7 +32,7 @@ REAL = Path(__file__).parents[2] / "shared" / "data" / "dicom"
 
 
 def dicom_files(folders: list[Path]) -> tuple[list[Path], int]:
-    """The files that the walker answers, evenly thinned, once its values are found to be pydicom's; how many it left."""
+    """Return the files that the walker answers, evenly thinned, once its values are found to be pydicom's; how many it left."""
     found, left = [], 0
     for path in every_file(folders):
         try:
@@ -49,19 +49,19 @@ def dicom_files(folders: list[Path]) -> tuple[list[Path], int]:
 
 
 def every_file(folders: list[Path]) -> list[Path]:
-    """All of them, in order."""
+    """Return all of them, in order."""
     return sorted(path for folder in folders for path in folder.rglob("*") if path.is_file())
 
 
 def walk_all(files: list[Path]) -> None:
-    """One pass, whatever comes of it."""
+    """Make one pass, whatever comes of it."""
     for path in files:
         with suppress(Skip):
             walk_tags(path)
 
 
 def open_and_read(path: Path) -> None:
-    """The limit: no header is read faster than its bytes."""
+    """Reach the limit: no header is read faster than its bytes."""
     handle = os.open(path, os.O_RDONLY)
     os.read(handle, WINDOW_BYTES)
     os.close(handle)
@@ -78,12 +78,12 @@ def whole_header(path: Path) -> None:
 
 
 def parse_only(path: Path) -> None:
-    """What a user would pick: values stay raw bytes until they are asked for."""
+    """Do what a user would pick: values stay raw bytes until they are asked for."""
     pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=TAGS)
 
 
 def parse_and_convert(path: Path) -> None:
-    """The same, with every value asked for, as an index does."""
+    """Do the same, with every value asked for, as an index does."""
     dataset = pydicom.dcmread(path, stop_before_pixels=True, force=True, specific_tags=TAGS)
     for element in dataset:
         element.value  # noqa: B018 - converts the value
@@ -118,7 +118,7 @@ def measure(folders: list[Path]) -> None:
 
 
 def outcome(path: Path) -> object:
-    """The facts, or None where the file is set aside."""
+    """Return the facts, or None where the file is set aside."""
     try:
         return walk(path)
     except Skip:

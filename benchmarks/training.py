@@ -23,7 +23,7 @@ TABLE = {
 
 
 def views() -> None:
-    """A batch's strong views at once, against the same operations one image at a time."""
+    """Compare a batch's strong views at once, against the same operations one image at a time."""
     study = parse_study(TABLE)
     viewer = Viewer(study.data, ViewPlan(2, "strong"))
     images = torch.rand(BATCH, 1, 80, 80)
@@ -38,7 +38,7 @@ def views() -> None:
 
 
 def masked_encoding() -> None:
-    """A step of MAE, which encodes a quarter of the patches, against the same encoder on all of them."""
+    """Compare a step of MAE, which encodes a quarter of the patches, against the same encoder on all of them."""
     study = parse_study(TABLE)
     make_fabric("cpu", "fp32", 1)
     method = build_method(study)

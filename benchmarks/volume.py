@@ -31,7 +31,7 @@ EDGE, SLICES, PLANE_BYTES = 512, 120, 512 * 512 * 2
 
 
 def write_series(folder: Path) -> None:
-    """An axial CT series of noise."""
+    """Write an axial CT series of noise."""
     rng = np.random.default_rng(0)
     for k in range(SLICES):
         dataset = Dataset()
@@ -56,7 +56,7 @@ def write_series(folder: Path) -> None:
 
 
 def ours(folder: Path, reader: StraightReader) -> npt.NDArray[np.int16]:
-    """What the indexer does with a series."""
+    """Return what the indexer does with a series."""
     paths = sorted(folder.iterdir())
     instances = [read_instance(path) for path in paths]
     (planned,) = plan_series(instances).volumes
@@ -66,7 +66,7 @@ def ours(folder: Path, reader: StraightReader) -> npt.NDArray[np.int16]:
 
 
 def plane_by_plane(folder: Path) -> npt.NDArray[np.generic]:
-    """The way of the series that can't be read straight."""
+    """Return the way of the series that can't be read straight."""
     paths = sorted(folder.iterdir())
     instances = [read_instance(path) for path in paths]
     (planned,) = plan_series(instances).volumes
@@ -77,14 +77,14 @@ def plane_by_plane(folder: Path) -> npt.NDArray[np.generic]:
 
 
 def monai(folder: Path) -> npt.NDArray[np.generic]:
-    """What a user would write; (W, H, D)."""
+    """Return what a user would write; (W, H, D)."""
     reader = PydicomReader()
     values: npt.NDArray[np.generic] = reader.get_data(reader.read(folder))[0]
     return values
 
 
 def plain_read(folder: Path, volume: npt.NDArray[np.uint8]) -> None:
-    """The limit: the same bytes into one array that is there."""
+    """Reach the limit: the same bytes into one array that is there."""
     for plane, path in zip(volume, sorted(folder.iterdir()), strict=True):
         handle = os.open(path, os.O_RDONLY)
         os.preadv(handle, [plane.data], os.fstat(handle).st_size - PLANE_BYTES)

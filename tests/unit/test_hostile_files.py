@@ -37,7 +37,8 @@ ULTRASOUND_CLIP = "1.2.840.10008.5.1.4.1.1.3.1"
 BEHAVE = """
 import ctypes, os, sys, time
 import numpy as np
-from hilum.client.intake import jobs, text_detector, text_search, worker
+from hilum.client.intake.quarantine import text_detector, text_search
+from hilum.client.intake.sandbox import jobs, worker
 
 def misbehave(fault):
     if fault == "segv":
@@ -87,7 +88,7 @@ def misbehaving(monkeypatch):
 def impatient(monkeypatch):
     """Pools of these modules wait for a second."""
     monkeypatch.setattr("hilum.client.intake.sandbox.jobs._READING_S", 0.0)
-    for module in ("annotations.annotate", "index"):
+    for module in ("annotations.annotate", "indexing.index"):
         monkeypatch.setattr(
             f"hilum.client.intake.{module}.DecodePool",
             lambda workers, scratch: DecodePool(workers, scratch=scratch, timeout_s=1.0),
@@ -425,7 +426,7 @@ def test_an_answer_that_contradicts_itself_is_none(take, runs, facts):
 def test_a_worker_that_gives_other_frames_than_were_asked_for_is_not_believed(monkeypatch):
     lying = """
 import numpy as np
-from hilum.client.intake import jobs, worker
+from hilum.client.intake.sandbox import jobs, worker
 old = jobs.KINDS["image"]
 def lie(job, write):
     for _ in range(int(job.path.name)):

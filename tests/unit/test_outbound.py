@@ -34,7 +34,9 @@ def test_the_switches_are_set_before_flower_is_imported_and_it_obeys():
 
 
 def test_the_probe_would_notice_if_the_switches_were_on():
-    opened = PROBE.replace("hilum.common.lockdown.close_outbound()", "hilum.common.lockdown.OUTBOUND_OFF.clear()")
+    opened = PROBE.replace(
+        "hilum.common.lockdown.close_outbound()", "hilum.common.lockdown.OUTBOUND_OFF.clear()"
+    )
     clean = {key: value for key, value in os.environ.items() if key not in OUTBOUND_OFF}
     done = subprocess.run(
         [sys.executable, "-c", opened], capture_output=True, text=True, env=clean, check=False

@@ -33,7 +33,7 @@ from hilum.common.errors import RunError
 MISBEHAVING = """
 import ctypes, os, sys, time
 import numpy as np
-from hilum.client.intake import jobs, worker
+from hilum.client.intake.sandbox import jobs, worker
 
 def behave(job, write):
     match job.path.stem.split("-")[0]:

@@ -132,7 +132,9 @@ def same_as_pydicom(path):
 def learn_from(folder, syntax, element):
     """Have the runs of an ordinary file be known."""
     assert again_and_again(write(folder / "ordinary", meta(syntax) + body(element))) is not None
-    assert element_headers.encoding_of(explicit=element is explicit, writer="", media_class="").runs.known
+    assert element_headers.encoding_of(
+        explicit=element is explicit, writer="", media_class=""
+    ).templates.known
 
 
 ENCODINGS = [(EXPLICIT, explicit), (IMPLICIT, implicit)]

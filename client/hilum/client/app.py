@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 def study_key_of_link(site: SiteConfig) -> Ed25519PublicKey:
-    """The key of the admin whose studies this site takes: from its own file, never from a message.
+    """Return the key of the admin whose studies this site takes: from its own file, never from a message.
 
     Raises:
         RequestRefused: `unsigned`, if the file names none.
@@ -194,11 +194,11 @@ def _threshold(asked: Asked) -> int:
 
 
 def _plain(text: str) -> str:
-    """One bounded line of printable characters: what was asked may be quoted in it."""
+    """Return one bounded line of printable characters: what was asked may be quoted in it."""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:_MAX_LOGGED])
 
 
 def _where(error: Exception) -> str:
-    """Where an exception was raised, the innermost places first, without its text."""
+    """Return where an exception was raised, the innermost places first, without its text."""
     frames = traceback.extract_tb(error.__traceback__)[-4:]
     return " < ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in reversed(frames))

@@ -155,6 +155,6 @@ def _server(site: SiteConfig, site_file: Path) -> str:
 
 
 def as_lines(found: list[Finding]) -> Iterator[str]:
-    """The findings in words."""
+    """Return the findings in words."""
     for one in found:
         yield f"{'fine' if one.fine else 'MEND'}  {one.what:8} {one.words}"

@@ -120,7 +120,7 @@ def _version(asked: bool) -> None:
 
 
 def build() -> typer.Typer:
-    """The whole command line: common commands and those of the installed portions."""
+    """Return the whole command line: common commands and those of the installed portions."""
     root = typer.Typer(
         no_args_is_help=True,
         add_completion=False,

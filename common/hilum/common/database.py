@@ -73,13 +73,13 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """A connection whose changes are all kept, or none."""
+        """Give a connection whose changes are all kept, or none."""
         with self.engine.begin() as connection:
             yield connection
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """The same, with no other that writes beside it from its first line: what it reads is still so when it writes."""
+        """Give the same, with no other that writes beside it from its first line: what it reads is still so when it writes."""
         with self.transaction() as connection:
             connection.exec_driver_sql("BEGIN IMMEDIATE")
             yield connection

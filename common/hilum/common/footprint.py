@@ -149,7 +149,7 @@ def _encoder_parameters(study: StudyConfig) -> int:
 
 
 def _head_parameters(study: StudyConfig) -> int:
-    """The MAE's decoder or SimCLR's projection head."""
+    """Return the MAE's decoder or SimCLR's projection head."""
     width = _encoder_width(study)
     match study.method:
         case MaeConfig(decoder_width=inner, decoder_depth=depth):
@@ -176,7 +176,7 @@ def _encoder_width(study: StudyConfig) -> int:
 
 
 def _blocks(study: StudyConfig) -> int:
-    """How many layers' activations the backward pass keeps, where inference keeps one layer's."""
+    """Return how many layers' activations the backward pass keeps, where inference keeps one layer's."""
     if isinstance(study.encoder, VitConfig):
         return VIT_SIZES[study.encoder.size][1]
     return 2  # the widest layers of a convolution are the first ones
@@ -193,7 +193,7 @@ class _Convolution:
 
 
 def _convolutions(config: ResNetConfig) -> list[_Convolution]:
-    """Every convolution after the stem, as `hilum.common.encoders.resnet` builds them; the stem halves once."""
+    """Return every convolution after the stem, as `hilum.common.encoders.resnet` builds them; the stem halves once."""
     block, depths, stem = RESNET_SIZES[config.size]
     kernels = (3, 3) if block.expansion == 1 else (1, 3, 1)
     found, inside, reduction = [], stem, 2

@@ -17,7 +17,7 @@ _STAND_IN = "HILUM_STAND_IN_HOME"
 
 
 def hilum_home(override: Path | None = None) -> Path:
-    """The state folder: the given one, else `HILUM_HOME`, else `~/.hilum`.
+    """Return the state folder: the given one, else `HILUM_HOME`, else `~/.hilum`.
 
     Raises:
         ConfigError: If none is given and this user has no home.
@@ -27,7 +27,7 @@ def hilum_home(override: Path | None = None) -> Path:
 
 
 def expanded(path: Path) -> Path:
-    """A path with `~` put in full.
+    """Return a path with `~` put in full.
 
     Raises:
         ConfigError: If it begins with `~` and there is no such home.

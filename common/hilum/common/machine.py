@@ -89,7 +89,7 @@ class _Places:
         self._named[words] = folder.absolute()
 
     def of(self, file: str) -> str | None:
-        """The innermost named folder that a file lies in."""
+        """Return the innermost named folder that a file lies in."""
         path = Path(file).absolute()
         above = [
             (len(folder.parts), words)
@@ -99,7 +99,7 @@ class _Places:
         return max(above)[1] if above else None
 
     def full(self) -> str | None:
-        """The first named folder whose disk has next to nothing left."""
+        """Return the first named folder whose disk has next to nothing left."""
         return next((words for words, folder in self._all().items() if _is_full(folder)), None)
 
     def _all(self) -> dict[str, Path]:
@@ -185,7 +185,7 @@ def _of_system(error: BaseException) -> MachineProblem | None:
 
 
 def _takes_nothing(file: object) -> bool:
-    """Whether the folder of a file that was not found is there, but refuses every new name as not found (/proc does)."""
+    """Tell whether the folder of a file that was not found is there, but refuses every new name as not found (/proc does)."""
     folder = Path(file).parent if isinstance(file, str) else None
     if folder is None or not folder.is_dir():
         return False
@@ -231,7 +231,7 @@ def _is_full(folder: Path) -> bool:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error, and those that it was raised from or, where it names no cause, while handling."""
+    """Return an error, and those that it was raised from or, where it names no cause, while handling."""
     seen: set[int] = set()
     found: BaseException | None = error
     while found is not None and id(found) not in seen:

@@ -13,7 +13,7 @@ def free_machine_bytes() -> int:
 
 
 def _available_bytes() -> int:
-    """What Linux calls available: free, and what it would give up; elsewhere the pages that are free."""
+    """Return what Linux calls available: free, and what it would give up; elsewhere the pages that are free."""
     if _MEMINFO.exists():
         for line in _MEMINFO.read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -22,7 +22,7 @@ def _available_bytes() -> int:
 
 
 def _cgroup_bytes() -> int:
-    """What a container's limit leaves (cgroup v2); without a limit, as good as endless."""
+    """Return what a container's limit leaves (cgroup v2); without a limit, as good as endless."""
     try:
         limit, used = ((_CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
         inactive = next(

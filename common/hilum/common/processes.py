@@ -16,7 +16,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def program(name: str) -> str:
-    """The path of a program that was installed beside this Python.
+    """Return the path of a program that was installed beside this Python.
 
     Raises:
         RunError: If it is not there.
@@ -29,7 +29,7 @@ def program(name: str) -> str:
 
 
 def free_port() -> int:
-    """A TCP port that nothing listens on at the moment."""
+    """Return a TCP port that nothing listens on at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

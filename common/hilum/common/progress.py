@@ -49,7 +49,7 @@ class _Lines:
 
 
 def _pace(done: int, elapsed_s: float) -> str:
-    """How fast it goes: so many a second, or so many seconds each."""
+    """Return how fast it goes: so many a second, or so many seconds each."""
     if not done or elapsed_s <= 0:
         return ""
     return f", {done / elapsed_s:.1f}/s" if done >= elapsed_s else f", {elapsed_s / done:.1f} s each"

@@ -102,7 +102,7 @@ class Refusal:
 def pack_request(
     signed: SignedStudy, *, round_number: int = 0, weights: Mapping[str, FlatWeights] | None = None
 ) -> RecordDict:
-    """A request as Flower carries it."""
+    """Return a request as Flower carries it."""
     facts: dict[str, ConfigRecordValues] = {
         "document": signed.document,
         "signature": signed.signature,
@@ -113,12 +113,12 @@ def pack_request(
 
 
 def pack_training_request(signed: SignedStudy, round_number: int, base: FlatWeights) -> RecordDict:
-    """A request to train one round from `base`."""
+    """Return a request to train one round from `base`."""
     return pack_request(signed, round_number=round_number, weights={_WEIGHTS: base})
 
 
 def unpack_request(content: RecordDict) -> Request:
-    """The inverse of `pack_request`.
+    """Return the inverse of `pack_request`.
 
     Raises:
         RequestRefused: `wrong_format`, if a part is missing, of another kind, too many or too long.
@@ -140,14 +140,14 @@ def unpack_request(content: RecordDict) -> Request:
 
 
 def pack_hello(hello: Hello) -> RecordDict:
-    """A greeting as Flower carries it."""
+    """Return a greeting as Flower carries it."""
     return RecordDict(
         {_FACTS: ConfigRecord({"site": hello.site}), _NUMBERS: MetricRecord({"examples": hello.examples})}
     )
 
 
 def unpack_hello(content: RecordDict) -> Hello:
-    """The inverse of `pack_hello`.
+    """Return the inverse of `pack_hello`.
 
     Raises:
         UpdateRefused: If a part is missing or of another kind.
@@ -158,7 +158,7 @@ def unpack_hello(content: RecordDict) -> Hello:
 
 
 def sender_of(content: RecordDict) -> str:
-    """The name that a reply's sender gives itself: a claim.
+    """Return the name that a reply's sender gives itself: a claim.
 
     Raises:
         UpdateRefused: If there is none, or it is no name.
@@ -171,7 +171,7 @@ def sender_of(content: RecordDict) -> str:
 
 
 def pack_training_reply(reply: TrainReply) -> RecordDict:
-    """An update as Flower carries it."""
+    """Return an update as Flower carries it."""
     facts: dict[str, ConfigRecordValues] = {
         "site": reply.site,
         "round": reply.round_number,
@@ -192,7 +192,7 @@ def pack_training_reply(reply: TrainReply) -> RecordDict:
 
 
 def unpack_training_reply(content: RecordDict) -> TrainReply:
-    """The inverse of `pack_training_reply`.
+    """Return the inverse of `pack_training_reply`.
 
     Raises:
         UpdateRefused: If a part is missing, of another kind, or not what it says it is.
@@ -218,7 +218,7 @@ def pack_evaluation_reply(reply: EvaluateReply) -> RecordDict:
 
 
 def unpack_evaluation_reply(content: RecordDict) -> EvaluateReply:
-    """The inverse of `pack_evaluation_reply`.
+    """Return the inverse of `pack_evaluation_reply`.
 
     Raises:
         UpdateRefused: If it is no table as `hilum.common.results_table` has it; whether the study asked for it, and
@@ -230,13 +230,13 @@ def unpack_evaluation_reply(content: RecordDict) -> EvaluateReply:
 
 
 def pack_refusal(refusal: Refusal) -> RecordDict:
-    """A refusal as Flower carries it."""
+    """Return a refusal as Flower carries it."""
     assert refusal.code in REFUSALS, "only listed codes leave a site"
     return RecordDict({_FACTS: ConfigRecord({"site": refusal.site, "refused": refusal.code})})
 
 
 def unpack_refusal(content: RecordDict) -> Refusal | None:
-    """The refusal in a reply, or None if it is an answer.
+    """Return the refusal in a reply, or None if it is an answer.
 
     Raises:
         UpdateRefused: If it is neither, or its code is none that a site may send.
@@ -267,7 +267,7 @@ _Part = TypeVar("_Part", ArrayRecord, ConfigRecord, MetricRecord)
 
 
 def _part(content: RecordDict, name: str, kind: type[_Part]) -> _Part:
-    """One record of a message.
+    """Return one record of a message.
 
     Not by `content.array_records`: that view refers to the message and the message to it, so the garbage collector
     alone could free either, and would not in time: every update of a round stayed in memory.
@@ -279,7 +279,7 @@ def _part(content: RecordDict, name: str, kind: type[_Part]) -> _Part:
 
 
 def _facts_of(content: RecordDict, names: set[str], keys: set[str]) -> ConfigRecord:
-    """The facts of a message that has these records and these facts and no others."""
+    """Return the facts of a message that has these records and these facts and no others."""
     if set(content) != names or set(facts := _part(content, _FACTS, ConfigRecord)) != keys:
         raise UpdateRefused("wrong_format", "expected other records")
     return facts

@@ -93,7 +93,7 @@ class Evaluation:
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> "Evaluation":
-        """The inverse of `to_json`."""
+        """Return the inverse of `to_json`."""
         rows = tuple(Row(**row) for row in table["rows"])
         return cls(rows, tuple(Comparison(**one) for one in table["comparisons"]))
 
@@ -104,7 +104,7 @@ _TABLE = TypeAdapter(Evaluation)
 def combinations(
     evaluation: EvaluationSection, with_weights: Collection[str]
 ) -> Iterator[tuple[str, float, str]]:
-    """The protocol, share of the labels and arm of everything that a study measures at a site.
+    """Return the protocol, share of the labels and arm of everything that a study measures at a site.
 
     Args:
         evaluation: The study's.
@@ -119,7 +119,7 @@ def combinations(
 
 
 def arms_left_out(evaluation: EvaluationSection, with_weights: Collection[str]) -> list[str]:
-    """The arms that a study asks for and that `combinations` leaves out, because their weights are not at hand."""
+    """Return the arms that a study asks for and that `combinations` leaves out, because their weights are not at hand."""
     return [arm for arm in evaluation.arms if arm not in with_weights and arm not in _PROTOCOLS_OF]
 
 
@@ -186,7 +186,7 @@ def check_table(table: Evaluation, study: StudyConfig, *, site: str, sent: Colle
 def _checked(
     lines: Collection[_Line], asked: Collection[tuple[str, float, str]], site: str
 ) -> Iterator[tuple[_Key, _Line]]:
-    """Each line with its key, once it is known to be the sender's, asked for, and the first of its key."""
+    """Return each line with its key, once it is known to be the sender's, asked for, and the first of its key."""
     seen: set[_Key] = set()
     for line in lines:
         if line.site != site:

@@ -12,7 +12,7 @@ _SEED_BITS = 63
 
 
 def derive(seed: int, *parts: str | int) -> int:
-    """A 63-bit seed for one purpose.
+    """Return a 63-bit seed for one purpose.
 
     Args:
         seed: The study's seed.
@@ -29,5 +29,5 @@ def derive(seed: int, *parts: str | int) -> int:
 
 
 def generator(seed: int, *parts: str | int) -> np.random.Generator:
-    """A NumPy generator for one purpose; see `derive`."""
+    """Return a NumPy generator for one purpose; see `derive`."""
     return np.random.Generator(np.random.PCG64(derive(seed, *parts)))

@@ -168,19 +168,19 @@ def verify_study(signed: SignedStudy, key: Ed25519PublicKey, *, now: float, site
 
 
 def changes(before: bytes, now: bytes) -> str:
-    """What keeps one signed document from going on with the run of another, in words; both were verified before."""
+    """Return what keeps one signed document from going on with the run of another, in words; both were verified before."""
     old, new = (json.loads(document) for document in (before, now))
     tables = [{"sites": one["sites"], "version of Hilum": one["hilum"], **one["study"]} for one in (old, new)]
     return in_words(differences(*tables))
 
 
 def public_text(key: Ed25519PublicKey) -> str:
-    """A public key as link files have it: `ed25519:` and base64."""
+    """Return a public key as link files have it: `ed25519:` and base64."""
     return _KEY_PREFIX + base64.b64encode(key.public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
 
 
 def public_key_of(text: str) -> Ed25519PublicKey:
-    """The inverse of `public_text`.
+    """Return the inverse of `public_text`.
 
     Raises:
         ConfigError: If it is none.

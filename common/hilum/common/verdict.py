@@ -119,7 +119,7 @@ class _Difference:
 
 
 def _of_run(run: dict[str, Any], arm: str, protocol: str, share: float) -> list[_Difference]:
-    """Each site's difference; the standard error is that of a normal with the interval's width."""
+    """Return each site's difference; the standard error is that of a normal with the interval's width."""
     place = (protocol, share, METRIC)
     patients = {
         row["site"]: row["n_patients"]

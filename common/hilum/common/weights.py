@@ -33,7 +33,7 @@ class Manifest:
 
     @classmethod
     def of(cls, weights: NamedWeights) -> "Manifest":
-        """The manifest of named arrays, sorted by name."""
+        """Return the manifest of named arrays, sorted by name."""
         return cls(tuple((name, tuple(weights[name].shape)) for name in sorted(weights)))
 
     @property
@@ -83,7 +83,7 @@ def sha256_of(weights: NamedWeights) -> str:
 
 
 def difference(after: FlatWeights, before: FlatWeights) -> FlatWeights:
-    """The update that leads from `before` to `after`, on the grid.
+    """Return the update that leads from `before` to `after`, on the grid.
 
     Returns:
         float32 (P,); values beyond `MAX_ABS_CHANGE` are clipped to it.

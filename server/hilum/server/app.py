@@ -25,7 +25,7 @@ SpecOf = Callable[[Context], RunSpec]
 
 
 def make_app(spec_of: SpecOf) -> ServerApp:
-    """The server app; `spec_of` tells what a run is to do."""
+    """Return the server app; `spec_of` tells what a run is to do."""
     made = ServerApp()
 
     @made.main()

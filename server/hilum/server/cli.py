@@ -333,7 +333,7 @@ def _federation(home: Path | None) -> "FederationFolder":
 
 
 def _fingerprints(folder: "FederationFolder") -> dict[str, str]:
-    """What the admin reads out, as `hilum site join` shows it."""
+    """Return what the admin reads out, as `hilum site join` shows it."""
     from hilum.common.security.certificates import der_of
     from hilum.common.security.keys import fingerprint
 
@@ -355,7 +355,7 @@ def _take_up(folder: "FederationFolder") -> bool:
 
 
 def _own_study_key(folder: "FederationFolder") -> Path:
-    """The federation's study key, where it is kept here.
+    """Return the federation's study key, where it is kept here.
 
     Raises:
         ConfigError: If it is not: then it lies where the admin signs.
@@ -375,7 +375,7 @@ def _names(text: str) -> list[str]:
 
 
 def _approved(folder: "FederationFolder", study: Path) -> list[str]:
-    """All sites that are approved, if they are as many as the study has."""
+    """Return all sites that are approved, if they are as many as the study has."""
     from hilum.common.config import load_study
 
     registry = folder.sites()

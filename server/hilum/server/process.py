@@ -162,7 +162,7 @@ class Server:
 
 
 def _run_study(*work: object) -> None:
-    """The run itself; torch is imported when the first one begins."""
+    """Run a study; torch is imported when the first one begins."""
     from hilum.server.app import conduct_order
 
     conduct_order(*work)  # type: ignore[arg-type]

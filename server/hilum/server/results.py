@@ -23,7 +23,7 @@ def build_results(
     evaluations: list[Evaluation],
     notes: list[str],
 ) -> dict[str, Any]:
-    """The content of `results.json`.
+    """Return the content of `results.json`.
 
     Args:
         study: The study.
@@ -55,7 +55,7 @@ def build_results(
 
 
 def run_notes(study: StudyConfig, done: RunState, roster: Roster) -> list[str]:
-    """What a reader must know of a run: who is missing in which rounds, and whether the threshold was lifted."""
+    """Return what a reader must know of a run: who is missing in which rounds, and whether the threshold was lifted."""
     notes = list(roster.strangers)
     for name in roster.names:
         missing: dict[str, list[int]] = defaultdict(list)
@@ -96,7 +96,7 @@ def _zero_updates(done: RunState, roster: Roster) -> list[str]:
 
 
 def in_words(rounds: Iterable[int]) -> str:
-    """Rounds as people write them: `round 4`, `rounds 1 to 3, 5`."""
+    """Write rounds as people write them: `round 4`, `rounds 1 to 3, 5`."""
     spans: list[list[int]] = []
     for number in rounds:
         if spans and number == spans[-1][1] + 1:
@@ -108,7 +108,7 @@ def in_words(rounds: Iterable[int]) -> str:
 
 
 def _site(name: str, done: RunState, roster: Roster) -> dict[str, Any]:
-    """A site's line; `examples` is the band that it gave, None if it never did."""
+    """Return a site's line; `examples` is the band that it gave, None if it never did."""
     greeted = [site.examples for site in roster.present if site.name == name]
     trained = [int(record.sites[name]["examples"]) for record in done.rounds if name in record.sites]
     return {

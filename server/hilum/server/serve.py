@@ -95,7 +95,7 @@ def _cannot_listen(host: str, port: int, error: OSError) -> ConfigError:
 
 
 def default_host(told: str) -> str:
-    """The address to listen on for sites that are told a name or an address."""
+    """Return the address to listen on for sites that are told a name or an address."""
     if ":" in told:
         return "::1" if told == "::1" else "::"
     loopback = told == "localhost" or told.startswith("127.")

@@ -120,7 +120,7 @@ class SiteRegistry:
         self._note_after = 0.0
 
     def name_of(self, certificate_der: bytes) -> str | None:
-        """The site that a certificate stands for, or None: unknown, revoked, replaced or out of date.
+        """Return the site that a certificate stands for, or None: unknown, revoked, replaced or out of date.
 
         It costs microseconds, and a change that another process committed before the call is seen.
         """
@@ -199,7 +199,7 @@ class SiteRegistry:
             )
 
     def sites(self) -> list[RegisteredSite]:
-        """Every name, with the key that it has or last had."""
+        """Return every name, with the key that it has or last had."""
         with self._database.transaction() as connection:
             names = connection.execute(select(_keys.c.name).distinct().order_by(_keys.c.name)).scalars().all()
             return [_site(connection, name) for name in names]
@@ -279,7 +279,7 @@ class SiteRegistry:
 
 
 def _current_key(connection: Connection, name: str) -> Any:
-    """The row of the key that a name has, or had last; None for an unknown name."""
+    """Return the row of the key that a name has, or had last; None for an unknown name."""
     return connection.execute(
         select(_keys)
         .where(_keys.c.name == name, _keys.c.status != REPLACED)

@@ -21,7 +21,7 @@ from hilum.simulations.overlap import Overlap, find_overlap, set_apart
 
 
 def find_sites(archives: Path, home: Path) -> list[SiteConfig]:
-    """One site for each folder that holds a `dicom` folder, or else pictures or NIfTI files, in the order of their names.
+    """Return one site for each folder that holds a `dicom` folder, or else pictures or NIfTI files, in the order of their names.
 
     Args:
         archives: The folder of archives; it is only read.

@@ -80,7 +80,7 @@ def _panel(axes: Axes, rows: Sequence[dict[str, Any]], arms: Sequence[str]) -> N
 
 
 def _svg(figure: Figure) -> str:
-    """The figure as an SVG element that scales with its column."""
+    """Return the figure as an SVG element that scales with its column."""
     buffer = io.StringIO()
     figure.savefig(
         buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))

@@ -22,7 +22,7 @@ class Claim:
 
 
 def claims_of(results: dict[str, Any]) -> list[Claim]:
-    """The sentences that a run's results bear out."""
+    """Return the sentences that a run's results bear out."""
     found = results.get("separation")
     if found is None:
         return [

@@ -52,7 +52,7 @@ class SimulatedGrid(Grid):
         """Have a site work on a message."""
 
     def _result(self, message: Message, answer: Future[Message]) -> Message:
-        """The reply to a message, once it is there."""
+        """Return the reply to a message, once it is there."""
         del message
         return answer.result()
 
@@ -77,7 +77,7 @@ class SimulatedGrid(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def get_node_ids(self) -> Iterable[int]:
-        """All nodes: they are always online."""
+        """Return all nodes: they are always online."""
         return list(self._contexts)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
@@ -85,7 +85,7 @@ class SimulatedGrid(Grid):
         return [self._push(message) for message in messages]
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        """The replies that are ready, each once.
+        """Return the replies that are ready, each once.
 
         Raises:
             Exception: What a client app raised; ours turns failures into replies, so this is a defect.

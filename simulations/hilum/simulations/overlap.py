@@ -85,7 +85,7 @@ def set_apart(sites: Sequence[SiteData], study: StudyConfig, overlap: Overlap) -
 
 
 def separation(sites: Sequence[SiteData], overlap: Overlap) -> dict[str, Any]:
-    """What `results.json` says of who was tested and who was trained on, counted from the sites' own splits."""
+    """Return what `results.json` says of who was tested and who was trained on, counted from the sites' own splits."""
     shared = {place: person for person in overlap.of for place in person}
     of_person: dict[frozenset[Place], set[Side]] = {}
     for number, data in enumerate(sites):
@@ -119,7 +119,7 @@ def separation(sites: Sequence[SiteData], overlap: Overlap) -> dict[str, Any]:
 
 
 def overlap_lines(overlap: Overlap, sites: Sequence[SiteData]) -> list[str]:
-    """What is at several sites, and who leaves training for it, as lines of text."""
+    """Return what is at several sites, and who leaves training for it, as lines of text."""
     lines = []
     if overlap.patients:
         lines.append(

@@ -121,7 +121,7 @@ def _box(x: float, y: float, radius: float) -> dict[str, float]:
 
 
 def _dataset(chest: Chest, vendor: Vendor, site: int, patient: int, image: int, seed: int) -> Dataset:
-    """A CR or DX image with the attributes that its standard module asks for (PS3.3 sections A.2 and A.26)."""
+    """Return a CR or DX image with the attributes that its standard module asks for (PS3.3 sections A.2 and A.26)."""
     full = (1 << vendor.bits) - 1
     shown = chest.image**vendor.gamma
     stored = np.rint((1 - shown if vendor.inverted else shown) * full).astype("<u2")
@@ -157,7 +157,7 @@ def _dataset(chest: Chest, vendor: Vendor, site: int, patient: int, image: int, 
 
 
 def _uid(seed: int, *parts: str | int) -> UID:
-    """A UID under the root for derived UUIDs (PS3.5 section B.2), the same for the same parts."""
+    """Return a UID under the root for derived UUIDs (PS3.5 section B.2), the same for the same parts."""
     return UID(f"2.25.{derive(seed, 'uid', *parts)}")
 
 
@@ -170,7 +170,7 @@ def _save(dataset: Dataset, path: Path, syntax: UID) -> None:
 
 
 def _save_mask(mask: npt.NDArray[np.uint8], size: int, path: Path) -> None:
-    """One slice, first axis along columns as NIfTI has it."""
+    """Write one slice, first axis along columns as NIfTI has it."""
     spacing = _FIELD_MM / size
     affine = np.diag([-spacing, -spacing, 1.0, 1.0])
     image = nib.Nifti1Image(mask.T[:, :, None], affine)  # type: ignore[no-untyped-call]

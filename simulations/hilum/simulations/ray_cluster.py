@@ -63,7 +63,7 @@ class Node:
 
 
 def cluster_address(given: str | None) -> str | None:
-    """The cluster to join: the given address, else RAY_ADDRESS; None to start a Ray of this process's own.
+    """Return the cluster to join: the given address, else RAY_ADDRESS; None to start a Ray of this process's own.
 
     Raises:
         ConfigError: If it is not HOST:PORT or `auto`.
@@ -206,7 +206,7 @@ def _why_not(address: str, words: str) -> str:
 
 
 def _large_enough(threads: int) -> tuple[Node, ...]:
-    """The nodes that can hold a site.
+    """Return the nodes that can hold a site.
 
     Raises:
         RunError: If none can.

@@ -134,7 +134,7 @@ class RayGrid(SimulatedGrid):
         return answer
 
     def _result(self, message: Message, answer: Future[Message]) -> Message:
-        """A site's answer; one whose process or node died is told as such, and asked again."""
+        """Return a site's answer; one whose process or node died is told as such, and asked again."""
         import ray
 
         try:

@@ -137,7 +137,7 @@ def _need_own_seeds(runs: Sequence[dict[str, Any]]) -> None:
 
 
 def _arm_words(results: dict[str, Any]) -> dict[str, str]:
-    """The arms that were measured, in words."""
+    """Return the arms that were measured, in words."""
     measured = {row["arm"] for row in results["evaluation"]}
     return {arm: words for arm, words in _ARM_WORDS.items() if arm in measured}
 
@@ -154,7 +154,7 @@ def _totals(results: dict[str, Any]) -> dict[str, Any]:
 
 
 def _protocols(results: dict[str, Any], shares: Sequence[float]) -> list[dict[str, Any]]:
-    """One section a protocol: a chart for each share of the labels, the verdict's first, and the whole table."""
+    """Return one section a protocol: a chart for each share of the labels, the verdict's first, and the whole table."""
     sections = []
     rows = results["evaluation"]
     sites = sorted({row["site"] for row in rows})

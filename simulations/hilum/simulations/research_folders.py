@@ -78,7 +78,7 @@ def look_at(site: SiteConfig, study: StudyConfig, images: Family | None) -> Hold
 
 
 def _is_dicom(path: Path) -> bool:
-    """Whether a file begins as DICOM does, usable or not."""
+    """Tell whether a file begins as DICOM does, usable or not."""
     try:
         walk(path)
     except Skip as skip:
@@ -174,5 +174,5 @@ def _write_table(path: Path, names: Sequence[PurePosixPath], label: str) -> int:
 
 
 def _fits_a_table(name: str) -> bool:
-    """Whether a table in UTF-8 can hold a name just as it is."""
+    """Tell whether a table in UTF-8 can hold a name just as it is."""
     return name.isprintable() and name == name.strip() and "\\" not in name

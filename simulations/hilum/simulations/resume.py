@@ -23,7 +23,7 @@ def has_begun(out: Path) -> bool:
 
 
 def kept_run_name(out: Path) -> str | None:
-    """The name under which the sites know the run of a folder; None where it has not begun."""
+    """Return the name under which the sites know the run of a folder; None where it has not begun."""
     try:
         return str(read_json(out / RUN_NAME_FILE)["run"])
     except (OSError, ValueError, KeyError, TypeError):

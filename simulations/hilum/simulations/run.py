@@ -144,7 +144,7 @@ def simulate(
 
 
 def _keeps_splits(out: Path, run: str, sites: list[SiteConfig]) -> bool:
-    """Whether every site keeps the split that a run began with.
+    """Tell whether every site keeps the split that a run began with.
 
     Raises:
         RunError: If the run has trained, and a site does not know whom it set aside.

@@ -39,7 +39,7 @@ def print_table(results: dict[str, Any]) -> None:
 
 
 def _marks(notes: Collection[str], encoding: str) -> dict[str, str]:
-    """A mark of its own for each note."""
+    """Return a mark of its own for each note."""
     marks = ("*", "†", "‡") if encoding.lower().startswith("utf") else ("*", "**", "***")
     return dict(zip(sorted(notes), marks, strict=False))
 

@@ -186,7 +186,7 @@ def _check_combination(
 
 
 def _login(token_file: Path | None, ca: Path | None, cert: Path | None, key: Path | None) -> "Login":
-    """What `pull` shows the server; the token comes from a file or the environment, never from the command line."""
+    """Return what `pull` shows the server; the token comes from a file or the environment, never from the command line."""
     import os
 
     from hilum.client.intake.network.bounded_http import Login, check_files

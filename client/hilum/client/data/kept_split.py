@@ -50,11 +50,11 @@ class Changes:
     regrouped: int = 0
 
     def __bool__(self) -> bool:
-        """Whether anything changed."""
+        """Tell whether anything changed."""
         return any((self.came, self.went, self.relabelled, self.regrouped))
 
     def words(self) -> str:
-        """One sentence with counts."""
+        """Return one sentence with counts."""
         parts = [
             (self.relabelled, "changed {their} label"),
             (self.came, "came and {are} left out"),
@@ -83,7 +83,7 @@ class KeptSplit:
     encoder: str = ""
 
     def trained(self) -> set[str]:
-        """The contents that were trained on."""
+        """Return the contents that were trained on."""
         return {content for content, side in self.sides.items() if side is Side.TRAINED}
 
     def extend(self, contents: Sequence[str], labelled: npt.NDArray[np.bool_], split: Split) -> Split:
@@ -137,7 +137,7 @@ def split_of(sides: Rows, labelled: npt.NDArray[np.bool_], group: Rows) -> Split
 
 
 def sides_of(split: Split) -> list[Side]:
-    """The side of each row; an image of a test patient without a label counts as tested."""
+    """Return the side of each row; an image of a test patient without a label counts as tested."""
     sides = np.full(len(split.group), Side.TESTED, np.int64)
     sides[split.pretrain] = Side.TRAINED
     sides[split.left_out] = Side.LEFT_OUT
@@ -157,11 +157,11 @@ class KeptSplits:
         self.folder = workspace.splits
 
     def of_run(self, run: str) -> KeptSplit | None:
-        """The split of a run; None if it has none here."""
+        """Return the split of a run; None if it has none here."""
         return _read(self._path(run)) if self._path(run).exists() else None
 
     def of_study(self, study: StudyConfig) -> KeptSplit | None:
-        """The split of the latest run of a study here; None if there was none."""
+        """Return the split of the latest run of a study here; None if there was none."""
         digest = study_digest(study)
         return next((kept for kept in self._latest_first() if kept.study == digest), None)
 

@@ -63,7 +63,7 @@ def prepare(workspace: Workspace, data: DataSection) -> PreparedImages:
 
 
 def count_images(workspace: Workspace, data: DataSection) -> tuple[int, bool]:
-    """How many images `prepare` would pack, and whether they are packed already.
+    """Return how many images `prepare` would pack, and whether they are packed already.
 
     Raises:
         DataError: If the catalogue has no image of the study's kind.

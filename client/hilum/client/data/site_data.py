@@ -81,7 +81,7 @@ class SiteData:
     notes: tuple[str, ...] = ()
 
     def kept(self, study: StudyConfig) -> KeptSplit:
-        """The split, as a run keeps it."""
+        """Return the split, as a run keeps it."""
         assert self.origin is not None, "a site's own"
         contents = [item.content_sha256 for item in self.origin.prepared.items]
         return KeptSplit(
@@ -91,7 +91,7 @@ class SiteData:
         )
 
     def without(self, rows: Rows, study: StudyConfig) -> "SiteData":
-        """The same with some training rows left out.
+        """Return the same with some training rows left out.
 
         Raises:
             DataError: If too few are left.
@@ -104,7 +104,7 @@ class SiteData:
         return _site_data(self.name, self.origin, split, self.labels, self.notes, study)
 
     def examples(self, threshold: int) -> int:
-        """How many images the site trains on, as it may be told; see `banded_total`.
+        """Return how many images the site trains on, as it may be told; see `banded_total`.
 
         Raises:
             RequestRefused: `too_few_patients`, if fewer patients than the threshold are trained on.
@@ -196,7 +196,7 @@ def _split(
     anew: bool,
     encoder: str | None,
 ) -> tuple[Split, tuple[str, ...]]:
-    """The split that holds here, and what its reader must know of it."""
+    """Return the split that holds here, and what its reader must know of it."""
     contents = [item.content_sha256 for item in origin.prepared.items]
     earlier = None if anew or encoder else kept.of_study(study) if run is None else kept.of_run(run)
     if earlier is not None:
@@ -259,18 +259,18 @@ def _patients_by_class(labels: Sequence[str | None], group: Rows) -> dict[str, i
 
 
 def _people(item: Item, stated: str | None) -> frozenset[str]:
-    """What an item's patient is called. A picture's own patient is named after the file, which is no name of a person."""
+    """Return what an item's patient is called. A picture's own patient is named after the file, which is no name of a person."""
     of_a_file = item.study_key == item.series_key  # of DICOM, they are pseudonyms of two kinds
     return frozenset(({stated} if stated else set()) | (set() if of_a_file else {item.patient_key}))
 
 
 def _joined(items: Sequence[Item], twins: Pairs) -> int:
-    """How many pairs of images show the same under two names of the archive's."""
+    """Return how many pairs of images show the same under two names of the archive's."""
     return sum(items[one].patient_key != items[other].patient_key for one, other in twins)
 
 
 def pooled(sites: list[SiteData]) -> SiteData:
-    """The training rows of several sites as one, for the centralised arm of a simulation; nobody is tested on it."""
+    """Return the training rows of several sites as one, for the centralised arm of a simulation; nobody is tested on it."""
     images = np.concatenate([data.images[data.split.pretrain] for data in sites])
     rows, none = np.arange(len(images), dtype=np.int64), np.zeros(0, np.int64)
     split = Split(pretrain=rows, train=none, test=none, group=rows)

@@ -35,7 +35,7 @@ class Split:
 def patient_groups(
     items: Sequence[Item], patient_of: Mapping[str, str], twins: Iterable[Sequence[int]] = ()
 ) -> Rows:
-    """Number the patients of items.
+    """Give each patient of the items a number.
 
     Two items are one patient's if the archive or the label table says so, or if they show the same, also through a third
     item. Numbers follow the order in which patients first appear.
@@ -104,7 +104,7 @@ def split_patients(
 
 
 def labelled_share(split: Split, classes: Sequence[str | None], share: float, *, seed: int) -> Rows:
-    """The training rows of a share of the patients, the same share of each class, at least one patient of each.
+    """Return the training rows of a share of the patients, the same share of each class, at least one patient of each.
 
     Smaller shares are subsets of larger ones.
     """

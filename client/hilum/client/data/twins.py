@@ -109,7 +109,7 @@ def twins_between(
 
 
 def _mirrored(prints: Fingerprints) -> Fingerprints:
-    """The fingerprints of the same images mirrored from left to right; (N, F) to (N, F)."""
+    """Return the fingerprints of the same images mirrored from left to right; (N, F) to (N, F)."""
     shape = next((cells,) * dims for dims, cells in _CELLS.items() if cells**dims == prints.shape[1])
     return np.ascontiguousarray(prints.reshape(-1, *shape)[..., ::-1].reshape(prints.shape))
 

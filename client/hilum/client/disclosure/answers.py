@@ -186,7 +186,7 @@ class AnswerLedger:
         return Answer(content, new=True, left=left)
 
     def _given(self, kind: str) -> list[Any]:
-        """The answers of one kind, the newest first."""
+        """Return the answers of one kind, the newest first."""
         with self._database.transaction() as connection:
             rows = select(_answers).where(_answers.c.kind == kind)
             return list(connection.execute(rows.order_by(_answers.c.answer.desc())))

@@ -35,7 +35,7 @@ class Release:
 
 
 def rounded_down(count: int, threshold: int) -> int | None:
-    """The largest multiple of the threshold that a count reaches, or None below the threshold."""
+    """Return the largest multiple of the threshold that a count reaches, or None below the threshold."""
     return count // threshold * threshold or None
 
 
@@ -94,13 +94,13 @@ def protect(
 
 
 def _shown_total(tables: list[Shown], patients: int, threshold: int) -> int:
-    """The patients, rounded down as far as each hidden cell may still be empty."""
+    """Return the patients, rounded down as far as each hidden cell may still be empty."""
     limits = [_others_high(shown, threshold) for shown in tables if _has_hidden(shown)]
     return min([patients, *limits]) // threshold * threshold
 
 
 def _safe(tables: list[Shown], patients: int, threshold: int, at_most: int) -> bool:
-    """Whether each hidden cell may be anything from 0 to threshold - 1, given all that is shown."""
+    """Tell whether each hidden cell may be anything from 0 to threshold - 1, given all that is shown."""
     hiding = [shown for shown in tables if _has_hidden(shown)]
     total = _shown_total(tables, patients, threshold)
     lowered = any(total + threshold > _others_high(shown, threshold) for shown in hiding)
@@ -120,10 +120,10 @@ def _has_hidden(shown: Shown) -> bool:
 
 
 def _low(shown: Shown) -> int:
-    """The fewest patients that a table can hold."""
+    """Return the fewest patients that a table can hold."""
     return sum(count for count in shown.values() if count is not None)
 
 
 def _others_high(shown: Shown, threshold: int) -> int:
-    """The most patients that all cells but one hidden cell can hold."""
+    """Return the most patients that all cells but one hidden cell can hold."""
     return _low(shown) + (len(shown) - 1) * (threshold - 1)

@@ -99,7 +99,7 @@ def describe_site(
 
 
 def description(items: Iterable[Item], labels: Mapping[str, Labels], threshold: int) -> dict[str, Any]:
-    """The description itself; the same items always give the same."""
+    """Return the description itself; the same items always give the same."""
     of_family: dict[str, list[_Patient]] = defaultdict(list)
     for families in _by_patient(items, labels).values():
         for family, patient in families.items():
@@ -190,7 +190,7 @@ def _items_of(patient: _Patient, kind: str) -> int:
 
 
 def _at_most(counts: Mapping[str, int | None], threshold: int) -> int:
-    """The most patients that the published counts allow: each has a study, and an image or a volume."""
+    """Return the most patients that the published counts allow: each has a study, and an image or a volume."""
     limits = [2**62]
     if counts["studies"] is not None:
         limits.append(counts["studies"] + threshold - 1)
@@ -207,7 +207,7 @@ def _histogram(name: str, patients: Iterable[_Patient]) -> dict[str, int]:
 
 
 def _usual_cell(name: str, edges: tuple[float, ...], items: Iterable[Item]) -> int:
-    """The cell of most items, the lowest of several; what is unknown stands behind the last cell."""
+    """Return the cell of most items, the lowest of several; what is unknown stands behind the last cell."""
     values = [_value(name, item) for item in items]
     cells = Counter(bisect_right(edges, value + _TOLERANCE_MM) for value in values if value is not None)
     return min(cells, key=lambda cell: (-cells[cell], cell), default=len(edges) + 1)

@@ -49,7 +49,7 @@ class Limits:
 
     @classmethod
     def of(cls, study: StudyConfig, size: int = 0) -> "Limits":
-        """The limits that a study sets."""
+        """Return the limits that a study sets."""
         return cls(
             study.privacy.min_patients, study.federation.rounds, size, study.evaluation.label_fractions
         )
@@ -246,7 +246,7 @@ LEAVES: tuple[Value, ...] = (
 
 
 def hello(site: str, examples: int, limits: Limits) -> RecordDict:
-    """A greeting; `examples` is a band (`counts.banded_total`)."""
+    """Return a greeting; `examples` is a band (`counts.banded_total`)."""
     return _checked(records.HELLO, records.pack_hello(records.Hello(site, examples)), limits)
 
 
@@ -261,7 +261,7 @@ def training_reply(
     update: FlatWeights,
     limits: Limits,
 ) -> RecordDict:
-    """A site's update after a round.
+    """Return a site's update after a round.
 
     Args:
         site: Its name.
@@ -291,7 +291,7 @@ def training_reply(
 
 
 def evaluation_table(evaluation: Evaluation, limits: Limits) -> dict[str, Any]:
-    """What may be told of an evaluation: rounded numbers, banded patients; rows without a finite number are left out.
+    """Return what may be told of an evaluation: rounded numbers, banded patients; rows without a finite number are left out.
 
     Raises:
         RequestRefused: `too_few_patients`, if fewer test patients than the threshold stand behind it; `data`, if no row
@@ -311,18 +311,18 @@ def evaluation_table(evaluation: Evaluation, limits: Limits) -> dict[str, Any]:
 
 
 def evaluation_reply(site: str, table: dict[str, Any], limits: Limits) -> RecordDict:
-    """The results that `evaluation_table` made."""
+    """Return the results that `evaluation_table` made."""
     reply = records.EvaluateReply(site, table)
     return _checked(records.EVALUATE, records.pack_evaluation_reply(reply), limits)
 
 
 def refusal(site: str, code: str) -> RecordDict:
-    """A refusal: a code and no more."""
+    """Return a refusal: a code and no more."""
     return _checked(REFUSAL, records.pack_refusal(records.Refusal(site, code)), Limits())
 
 
 def size_bytes(content: RecordDict) -> int:
-    """What a reply weighs on the wire, without Flower's envelope."""
+    """Return what a reply weighs on the wire, without Flower's envelope."""
     arrays = [array for part in content.values() if isinstance(part, ArrayRecord) for array in part.values()]
     texts = [
         str(value)
@@ -334,7 +334,7 @@ def size_bytes(content: RecordDict) -> int:
 
 
 def check(message: str, content: RecordDict, limits: Limits) -> list[str]:
-    """What in a reply is not on the list or breaks its rule; empty if nothing."""
+    """Return what in a reply is not on the list or breaks its rule; empty if nothing."""
     listed = {(one.record, one.key): one for one in LEAVES if one.message == message}
     problems, seen = [], set()
     for record, key, value in _values(content):
@@ -352,7 +352,7 @@ def check(message: str, content: RecordDict, limits: Limits) -> list[str]:
 
 
 def as_markdown() -> str:
-    """The list as a table, for docs/reference/what-leaves.md."""
+    """Return the list as a table, for docs/reference/what-leaves.md."""
     names = {
         records.HELLO: "greeting",
         records.TRAIN: "update",
@@ -376,7 +376,7 @@ def _checked(message: str, content: RecordDict, limits: Limits) -> RecordDict:
 
 
 def _values(content: RecordDict) -> Iterator[tuple[str, str, Any]]:
-    """Every value of a reply with its place, those inside the table of results included."""
+    """Return every value of a reply with its place, those inside the table of results included."""
     for record, part in content.items():
         for key, value in part.items():
             yield record, key, _flat(value) if isinstance(value, Array) else value
@@ -389,7 +389,7 @@ def _values(content: RecordDict) -> Iterator[tuple[str, str, Any]]:
 
 
 def _flat(array: Array) -> FlatWeights | Array:
-    """The values of a flat float32 array; an array of another kind as it is, which no rule allows."""
+    """Return the values of a flat float32 array; an array of another kind as it is, which no rule allows."""
     is_flat = array.dtype == "float32" and array.shape == (len(array.data) // 4,)
     return np.frombuffer(array.data, "<f4") if is_flat else array
 
@@ -403,7 +403,7 @@ def _finite(row: dict[str, Any]) -> bool:
 
 
 def _rounded(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with its measured numbers rounded; the share of labels is the study's own."""
+    """Return the row with its measured numbers rounded; the share of labels is the study's own."""
     return {
         key: round(value, _DECIMALS) if isinstance(value, float) and key != "label_fraction" else value
         for key, value in row.items()

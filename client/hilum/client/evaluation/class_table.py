@@ -98,7 +98,7 @@ def class_table(data: SiteData) -> ClassTable:
 
 
 def _warnings(data: SiteData, lines: Sequence[ClassLine]) -> list[str]:
-    """What of one site's classes may mislead."""
+    """Return what of one site's classes may mislead."""
     assert data.origin is not None, "a site's own"
     found = list(data.notes)
     missing = data.origin.labels.read_as_missing
@@ -127,7 +127,7 @@ def _warnings(data: SiteData, lines: Sequence[ClassLine]) -> list[str]:
 
 
 def _too_few(classes: Sequence[ClassLine]) -> list[str]:
-    """Which classes have too few patients to be told apart."""
+    """Return which classes have too few patients to be told apart."""
     found = []
     tested = [line for line in classes if line.test.patients]
     if len(classes) == 1:
@@ -150,7 +150,7 @@ def _too_few(classes: Sequence[ClassLine]) -> list[str]:
 
 
 def warnings_across(tables: Sequence[ClassTable]) -> list[str]:
-    """What differs between the classes of several sites."""
+    """Return what differs between the classes of several sites."""
     where: dict[str, list[str]] = {}
     for table in tables:
         for name in table.classes:
@@ -175,7 +175,7 @@ def warnings_across(tables: Sequence[ClassTable]) -> list[str]:
 
 
 def labels_json(study: StudyConfig, tables: Sequence[ClassTable]) -> dict[str, Any] | None:
-    """The tables as plain values; None for a study without a task."""
+    """Return the tables as plain values; None for a study without a task."""
     if study.tasks.classification is None:
         return None
     return {
@@ -187,7 +187,7 @@ def labels_json(study: StudyConfig, tables: Sequence[ClassTable]) -> dict[str, A
 
 
 def table_lines(tables: Sequence[ClassTable], column: str) -> list[str]:
-    """The tables as lines of text: patients, and images in brackets; then the warnings."""
+    """Return the tables as lines of text: patients, and images in brackets; then the warnings."""
     head = ("site", f"class (`{column}`)", "train", "test", "left out", "set aside")
     cells: list[tuple[str, ...]] = [head]
     for table in tables:

@@ -28,7 +28,7 @@ def auroc(scores: Scores, truth: npt.NDArray[np.int64], weights: Values) -> Valu
 
 
 def _auroc_of(scores: Scores, positive: npt.NDArray[np.bool_], weights: Values) -> Values:
-    """The share of (positive, negative) pairs in the right order, ties counting half (Mann and Whitney 1947)."""
+    """Return the share of (positive, negative) pairs in the right order, ties counting half (Mann and Whitney 1947)."""
     up, down = scores[positive], scores[~positive]
     order = (up[:, None] > down) + 0.5 * (up[:, None] == down)
     w_up, w_down = weights[:, positive], weights[:, ~positive]

@@ -29,7 +29,7 @@ _MIN_TEST_CLASSES = 2
 
 
 def encoder_from(study: StudyConfig, weights: NamedWeights | None) -> Encoder:
-    """The study's encoder with given weights, or with random ones that the seed decides."""
+    """Return the study's encoder with given weights, or with random ones that the seed decides."""
     encoder = build_encoder(study)
     initialise(encoder, torch.Generator().manual_seed(derive(study.study.seed, "random encoder")))
     if weights is not None:
@@ -87,7 +87,7 @@ def evaluate_site(
 
 
 def combinations_count(study: StudyConfig, encoders: Mapping[str, NamedWeights]) -> int:
-    """How many times `evaluate_site` advances its progress."""
+    """Return how many times `evaluate_site` advances its progress."""
     return len(list(combinations(study.evaluation, encoders)))
 
 

@@ -33,7 +33,7 @@ class SkippedFiles:
 
 
 def read_reason(name: str | None) -> Reason | None:
-    """The reason of this code; None for None.
+    """Return the reason of this code; None for None.
 
     Raises:
         DataError: If there is no such code.
@@ -89,7 +89,7 @@ def skipped_files(
 
 
 def shown(path: Path) -> str:
-    """A path on one line: as it is, or as a shell takes it (`$'...'`) where it holds what can't be printed."""
+    """Return a path on one line: as it is, or as a shell takes it (`$'...'`) where it holds what can't be printed."""
     text = str(path)
     if text.isprintable() and not text.startswith("$'"):
         return text

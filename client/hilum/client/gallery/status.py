@@ -19,7 +19,7 @@ _SHAPES_SHOWN = 5
 
 
 def site_status(workspace: Workspace) -> dict[str, Any]:
-    """The whole state of a site, as plain values.
+    """Return the whole state of a site, as plain values.
 
     Raises:
         DataError: If nothing is indexed yet.
@@ -68,20 +68,20 @@ def _families(items: list[Item]) -> dict[str, Any]:
 
 
 def _shapes(items: list[Item]) -> list[dict[str, Any]]:
-    """The most frequent shapes, and how often each occurs."""
+    """Return the most frequent shapes, and how often each occurs."""
     counts = Counter(item.shape for item in items)
     frequent = sorted(counts, key=lambda shape: (-counts[shape], shape))[:_SHAPES_SHOWN]
     return [{"shape": list(shape), "items": counts[shape]} for shape in frequent]
 
 
 def _other_shapes(items: list[Item]) -> int:
-    """How many items have none of the most frequent shapes."""
+    """Return how many items have none of the most frequent shapes."""
     frequent = Counter(item.shape for item in items).most_common(_SHAPES_SHOWN)
     return len(items) - sum(count for _shape, count in frequent)
 
 
 def _series_of_several(items: list[Item]) -> int:
-    """How many series hold more than one volume."""
+    """Return how many series hold more than one volume."""
     volumes = Counter(item.series_key for item in items if item.kind == "volume")
     return sum(count > 1 for count in volumes.values())
 
@@ -99,7 +99,7 @@ def _spacing_ranges(items: list[Item]) -> dict[str, list[list[float]]]:
 
 
 def _index_runs(runs: list[IndexRun], workspace: Workspace) -> list[dict[str, Any]]:
-    """The remembered runs, the latest first, and how each of them stands. Only the latest can still be at work."""
+    """Return the remembered runs, the latest first, and how each of them stands. Only the latest can still be at work."""
     return [
         {
             **asdict(run),
@@ -126,7 +126,7 @@ def _sizes(folder: Path) -> list[int]:
 
 
 def _prepared(workspace: Workspace) -> list[dict[str, Any]]:
-    """What is packed for studies: family, dimensions, edge and size on disk."""
+    """Return what is packed for studies: family, dimensions, edge and size on disk."""
     folders = sorted(workspace.prepared.glob("*")) if workspace.prepared.exists() else []
     named = [(folder, _PREPARED.match(folder.name)) for folder in folders if folder.is_dir()]
     return [
@@ -142,7 +142,7 @@ def _prepared(workspace: Workspace) -> list[dict[str, Any]]:
 
 
 def status_lines(status: dict[str, Any]) -> list[str]:
-    """The status in words."""
+    """Return the status in words."""
     lines = [f"{status[name]:8} {name}" for name in ("files", "instances", "series", "volumes", "patients")]
     for family, facts in status["families"].items():
         kinds = ", ".join(

@@ -38,7 +38,7 @@ class Thumbnail:
 
 
 def thumbnails(array: Pixels, item: Item, edge: int) -> list[Thumbnail]:
-    """An image as it is, the middle frame of a clip, or the three middle planes of a volume.
+    """Return an image as it is, the middle frame of a clip, or the three middle planes of a volume.
 
     Args:
         array: (H, W), (H, W, 3), (T, H, W), (T, H, W, 3) or (D, H, W), in the item's units.
@@ -66,7 +66,7 @@ def thumbnails(array: Pixels, item: Item, edge: int) -> list[Thumbnail]:
 
 
 def _slices_go_up(item: Item) -> bool:
-    """Whether the first slice is the one nearest the feet: pictures have the head on top."""
+    """Tell whether the first slice is the one nearest the feet: pictures have the head on top."""
     return len(item.affine) == 16 and item.affine[8] > 0  # noqa: PLR2004 - a 4 x 4 matrix; z of the slice axis
 
 

@@ -196,7 +196,7 @@ class Instance:
 
 
 def read_family(name: str | None) -> Family | None:
-    """The family of this name; None for None.
+    """Return the family of this name; None for None.
 
     Raises:
         DataError: If there is no such family.

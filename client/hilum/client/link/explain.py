@@ -112,7 +112,7 @@ def explain(
 
 
 def clock_line(ahead_s: float | None) -> str | None:
-    """A line about this machine's clock if it is far from the server's, or None."""
+    """Return a line about this machine's clock if it is far from the server's, or None."""
     if ahead_s is None or abs(ahead_s) < CLOCK_OFF_S:
         return None
     way = "ahead of" if ahead_s > 0 else "behind"
@@ -289,7 +289,7 @@ def _not_accepted(reason: str, identity: Identity) -> Cause:
 
 
 def _certificate_shown(identity: Identity) -> x509.Certificate | None:
-    """The certificate that the server shows, if it is of this federation: only its dates are of interest.
+    """Return the certificate that the server shows, if it is of this federation: only its dates are of interest.
 
     Nothing but a greeting is sent, and nothing is believed but what the root has signed.
     """
@@ -309,7 +309,7 @@ def _certificate_shown(identity: Identity) -> x509.Certificate | None:
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it came from."""
+    """Return the error and what it came from."""
     found: BaseException | None = error
     while found is not None:
         yield found

@@ -142,7 +142,7 @@ def open_letter(sent: MessageProto, tree: ObjectTree, *, node_id: int, clock_ahe
 
 
 def _children_of(tree: ObjectTree) -> dict[str, tuple[str, ...]]:
-    """The children of each object, children before parents."""
+    """Return the children of each object, children before parents."""
     found: dict[str, tuple[str, ...]] = {}
     nodes = 0
 
@@ -219,7 +219,7 @@ class Arrival:
 
 
 def _read_head(content: bytes, children: tuple[str, ...]) -> tuple[str, int]:
-    """The type of an object, and where its body begins.
+    """Return the type of an object, and where its body begins.
 
     Raises:
         Malformed: If the head is not one, or names other children or another length.
@@ -249,7 +249,7 @@ def read_request(letter: Letter, objects: dict[str, bytes]) -> Message:
 
 
 def _message_of(letter: Letter) -> Message:
-    """The message without its content, as it was announced, not as its objects say."""
+    """Return the message without its content, as it was announced, not as its objects say."""
     sent = MessageProto(metadata=letter.metadata.metadata)
     sent.content.SetInParent()  # empty: Flower makes no message without content
     request = message_from_proto(sent)
@@ -274,6 +274,6 @@ def pack_reply(
 
 
 def refusal(letter: Letter, site: str, code: str) -> Reply:
-    """A reply that says no, made without the trainer."""
+    """Return a reply that says no, made without the trainer."""
     message, tree, objects = pack_reply(letter, outgoing.refusal(site, code))
     return Reply(message, tree, {key: one.deflate() for key, one in objects.items()})

@@ -96,7 +96,7 @@ class Acknowledged:
             write_json(self.path, {"at": time.time(), **self._who()})
 
     def known(self) -> bool:
-        """Whether this server ever answered with a certificate of this root."""
+        """Tell whether this server ever answered with a certificate of this root."""
         try:
             said = read_json(self.path)
             return all(said.get(key) == value for key, value in self._who().items())
@@ -373,7 +373,7 @@ class Loop:
 
 
 def _of_message(step: Callable[[], _T]) -> Callable[[], _T]:
-    """A step about one message: what the server says of that message is not about the link."""
+    """Return a step about one message: what the server says of that message is not about the link."""
 
     def judged() -> _T:
         try:

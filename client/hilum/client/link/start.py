@@ -44,7 +44,7 @@ def start_link(site_file: Path) -> int:
 
 
 def link_of(site: SiteConfig, site_file: Path) -> LinkSection:
-    """The table `[link]`.
+    """Return the table `[link]`.
 
     Raises:
         ConfigError: If there is none.
@@ -59,12 +59,12 @@ def link_of(site: SiteConfig, site_file: Path) -> LinkSection:
 
 
 def link_folder(site: SiteConfig) -> Path:
-    """Where the link keeps its own files, within the site's state."""
+    """Return where the link keeps its own files, within the site's state."""
     return site.state.folder / "link"
 
 
 def most_message_bytes(policy: PolicySection | None) -> int:
-    """The largest message that can be of a study within the policy: it is held before its study can be looked at.
+    """Return the largest message that can be of a study within the policy: it is held before its study can be looked at.
 
     Training takes at least ten times the memory of what travels (`hilum.common.footprint`), and an evaluation is sent
     two sets of weights at most.

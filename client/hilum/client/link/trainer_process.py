@@ -100,7 +100,7 @@ def _answer(
 
 
 def _round_of(message: Message) -> int:
-    """The round that is asked for, for a line in the site's log; 0 if it is none. The app checks it."""
+    """Return the round that is asked for, for a line in the site's log; 0 if it is none. The app checks it."""
     try:
         number = records.unpack_request(message.content).round_number
     except RequestRefused:

@@ -51,7 +51,7 @@ class LocalParts:
         self.folder = folder
 
     def before(self, round_number: int) -> dict[str, Tensor] | None:
-        """The newest parts from a round before this one; None if there are none."""
+        """Return the newest parts from a round before this one; None if there are none."""
         for number, path in sorted(self._stored().items(), reverse=True):
             if number < round_number and (state := load_state(path)) is not None:
                 return state
@@ -69,6 +69,6 @@ class LocalParts:
             stored[number].unlink()
 
     def _stored(self) -> dict[int, Path]:
-        """The files that `save` wrote, by round."""
+        """Return the files that `save` wrote, by round."""
         named = {path: _LOCAL.fullmatch(path.name) for path in self.folder.glob("local-*.pt")}
         return {int(match[1]): path for path, match in named.items() if match}

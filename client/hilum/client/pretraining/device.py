@@ -9,7 +9,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 
 def make_fabric(device: Device, precision: str, threads: int) -> Fabric:
-    """A Fabric on one device.
+    """Return a Fabric on one device.
 
     Args:
         device: `auto` takes a CUDA device where there is one.

@@ -19,7 +19,7 @@ class Sampler(Protocol):
     """Plans a round."""
 
     def plan(self, seed: int, site: str, round_number: int) -> list[StepRows]:
-        """Every step of the round, in order."""
+        """Return every step of the round, in order."""
 
 
 class ShuffledEpochs:
@@ -29,7 +29,7 @@ class ShuffledEpochs:
         self.rows, self.batch_size, self.accumulate, self.epochs = rows, batch_size, accumulate, epochs
 
     def plan(self, seed: int, site: str, round_number: int) -> list[StepRows]:
-        """Every step of the round, in order."""
+        """Return every step of the round, in order."""
         steps: list[StepRows] = []
         for epoch in range(self.epochs):
             order = generator(seed, site, "round", round_number, "epoch", epoch).permutation(self.rows)

@@ -12,7 +12,7 @@ from hilum.common.files import replacing
 
 
 def content_of(array: npt.NDArray[Any]) -> str:
-    """The SHA-256 of an array's dtype, shape and values, in hexadecimal digits."""
+    """Return the SHA-256 of an array's dtype, shape and values, in hexadecimal digits."""
     array = np.ascontiguousarray(array)
     digest = hashlib.sha256(f"{array.dtype.str}|{array.shape}|".encode())
     digest.update(array.data)
@@ -36,7 +36,7 @@ class ArrayCache:
         return name
 
     def get(self, content_sha256: str) -> npt.NDArray[Any]:
-        """A read-only memory map of an array.
+        """Return a read-only memory map of an array.
 
         Raises:
             DamagedError: If the file is missing or no array.
@@ -49,7 +49,7 @@ class ArrayCache:
             ) from None
 
     def has(self, content_sha256: str) -> bool:
-        """Whether an array is there."""
+        """Tell whether an array is there."""
         return self._path(content_sha256).exists()
 
     def keep_only(self, wanted: set[str]) -> int:

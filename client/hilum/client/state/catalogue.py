@@ -97,7 +97,7 @@ class Annotation:
 
 
 def state_of(item: Item) -> str:
-    """What an annotation depends on: the item's values, shape and place in the patient."""
+    """Return what an annotation depends on: the item's values, shape and place in the patient."""
     state = json.dumps([item.content_sha256, item.shape, item.affine])
     return hashlib.sha256(state.encode()).hexdigest()
 
@@ -136,12 +136,12 @@ class Catalogue:
         self.database.close()
 
     def files(self) -> dict[str, FileRow]:
-        """Every known file by its key."""
+        """Return every known file by its key."""
         with self.database.transaction() as connection:
             return {row.file_key: FileRow(*row) for row in connection.execute(select(FILES))}
 
     def items(self, *, family: str | None = None, kind: Kind | None = None) -> list[Item]:
-        """The items of one family and kind, in the order of their content, the same on every machine."""
+        """Return the items of one family and kind, in the order of their content, the same on every machine."""
         query = select(ITEMS)
         if family is not None:
             query = query.where(ITEMS.c.family == family)
@@ -226,12 +226,12 @@ class Catalogue:
         )
 
     def stored_masks(self) -> set[str]:
-        """The content names of every mask, also of items that have changed."""
+        """Return the content names of every mask, also of items that have changed."""
         with self.database.transaction() as connection:
             return set(connection.scalars(select(ANNOTATIONS.c.content_sha256))) - {""}
 
     def counts(self) -> Counts:
-        """What is in the catalogue now."""
+        """Return what is in the catalogue now."""
         files = list(self.files().values())
         items = self.items()
         skipped = Counter(file.status for file in files if file.status != ACCEPTED)
@@ -248,7 +248,7 @@ class Catalogue:
 
 
 def _split_series(items: Iterable[Item]) -> dict[str, int]:
-    """How many series hold several volumes, by what tells these apart."""
+    """Return how many series hold several volumes, by what tells these apart."""
     volumes: dict[str, list[Item]] = {}
     for item in items:
         if item.kind == "volume":
@@ -259,13 +259,13 @@ def _split_series(items: Iterable[Item]) -> dict[str, int]:
 
 
 def item_of(row: Row[Any]) -> Item:
-    """The item that a row of a table with an item's columns holds."""
+    """Return the item that a row of a table with an item's columns holds."""
     values = {name: getattr(row, name) for name in _ITEM_FIELDS}
     return Item(**values | {name: tuple(json.loads(values[name])) for name in _LISTS})
 
 
 def item_values(item: Item) -> dict[str, Any]:
-    """The inverse of `item_of`: a value for each of an item's columns."""
+    """Return the inverse of `item_of`: a value for each of an item's columns."""
     values = asdict(item)
     return values | {name: json.dumps(values[name]) for name in _LISTS}
 

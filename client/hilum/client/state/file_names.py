@@ -11,7 +11,7 @@ from hilum.client.state.labels import relative_name
 
 
 def spellings(text: str) -> Iterator[str]:
-    """The names on disk that a table may mean by a text, the likeliest first; some of them more than once.
+    """Return the names on disk that a table may mean by a text, the likeliest first; some of them more than once.
 
     As it is written; with forward slashes and no blanks around it; composed or decomposed, as macOS writes; and from a
     table in Latin-1 to a disk in UTF-8, or the other way round.
@@ -27,7 +27,7 @@ def spellings(text: str) -> Iterator[str]:
 
 
 def _is_byte(letter: str) -> bool:
-    """Whether a letter stands for a byte that is no UTF-8."""
+    """Tell whether a letter stands for a byte that is no UTF-8."""
     return "\udc80" <= letter <= "\udcff"
 
 

@@ -62,7 +62,7 @@ def end_run(catalogue: Catalogue, number: int, *, seconds: float, decoded: int, 
 
 
 def index_runs(catalogue: Catalogue) -> list[IndexRun]:
-    """What is remembered, the latest first."""
+    """Return what is remembered, the latest first."""
     columns = (INDEX_RUNS.c[name] for name in ("folder", "began", "seconds", "decoded", "removed"))
     with catalogue.database.transaction() as connection:
         rows = connection.execute(select(*columns).order_by(INDEX_RUNS.c.number.desc()))

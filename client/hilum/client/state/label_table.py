@@ -110,7 +110,7 @@ def _text(path: Path) -> str:
 
 
 def _cells(text: str) -> list[tuple[int, list[str]]]:
-    """The lines that hold anything, with their numbers, cut at the table's separator."""
+    """Return the lines that hold anything, with their numbers, cut at the table's separator."""
     stated = _SEPARATOR_LINE.match(text)
     if stated:
         return _rows(text[stated.end() :], stated[1], first=2)
@@ -122,7 +122,7 @@ def _cells(text: str) -> list[tuple[int, list[str]]]:
 
 
 def _header(text: str, separator: str) -> list[str]:
-    """The first line that holds anything, if it were cut at this separator."""
+    """Return the first line that holds anything, if it were cut at this separator."""
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     try:
         return next((cells for cells in reader if any(cell.strip() for cell in cells)), [])
@@ -131,7 +131,7 @@ def _header(text: str, separator: str) -> list[str]:
 
 
 def _rows(text: str, separator: str, first: int = 1) -> list[tuple[int, list[str]]]:
-    """The lines that hold anything, with their numbers; `first` is that of the text's first line.
+    """Return the lines that hold anything, with their numbers; `first` is that of the text's first line.
 
     Raises:
         LabelError: With the line in which a quote opens that is not closed where its cell ends.
@@ -152,7 +152,7 @@ def _rows(text: str, separator: str, first: int = 1) -> list[tuple[int, list[str
 
 
 def _place(name: str, header: Sequence[str], named_by: str = "") -> int:
-    """Where a column is: the one of just this name, or the only one that differs in blanks, case or hyphens alone."""
+    """Return where a column is: the one of just this name, or the only one that differs in blanks, case or hyphens alone."""
     stripped = [cell.strip() for cell in header]
     exact = [index for index, cell in enumerate(stripped) if cell == name]
     near = exact or [index for index, cell in enumerate(header) if _plain(cell) == _plain(name)]
@@ -182,7 +182,7 @@ def _nearest(wanted: Iterable[str], header: Sequence[str]) -> str:
 
 
 def _best(wanted: Iterable[str], header: Sequence[str]) -> tuple[str, str]:
-    """The column that is most like a wanted one, and that one. One that is not is not named: it may be the cell of a patient."""
+    """Return the column that is most like a wanted one, and that one. One that is not is not named: it may be the cell of a patient."""
     likeness, name, best = max(
         ((_likeness(_plain(name), _plain(cell)), name, cell.strip()) for name in wanted for cell in header),
         default=(0.0, "", ""),
@@ -197,5 +197,5 @@ def _likeness(name: str, cell: str) -> float:
 
 
 def _plain(name: str) -> str:
-    """A column's name without what people do not see: case, blanks around it, and which kind of gap joins its words."""
+    """Return a column's name without what people do not see: case, blanks around it, and which kind of gap joins its words."""
     return re.sub(r"[\s_\-]+", "_", name.strip("\ufeff\u200b\"' \t\r\n\xa0")).casefold()

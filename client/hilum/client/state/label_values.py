@@ -42,7 +42,7 @@ _SHOWN_GROUPS, _SHOWN_LETTERS = 5, 40
 
 
 def tidy(cell: str) -> str:
-    """A cell without what nobody sees: blanks around it, more than one inside, invisible characters, quotes around it."""
+    """Return a cell without what nobody sees: blanks around it, more than one inside, invisible characters, quotes around it."""
     text = " ".join(unicodedata.normalize("NFC", cell.translate(_INVISIBLE)).split())
     while len(text) > 1 and text[0] in _QUOTES and text[-1] in _QUOTES:
         text = text[1:-1].strip()
@@ -159,7 +159,7 @@ def check_is_classes(column: str, patients: Mapping[str, int]) -> None:
 
 
 def _shown(counts: Mapping[str, int], groups: list[list[str]]) -> str:
-    """The first groups with how often each name occurs: `'Yes' (4), 'yes' (2); ...`."""
+    """Return the first groups with how often each name occurs: `'Yes' (4), 'yes' (2); ...`."""
     words = [
         ", ".join(f"{_quoted(name)} ({counts[name]})" for name in group[:_SHOWN_GROUPS])
         for group in groups[:_SHOWN_GROUPS]
@@ -169,5 +169,5 @@ def _shown(counts: Mapping[str, int], groups: list[list[str]]) -> str:
 
 
 def _quoted(name: str) -> str:
-    """A name as Python would write it, so that what can't be seen is seen, and cut where it is long."""
+    """Return a name as Python would write it, so that what can't be seen is seen, and cut where it is long."""
     return ascii(name) if not name.isprintable() else f"'{name[:_SHOWN_LETTERS]}'"

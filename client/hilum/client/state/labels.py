@@ -93,7 +93,7 @@ def read_labels(
 
 
 def _patient(cell: str) -> str:
-    """A patient in one spelling; empty where the table does not say who it is."""
+    """Return a patient in one spelling; empty where the table does not say who it is."""
     if is_missing(cell):
         return ""
     text = tidy(cell)
@@ -111,7 +111,7 @@ def _items_by(kind: str, items: list[Item]) -> dict[str, list[Item]]:
 
 
 def _items_by_file(files: Iterable[FileRow], items: list[Item]) -> dict[str, list[Item]]:
-    """The items that a file gave, or, of a slice, that its series gave."""
+    """Return the items that a file gave, or, of a slice, that its series gave."""
     by_sop, by_series = _items_by("sop", items), _items_by("series", items)
     table = {}
     for file in files:
@@ -122,7 +122,7 @@ def _items_by_file(files: Iterable[FileRow], items: list[Item]) -> dict[str, lis
 
 
 def relative_name(text: str) -> str:
-    """A relative path in one spelling: forward slashes, no leading dot."""
+    """Return a relative path in one spelling: forward slashes, no leading dot."""
     return str(PurePosixPath(text.strip().replace("\\", "/")))
 
 

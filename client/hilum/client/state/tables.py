@@ -16,7 +16,7 @@ def _text(name: str) -> Column[str]:
 
 
 def _item_columns() -> tuple[Column[str], ...]:
-    """An `Item`, a column for each of its attributes; lists are JSON."""
+    """Return an `Item`, a column for each of its attributes; lists are JSON."""
     key: Column[str] = Column("item_key", String, primary_key=True)
     facts = (
         "kind",

@@ -88,7 +88,7 @@ class Workspace:
         )
 
     def run(self, run_id: str) -> Path:
-        """The local state of one run.
+        """Return the local state of one run.
 
         Raises:
             ValueError: If the run's name is none. Requests are checked before; this holds if that ever fails.
@@ -98,7 +98,7 @@ class Workspace:
         return self.folder / "runs" / run_id
 
     def pseudonyms(self, first: bytes | None = None) -> "Pseudonyms":
-        """The site's pseudonyms; the key is made at first use, readable by its owner alone.
+        """Return the site's pseudonyms; the key is made at first use, readable by its owner alone.
 
         Args:
             first: The key to begin with, instead of a random one.
@@ -135,7 +135,7 @@ class Workspace:
             yield
 
     def is_locked(self) -> bool:
-        """Whether a process holds the folder now."""
+        """Tell whether a process holds the folder now."""
         return locks.is_held(self._lock)
 
     @property

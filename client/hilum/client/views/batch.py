@@ -30,7 +30,7 @@ _RECIPES = {
 
 
 def to_unit(rows: npt.NDArray[np.uint16], device: torch.device) -> Tensor:
-    """Stored rows (B, C, *S) to float32 in [0, 1] on the device; two bytes a value cross over."""
+    """Turn stored rows (B, C, *S) into float32 in [0, 1] on the device; two bytes a value cross over."""
     stored = torch.empty(rows.shape, dtype=torch.int16, pin_memory=device.type == "cuda")
     stored.copy_(torch.from_numpy(rows.view(np.int16)))
     moved = stored.to(device, non_blocking=True)

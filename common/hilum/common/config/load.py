@@ -61,7 +61,7 @@ def load_site(path: Path) -> SiteConfig:
 
 
 def study_to_toml(study: StudyConfig) -> str:
-    """The study with every default written out; reading it gives the same study."""
+    """Return the study with every default written out; reading it gives the same study."""
     return tomli_w.dumps(study.model_dump(mode="json", exclude_none=True))
 
 
@@ -86,7 +86,7 @@ def _check(model: type[ConfigT], table: dict[str, Any], source: str, how_to_writ
 
 
 def _explain(model: type[BaseModel], problem: Any, how_to_write: str) -> str:
-    """One line for one of pydantic's problems: the key, what was found, what to write."""
+    """Return one line for one of pydantic's problems: the key, what was found, what to write."""
     where = [str(part) for part in problem["loc"]]
     kind = problem["type"]
     if kind == "extra_forbidden":
@@ -117,7 +117,7 @@ def _explain(model: type[BaseModel], problem: Any, how_to_write: str) -> str:
 
 
 def _allowed(problem: Any) -> list[str]:
-    """The words that a literal allows, out of pydantic's `'a', 'b' or 'c'`."""
+    """Return the words that a literal allows, out of pydantic's `'a', 'b' or 'c'`."""
     return re.findall(r"'([^']*)'", str(problem["ctx"]["expected"]))
 
 
@@ -130,14 +130,14 @@ def _tag_of(section: type[BaseModel]) -> str:
 
 
 def _options(annotation: Any) -> list[type[BaseModel]]:
-    """The section classes inside an annotation: one, or those of a union."""
+    """Return the section classes inside an annotation: one, or those of a union."""
     if isinstance(annotation, type):
         return [annotation] if issubclass(annotation, BaseModel) else []
     return [option for inner in get_args(annotation) for option in _options(inner)]
 
 
 def _written(model: type[BaseModel], where: list[str]) -> list[str]:
-    """The path as the file has it: pydantic adds a union's tag (`encoder.vit.patch_size`), which is dropped."""
+    """Return the path as the file has it: pydantic adds a union's tag (`encoder.vit.patch_size`), which is dropped."""
     if len(where) > 1 and where[0] in model.model_fields:
         options = _options(model.model_fields[where[0]].annotation)
         if len(options) > 1 and where[1] in {
@@ -148,7 +148,7 @@ def _written(model: type[BaseModel], where: list[str]) -> list[str]:
 
 
 def _known_keys(model: type[BaseModel], where: Iterable[str]) -> list[str]:
-    """The keys that the table at `where` may have."""
+    """Return the keys that the table at `where` may have."""
     options: list[type[BaseModel]] = [model]
     for part in where:
         tagged = [o for o in options if len(options) > 1 and _tag_of(o) == part]

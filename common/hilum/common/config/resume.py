@@ -29,7 +29,7 @@ class Difference:
 
 
 def lasting(table: Mapping[str, Any]) -> dict[str, Any]:
-    """A study's table without what may differ between a run and its resumption."""
+    """Return a study's table without what may differ between a run and its resumption."""
     return {
         section: {key: value for key, value in keys.items() if f"{section}.{key}" not in MAY_DIFFER}
         if isinstance(keys, Mapping)
@@ -39,7 +39,7 @@ def lasting(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
-    """What makes two tables of studies different studies, in the order of the keys."""
+    """Return what makes two tables of studies different studies, in the order of the keys."""
     old, new = _flat(lasting(before)), _flat(lasting(now))
     return [
         Difference(key, old.get(key), new.get(key))
@@ -49,7 +49,7 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Diffe
 
 
 def in_words(found: list[Difference]) -> str:
-    """The first few differences, and how many more there are."""
+    """Return the first few differences, and how many more there are."""
     more = f", and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return "; ".join(map(str, found[:_SHOWN])) + more
 

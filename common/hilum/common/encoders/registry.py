@@ -66,5 +66,5 @@ ENCODERS = {
 
 
 def build_encoder(study: StudyConfig) -> Encoder:
-    """The study's encoder, its weights not yet given their first values (see `initialise`)."""
+    """Return the study's encoder, its weights not yet given their first values (see `initialise`)."""
     return ENCODERS[study.encoder.name].build(study)

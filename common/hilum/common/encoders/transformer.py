@@ -49,7 +49,7 @@ class Block(nn.Module):
 
 
 def sincos_positions(grid: tuple[int, ...], width: int) -> Tensor:
-    """Fixed sine and cosine positions for a 2D or 3D grid (arXiv 2111.06377, appendix A).
+    """Return fixed sine and cosine positions for a 2D or 3D grid (arXiv 2111.06377, appendix A).
 
     Args:
         grid: Tokens along each axis; L is their product, in C order.

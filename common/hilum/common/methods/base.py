@@ -72,7 +72,7 @@ class SSLMethod(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def draw(self, batch: int, rng: torch.Generator) -> Tensor:
-        """The random numbers of one step, (B, any), from a CPU generator; (B, 0) where none are needed."""
+        """Return the random numbers of one step, (B, any), from a CPU generator; (B, 0) where none are needed."""
 
     @abc.abstractmethod
     def forward(self, views: Tensor, noise: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ class MaeDecoder(nn.Module):
         self.register_buffer("positions", sincos_positions(encoder.grid, width), persistent=False)
 
     def forward(self, visible: Tensor, restore: Tensor) -> Tensor:
-        """Encoded visible patches (B, K, E) and each patch's place in the shuffle (B, L) -> (B, L, P)."""
+        """Decode encoded visible patches (B, K, E) and each patch's place in the shuffle (B, L) -> (B, L, P)."""
         B, K, _ = visible.shape
         removed = restore.new_zeros((B, restore.shape[1] - K))
         tokens = torch.cat([self.embed(visible), self.mask_token(removed)], dim=1)
@@ -101,7 +101,7 @@ class MAE(SSLMethod):
 
     @torch.no_grad()
     def preview(self, views: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """The image, what the encoder saw, and the prediction in the removed patches.
+        """Return the image, what the encoder saw, and the prediction in the removed patches.
 
         The target is normalised by patch, so each predicted patch is shown with its true mean and contrast.
         """

@@ -37,7 +37,7 @@ def set_federated(method: SSLMethod, flat: FlatWeights) -> None:
 
 
 def get_local(method: SSLMethod) -> dict[str, Tensor]:
-    """Copies of what stays at the site."""
+    """Return copies of what stays at the site."""
     return {k: v.detach().clone().cpu() for k, v in method.state_dict().items() if _part(k) in method.local}
 
 
@@ -58,7 +58,7 @@ def set_local(method: SSLMethod, tensors: dict[str, Tensor]) -> None:
 def encoder_part(
     manifest: Manifest, flat: FlatWeights
 ) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.float32]]]:
-    """The encoder's tensors among those that travel, by their names inside the encoder."""
+    """Return the encoder's tensors among those that travel, by their names inside the encoder."""
     prefix = "encoder."
     named = manifest.unflatten(flat)
     return {name.removeprefix(prefix): array for name, array in named.items() if name.startswith(prefix)}

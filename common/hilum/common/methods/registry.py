@@ -16,7 +16,7 @@ METHODS: dict[str, MethodSpec] = {spec.name: spec for spec in (MAE.spec, SimCLR.
 
 
 def build_method(study: StudyConfig) -> SSLMethod:
-    """The study's method around the study's encoder, with first values that the study's seed decides.
+    """Return the study's method around the study's encoder, with first values that the study's seed decides.
 
     Every participant who builds it gets the same bits, the local parts included.
     """

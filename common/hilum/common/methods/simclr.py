@@ -53,6 +53,6 @@ class SimCLR(SSLMethod):
         return nt_xent_loss(projected[:B], projected[B:], self.temperature)
 
     def preview(self, views: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        """The two views of each image."""
+        """Return the two views of each image."""
         del noise
         return {"view 1": views[:, 0], "view 2": views[:, 1]}

@@ -35,7 +35,7 @@ _USAGES = (
 
 
 def make_root(key: ec.EllipticCurvePrivateKey, name: str) -> x509.Certificate:
-    """The federation's root; it signs servers and sites, and no further authorities."""
+    """Return the federation's root; it signs servers and sites, and no further authorities."""
     subject = _named(name)
     return (
         _builder(subject, subject, key.public_key(), ROOT_DAYS)
@@ -53,7 +53,7 @@ def make_server_certificate(
     *,
     days: int = SERVER_DAYS,
 ) -> x509.Certificate:
-    """A certificate for the server under all names by which sites reach it; localhost and 127.0.0.1 are among them.
+    """Return a certificate for the server under all names by which sites reach it; localhost and 127.0.0.1 are among them.
 
     Raises:
         ConfigError: If a host is neither a name nor an address.
@@ -75,7 +75,7 @@ def make_site_certificate(
     *,
     days: int = SITE_DAYS,
 ) -> x509.Certificate:
-    """A certificate by which a site shows who it is."""
+    """Return a certificate by which a site shows who it is."""
     return (
         _issued(_named(name), public, root, root_key, days)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
@@ -84,7 +84,7 @@ def make_site_certificate(
 
 
 def general_name(host: str) -> x509.GeneralName:
-    """A host as certificates name it.
+    """Return a host as certificates name it.
 
     Raises:
         ConfigError: If it is neither a name nor an address, such as one with a port or a scheme.
@@ -116,17 +116,17 @@ def read_certificate(content: bytes, source: str, advice: str) -> x509.Certifica
 
 
 def pem_of(certificate: x509.Certificate) -> bytes:
-    """A certificate in PEM form."""
+    """Return a certificate in PEM form."""
     return certificate.public_bytes(Encoding.PEM)
 
 
 def der_of(certificate: x509.Certificate) -> bytes:
-    """A certificate in DER form, as TLS shows it."""
+    """Return a certificate in DER form, as TLS shows it."""
     return certificate.public_bytes(Encoding.DER)
 
 
 def common_name(certificate: x509.Certificate) -> str:
-    """The one common name of a certificate, or nothing."""
+    """Return the one common name of a certificate, or nothing."""
     names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     return str(names[0].value) if len(names) == 1 else ""
 
@@ -217,7 +217,7 @@ def check_dates(certificate: x509.Certificate, source: str, advice: str) -> None
 
 
 def covered_hosts(certificate: x509.Certificate) -> list[str]:
-    """The names and addresses that a server's certificate is for."""
+    """Return the names and addresses that a server's certificate is for."""
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except x509.ExtensionNotFound:

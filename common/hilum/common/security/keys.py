@@ -135,12 +135,12 @@ def kind_of(key: object) -> str:
 
 
 def public_bytes(key: ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey) -> bytes:
-    """A public key as DER SubjectPublicKeyInfo: equal bytes are equal keys."""
+    """Return a public key as DER SubjectPublicKeyInfo: equal bytes are equal keys."""
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
 
 def fingerprint(content: bytes) -> str:
-    """The first 128 bits of SHA-256, in eight groups of four hex digits, to be read out and compared."""
+    """Return the first 128 bits of SHA-256, in eight groups of four hex digits, to be read out and compared."""
     digits = hashlib.sha256(content).hexdigest()[:32]
     return " ".join(digits[at : at + 4] for at in range(0, len(digits), 4))
 

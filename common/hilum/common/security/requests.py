@@ -41,7 +41,7 @@ class SiteRequest:
 
 
 def check_name(name: str, source: str) -> str:
-    """A site's name, if it is one.
+    """Return a site's name, if it is one.
 
     Raises:
         ConfigError: If it is not.
@@ -56,7 +56,7 @@ def check_name(name: str, source: str) -> str:
 
 
 def make_request(name: str, key: ec.EllipticCurvePrivateKey) -> bytes:
-    """A request in PEM form, signed by the key that it is for."""
+    """Return a request in PEM form, signed by the key that it is for."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, check_name(name, "--name"))])
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
     return builder.sign(key, hashes.SHA384()).public_bytes(Encoding.PEM)

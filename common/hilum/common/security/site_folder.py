@@ -90,7 +90,7 @@ def join(folder: Path, link_file: Path) -> LinkFile:
 
 
 def link_table(link: LinkFile, folder: Path, beside: Path) -> str:
-    """The table `[link]` of a site file.
+    """Return the table `[link]` of a site file.
 
     Args:
         link: From `join`.
@@ -143,7 +143,7 @@ def put_into_site_file(site_file: Path, table: str, name: str) -> None:
 
 
 def _replaced(text: str, table: str) -> str:
-    """The text with its lines from `[link]` to the next table exchanged, or with the table at its end."""
+    """Return the text with its lines from `[link]` to the next table exchanged, or with the table at its end."""
     lines = text.splitlines(keepends=True)
     begins = [at for at, line in enumerate(lines) if line.split("#")[0].strip() == "[link]"]
     if not begins:
@@ -157,7 +157,7 @@ def _replaced(text: str, table: str) -> str:
 
 
 def _parsed(text: str) -> dict[str, Any]:
-    """A TOML text, or nothing where it is none."""
+    """Return a TOML text, or nothing where it is none."""
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError:

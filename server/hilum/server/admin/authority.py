@@ -89,7 +89,7 @@ class FederationFolder:
         return self.home / "runs"
 
     def file(self, name: str) -> Path:
-        """One file of the folder.
+        """Return one file of the folder.
 
         Raises:
             ConfigError: If there is no federation.
@@ -102,7 +102,7 @@ class FederationFolder:
         return self.path / name
 
     def address(self) -> Address:
-        """Where sites reach the server.
+        """Return where sites reach the server.
 
         Raises:
             ConfigError: If `federation.toml` is missing or wrong.
@@ -114,7 +114,7 @@ class FederationFolder:
             raise ConfigError("federation.toml", ["expected `hosts`, a list of names, and `port`"]) from None
 
     def root(self) -> x509.Certificate:
-        """The federation's root.
+        """Return the federation's root.
 
         Raises:
             ConfigError: If it is missing, not a root or out of date.
@@ -124,7 +124,7 @@ class FederationFolder:
         return root
 
     def study_key_text(self) -> str:
-        """The public key of studies, as link files have it.
+        """Return the public key of studies, as link files have it.
 
         Raises:
             ConfigError: If it is missing.
@@ -132,7 +132,7 @@ class FederationFolder:
         return read_paper(self.file("study.pub"), _INIT).decode("ascii", "replace").strip()
 
     def sites(self) -> SiteRegistry:
-        """The registry of sites, opened."""
+        """Return the registry of sites, opened."""
         return SiteRegistry(self.file("sites.sqlite"))
 
     def check_server(self, hosts: Sequence[str]) -> x509.Certificate:

@@ -41,7 +41,7 @@ class AdminClient:
         self._socket, self._patience_s = socket, patience_s
 
     def seen(self) -> dict[str, float]:
-        """How long ago each site gave a sign of life, in seconds."""
+        """Return how long ago each site gave a sign of life, in seconds."""
         return dict(self._call("GET", "/status")["seen"])
 
     def submit(self, signed: SignedStudy, *, resume: bool) -> dict[str, Any]:
@@ -49,7 +49,7 @@ class AdminClient:
         return dict(self._call("POST", "/runs", {**signed_to_table(signed), "resume": resume}))
 
     def runs(self) -> list[dict[str, Any]]:
-        """Every run, as `RunSummary` has it."""
+        """Return every run, as `RunSummary` has it."""
         return list(self._call("GET", "/runs"))
 
     def stop(self, run: str) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def make_plane(
     seen: Callable[[], Mapping[str, float]],
     reload: Callable[[], None],
 ) -> Starlette:
-    """The application behind the socket.
+    """Return the application behind the socket.
 
     Args:
         queue: What was submitted.
@@ -124,7 +124,7 @@ async def _body(request: Request) -> bytes:
 
 
 def _submission(body: bytes) -> tuple[SignedStudy, bool]:
-    """A signed study and whether to resume, out of a call's body.
+    """Return a signed study and whether to resume, out of a call's body.
 
     Raises:
         RunError: If the call is not well formed.
@@ -141,7 +141,7 @@ def _submission(body: bytes) -> tuple[SignedStudy, bool]:
 
 
 def signed_to_table(signed: SignedStudy) -> dict[str, str]:
-    """A signed study as JSON has it."""
+    """Return a signed study as JSON has it."""
     return {
         "document": base64.b64encode(signed.document).decode(),
         "signature": base64.b64encode(signed.signature).decode(),
@@ -149,7 +149,7 @@ def signed_to_table(signed: SignedStudy) -> dict[str, str]:
 
 
 def signed_from_table(table: Any) -> SignedStudy:
-    """The inverse of `signed_to_table`; what it says is not looked at.
+    """Return the inverse of `signed_to_table`; what it says is not looked at.
 
     Raises:
         ValueError: If it is not one, as KeyError and TypeError.
@@ -177,7 +177,7 @@ class _OwnerOnly(H11Protocol):
 
 
 def plane_server(app: Starlette) -> uvicorn.Server:
-    """A server for `listen`'s socket."""
+    """Return a server for `listen`'s socket."""
     config = uvicorn.Config(
         app,
         http=_OwnerOnly if hasattr(socket, "SO_PEERCRED") else "h11",
@@ -193,7 +193,7 @@ def plane_server(app: Starlette) -> uvicorn.Server:
 
 
 def listen(path: Path) -> socket.socket:
-    """A listening socket with mode 0600 in place of one that an earlier server left."""
+    """Return a listening socket with mode 0600 in place of one that an earlier server left."""
     path.unlink(missing_ok=True)
     made = socket.socket(socket.AF_UNIX)
     before = os.umask(0o177)

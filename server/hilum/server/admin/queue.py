@@ -186,7 +186,7 @@ class RunQueue:
         return known.state
 
     def run(self, run: str) -> QueuedRun:
-        """One run.
+        """Return one run.
 
         Raises:
             RunError: If there is none of this name.
@@ -198,7 +198,7 @@ class RunQueue:
         return _run(row)
 
     def runs(self) -> list[QueuedRun]:
-        """All runs, in the order of the queue."""
+        """Return all runs, in the order of the queue."""
         with self._database.transaction() as connection:
             return [_run(row) for row in connection.execute(select(_runs).order_by(_runs.c.place))]
 

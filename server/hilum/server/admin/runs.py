@@ -15,7 +15,7 @@ from hilum.server.admin.queue import QueuedRun, RunQueue
 
 
 def check_run_name(name: str) -> str:
-    """A run's name is a folder's name and nothing more.
+    """Return a run's name is a folder's name and nothing more.
 
     Raises:
         RunError: If it could lead out of the runs folder.
@@ -52,7 +52,7 @@ class RunSummary:
 
 
 def all_runs(folder: FederationFolder) -> list[RunSummary]:
-    """Every run of a federation, in the order of its queue, whether the server runs or not."""
+    """Return every run of a federation, in the order of its queue, whether the server runs or not."""
     queue = RunQueue(folder.file("runs.sqlite"))
     try:
         return [summary(one, folder.runs) for one in queue.runs()]

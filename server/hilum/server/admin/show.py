@@ -8,7 +8,7 @@ from hilum.server.sites import RegisteredSite
 
 
 def site_lines(sites: Sequence[RegisteredSite], seen: Mapping[str, float] | None) -> list[str]:
-    """One line a site.
+    """Return one line a site.
 
     Args:
         sites: From the registry.
@@ -26,7 +26,7 @@ def site_lines(sites: Sequence[RegisteredSite], seen: Mapping[str, float] | None
 
 
 def run_lines(runs: Sequence[RunSummary]) -> list[str]:
-    """One line a run, and one more for why it failed."""
+    """Return one line a run, and one more for why it failed."""
     if not runs:
         return ["no run yet; `hilum admin submit STUDY` starts one"]
     width = max(len(run.run) for run in runs)

@@ -118,7 +118,7 @@ def check_norm(norm: float, bound: float | None) -> None:
 
 
 def _norm_of(update: FlatWeights) -> float:
-    """The Euclidean norm of an update whose values are all finite and within the grid's bounds.
+    """Return the Euclidean norm of an update whose values are all finite and within the grid's bounds.
 
     Raises:
         UpdateRefused: `not_finite` or `too_large`, if they are not.

@@ -65,7 +65,7 @@ class Answer:
 
 
 def content_of(answer: Answer) -> RecordDict:
-    """The content of an answer.
+    """Return the content of an answer.
 
     Raises:
         UpdateRefused: If there is none: the site was lost, or refused with a code; the words are ours.
@@ -153,7 +153,7 @@ class Mail:
             del answer  # as large as the model, and the next one is about to come
 
     def _pull(self, node_id: int, one: _Pending) -> Answer | None:
-        """A node's answer; None if there is none yet, or its message was lost on the way."""
+        """Return a node's answer; None if there is none yet, or its message was lost on the way."""
         if one.message_id is None:
             return None
         for reply in self._grid.pull_messages([one.message_id]):
@@ -249,7 +249,7 @@ def exchange(
 
 
 def _answer(node_id: int, reply: Message, attempts: int) -> Answer | None:
-    """The answer in a reply; None if the message was lost on the way."""
+    """Return the answer in a reply; None if the message was lost on the way."""
     if not reply.has_error():
         return Answer(node_id, reply.content, None, attempts)
     code = reply.error.code

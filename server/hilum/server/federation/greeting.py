@@ -99,7 +99,7 @@ class Greeter:
             self.roster.refuse(name, refused)
 
     def _claimed(self, content: RecordDict) -> str:
-        """The site that a node of a grid without names says it is.
+        """Return the site that a node of a grid without names says it is.
 
         Raises:
             UpdateRefused: If it may not be that one.
@@ -113,7 +113,7 @@ class Greeter:
 
 
 def _site_of(answer: Answer, name: str | None) -> Site:
-    """The site that has greeted.
+    """Return the site that has greeted.
 
     Raises:
         UpdateRefused: If it refused, or its greeting is not that of the site of this name.

@@ -117,5 +117,5 @@ class Roster:
 
 
 def code_of(failure: str) -> str:
-    """The code of a failure as records have it: `code: words`."""
+    """Return the code of a failure as records have it: `code: words`."""
     return failure.split(":", 1)[0]

@@ -187,7 +187,7 @@ class Federation:
 
 
 def _tell(record: RoundRecord, rounds: int) -> None:
-    """The canonical line of a round, and one for each site that lost its place in it."""
+    """Log the canonical line of a round, and one for each site that lost its place in it."""
     missing = ", ".join(f"{name}: {code_of(why)}" for name, why in record.failures.items())
     _log.info(
         "round %d of %d: %d of %d sites, %.1f s, norm %.4g, loss %s%s",

@@ -97,7 +97,7 @@ def _evaluate(federation: Federation) -> tuple[list[Evaluation], list[str]]:
 
 
 def _table_of(answer: Answer, federation: Federation, name: str, sent: dict[str, FlatWeights]) -> Evaluation:
-    """What a site measured, believed only where the study asked for it.
+    """Return what a site measured, believed only where the study asked for it.
 
     Raises:
         UpdateRefused: If it did not answer, or its table is malformed, another site's, or not what was asked for.

@@ -137,7 +137,7 @@ class RunStore:
             old.unlink()
 
     def load(self, manifest: Manifest) -> RunState | None:
-        """The newest undamaged checkpoint; None if there is none.
+        """Return the newest undamaged checkpoint; None if there is none.
 
         Raises:
             DamagedError: If there are checkpoints and all are damaged.

@@ -53,7 +53,7 @@ class AnnotationReport:
 
 
 def found_files(source: Path) -> list[FoundFile]:
-    """The files of a folder, or the one file.
+    """Return the files of a folder, or the one file.
 
     Raises:
         DataError: If there is none that can be read.
@@ -141,7 +141,7 @@ class _Annotator:
         )
 
     def _marks(self, file: FoundFile) -> Iterator[Mark]:
-        """What one file holds; a reason instead of what could not be read, and the rest is read on."""
+        """Return what one file holds; a reason instead of what could not be read, and the rest is read on."""
         if file.set_aside is not None:
             yield file.set_aside
             return
@@ -187,7 +187,7 @@ class _Annotator:
         return result
 
     def _learn_ties(self, file: FoundFile) -> bool:
-        """Whether a file is a table that says which image each mask marks; its lines are kept for this pass.
+        """Tell whether a file is a table that says which image each mask marks; its lines are kept for this pass.
 
         Such a table has a column `mask` beside `series_instance_uid` or `file` (the image), or the columns `file` (the
         mask) and `series_instance_uid`. File names of masks are relative to the table's folder.
@@ -215,7 +215,7 @@ class _Annotator:
         return True
 
     def _marked_by(self, path: Path) -> list[Item]:
-        """The items that a mask file may mark: by a table, by the image's relative name, by a UID as its name."""
+        """Return the items that a mask file may mark: by a table, by the image's relative name, by a UID as its name."""
         if str(path) in self.ties:
             return self.ties[str(path)]()
         relative = str(path.relative_to(self.root))
@@ -243,14 +243,14 @@ class _Annotator:
 
 
 def _header(path: Path) -> list[str]:
-    """The column names of a table; none if it is empty or no table."""
+    """Return the column names of a table; none if it is empty or no table."""
     for row in read_rows(path):
         return [name for name in row if isinstance(name, str)]
     return []
 
 
 def _is_dicom(path: Path) -> bool:
-    """Whether a file begins as one in DICOM's file format does (PS3.10 section 7.1).
+    """Tell whether a file begins as one in DICOM's file format does (PS3.10 section 7.1).
 
     Raises:
         Skip: If it can't be opened.

@@ -53,7 +53,7 @@ class _Found:
 
 
 def box_columns(header: Sequence[str]) -> _Columns | None:
-    """The columns of a table of boxes; None if it is another table."""
+    """Return the columns of a table of boxes; None if it is another table."""
     size = next((pair for pair in _SIZE_COLUMNS if set(pair) <= set(header)), None)
     label = next((name for name in _LABEL_COLUMNS if name in header), None)
     image = next((name for name in _IMAGE_COLUMNS if name in header), None)
@@ -87,7 +87,7 @@ def read_csv_boxes(path: Path, columns: _Columns, targets: Targets, labels: Labe
 
 
 def read_rows(path: Path) -> Iterator[dict[str, str | None]]:
-    """The rows of a CSV table in UTF-8, or UTF-16 with its mark.
+    """Return the rows of a CSV table in UTF-8, or UTF-16 with its mark.
 
     Bytes that are no UTF-8 come as surrogates (PEP 383), for they may be the name of a file.
 
@@ -176,7 +176,7 @@ def _coco_box(
 
 
 def _number(value: Any) -> float:
-    """A finite number.
+    """Return a finite number.
 
     Raises:
         Skip: If it is none.
@@ -206,7 +206,7 @@ def _box(found: _Found, candidates: Sequence[Item], source: Source, labels: Labe
 
 
 def _check_size(item: Item, found: _Found) -> None:
-    """Whether the box was drawn on the image as it is catalogued.
+    """Check that the box was drawn on the image as it is catalogued.
 
     Raises:
         Skip: If the table states another size, or none for a family whose images are cropped to their scan area.

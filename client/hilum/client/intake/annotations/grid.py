@@ -46,7 +46,7 @@ class Grid:
 
 
 def grid_of(item: Item) -> Grid:
-    """The grid of a volume.
+    """Return the grid of a volume.
 
     Raises:
         Skip: If the item has no place in the patient.
@@ -92,7 +92,7 @@ class Placement:
     start: tuple[int, int, int]
 
     def laid(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The array in the grid's order of axes; a view."""
+        """Return the array in the grid's order of axes; a view."""
         turned = array.transpose(self.axes)
         return turned[tuple(slice(None, None, -1 if flip else 1) for flip in self.flipped)]
 

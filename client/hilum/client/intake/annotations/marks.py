@@ -48,7 +48,7 @@ Mark = Mask | Box | Reason
 
 
 def cropped(item_key: str, label: str, source: Source, voxels: Voxels) -> Mask | Reason:
-    """A mask from voxels on the item's whole grid; `EMPTY_ANNOTATION` where none is set."""
+    """Return a mask from voxels on the item's whole grid; `EMPTY_ANNOTATION` where none is set."""
     if not voxels.any():
         return Reason.EMPTY_ANNOTATION
     bounds = []
@@ -61,7 +61,7 @@ def cropped(item_key: str, label: str, source: Source, voxels: Voxels) -> Mask |
 
 
 def on_grid(annotation: Annotation, stored: Voxels, shape: tuple[int, ...]) -> Voxels:
-    """The mask on its item's whole grid.
+    """Return the mask on its item's whole grid.
 
     Args:
         annotation: A row of kind `mask`.

@@ -39,7 +39,7 @@ def mark_labels(found: LabelsRead, candidates: Sequence[Item], labels: LabelMap)
 
 
 def _fit(item: Item, found: LabelsRead) -> _Lay:
-    """How a mask of the label volume comes to lie on an item."""
+    """Return how a mask of the label volume comes to lie on an item."""
     if item.kind == "image":
         _check_flat(item, found)
         return lambda voxels: voxels[0]
@@ -48,7 +48,7 @@ def _fit(item: Item, found: LabelsRead) -> _Lay:
 
 
 def _check_flat(item: Item, found: LabelsRead) -> None:
-    """An image has no place in the patient: one axial slice of its size fits, as its header says that it is to be shown.
+    """Check that a volume is one axial slice of the image's size: an image has no place in the patient.
 
     Raises:
         Skip: If it does not fit.

@@ -63,7 +63,7 @@ def _voxels(item: Item, region: Region) -> npt.NDArray[np.bool_]:
 
 
 def _plane(index: npt.NDArray[np.float64], grid: Grid) -> tuple[int, float]:
-    """The slice on which a contour lies, within half a slice, and its exact depth."""
+    """Return the slice on which a contour lies, within half a slice, and its exact depth."""
     depths = index[:, 0]
     depth = float(depths.mean())
     plane = round(depth)

@@ -42,7 +42,7 @@ def mark_segments(found: SegRead, targets: Targets, labels: LabelMap) -> Iterato
 
 
 def _candidates(found: SegRead, targets: Targets) -> list[Item]:
-    """The items that the object names: by the frames' source images, by its list of instances, by its series."""
+    """Return the items that the object names: by the frames' source images, by its list of instances, by its series."""
     listed = targets.of_instances(found.sources) or targets.of_instances(found.instances)
     return listed or [item for uid in found.series for item in targets.of_series(uid)]
 
@@ -50,7 +50,7 @@ def _candidates(found: SegRead, targets: Targets) -> list[Item]:
 def _fit(
     item: Item, planes: Sequence[PlanePlace], shape: tuple[int, int]
 ) -> tuple[Grid | None, list[Placement]]:
-    """Where each frame lies on the item. An image without a place is fitted by its size alone, on no grid."""
+    """Return where each frame lies on the item. An image without a place is fitted by its size alone, on no grid."""
     if item.kind == "image":
         if item.shape[:2] != shape:
             raise Skip(Reason.OFF_GRID)
@@ -82,7 +82,7 @@ def _place_plane(plane: PlanePlace, shape: tuple[int, int], grid: Grid) -> Place
 def _segment(
     found: SegRead, number: int, placements: list[Placement], shape: tuple[int, ...]
 ) -> npt.NDArray[np.bool_]:
-    """One segment on the whole grid: (D, H, W), or (H, W) of an image.
+    """Return one segment on the whole grid: (D, H, W), or (H, W) of an image.
 
     Raises:
         Skip: If it has no frame, or one can't be decoded.

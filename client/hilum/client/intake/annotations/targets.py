@@ -69,7 +69,7 @@ class Targets:
 
 
 def the_one_that_fits(candidates: Iterable[Item], fit: Callable[[Item], T]) -> tuple[Item, T]:
-    """The only candidate that `fit` does not refuse, and what it gave.
+    """Return the only candidate that `fit` does not refuse, and what it gave.
 
     Raises:
         Skip: If there is no candidate, none that fits, or several that do.

@@ -133,7 +133,7 @@ class _Filler:
             os.close(handle)
 
     def _convert(self, place: int, instance: Instance, frame: Frame) -> None:
-        """Stored values to values with units, in their place."""
+        """Turn stored values into values with units, in their place."""
         plane = self._volume[place]
         stored = self._cells if instance.pixels.signed else self._cells.view(np.uint16)
         extent = ValueRange(stored)
@@ -152,7 +152,7 @@ class _Filler:
             self._first = first
 
     def finished(self) -> Volume:
-        """The array, voxels without data at the lowest value of those with data.
+        """Return the array, voxels without data at the lowest value of those with data.
 
         Raises:
             _Unsure: If there is nothing to see.

@@ -50,7 +50,7 @@ class VolumeBuilder:
             self._masks[place] = content.empty
 
     def finished(self) -> Values:
-        """The array, once every plane was added; voxels without data take the lowest value of those with data.
+        """Return the array, once every plane was added; voxels without data take the lowest value of those with data.
 
         Returns:
             (D, H, W) of the planned shape.
@@ -80,7 +80,7 @@ class VolumeBuilder:
         return compact(volume)
 
     def _background(self, stack: Values) -> float:
-        """The lowest value with data; 0 where nothing is to be filled with it.
+        """Return the lowest value with data; 0 where nothing is to be filled with it.
 
         Raises:
             Skip: If no voxel has data.
@@ -92,7 +92,7 @@ class VolumeBuilder:
 
 
 def build_volume(planned: PlannedVolume, planes: Mapping[PlaneId, Plane]) -> Values:
-    """The array of planes that are all at hand; see `VolumeBuilder`.
+    """Return the array of planes that are all at hand; see `VolumeBuilder`.
 
     Args:
         planned: What the planner says.
@@ -105,7 +105,7 @@ def build_volume(planned: PlannedVolume, planes: Mapping[PlaneId, Plane]) -> Val
 
 
 def lowest_with_data(stack: Values, masks: Mapping[int, Mask]) -> float:
-    """The lowest value of the voxels that have data.
+    """Return the lowest value of the voxels that have data.
 
     Args:
         stack: (D, H, W).

@@ -94,7 +94,7 @@ def _write(volume: "NiftiVolume", write: Write) -> bool:
 
 
 def volumes_read(_job: ReadVolumes, runs: list[Array], facts: Facts) -> VolumesRead:
-    """The answer.
+    """Return the answer.
 
     Raises:
         ValueError: If it is none.

@@ -19,7 +19,7 @@ def as_bytes(array: npt.NDArray[np.generic]) -> npt.NDArray[np.uint8]:
 
 
 def from_bytes(run: Array, dtype: type[np.generic]) -> Array:
-    """The inverse of `as_bytes`, on one such array as it arrived.
+    """Return the inverse of `as_bytes`, on one such array as it arrived.
 
     Raises:
         ValueError: If it is none.

@@ -63,7 +63,7 @@ class LabelMap:
     names: Mapping[str, str] = field(default_factory=dict, repr=False)
 
     def of_object(self, text: str, code: Code | None) -> str:
-        """The label of a segment or region of interest: its code mapped, its text mapped, or the standard code.
+        """Return the label of a segment or region of interest: its code mapped, its text mapped, or the standard code.
 
         Raises:
             Skip: If there is only text, and the map does not name it.
@@ -77,11 +77,11 @@ class LabelMap:
         raise Skip(Reason.UNMAPPED_LABEL)
 
     def of_value(self, value: int) -> str:
-        """The label of a voxel value: as mapped, or the number."""
+        """Return the label of a voxel value: as mapped, or the number."""
         return self.names.get(str(value), str(value))
 
     def of_table(self, text: str) -> str:
-        """The label of a row in the site's own table: as mapped, or as written.
+        """Return the label of a row in the site's own table: as mapped, or as written.
 
         Raises:
             Skip: If it is no short name.

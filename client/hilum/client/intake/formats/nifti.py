@@ -56,7 +56,7 @@ class NiftiVolume:
     scale: tuple[float, float] | None
 
     def planes(self) -> Iterator[npt.NDArray[Any]]:
-        """Each slice, (H, W): float32 after scaling, or whole numbers where the file holds these and scales nothing.
+        """Return each slice, (H, W): float32 after scaling, or whole numbers where the file holds these and scales nothing.
 
         Raises:
             Skip: If one holds numbers that are not finite.
@@ -101,7 +101,7 @@ class NiftiFile:
         self.spacing_mm = (float(between[0]), float(between[1]), float(between[2]))
 
     def volumes(self) -> Iterator[NiftiVolume]:
-        """Each time point, in memory that the next one takes.
+        """Return each time point, in memory that the next one takes.
 
         Raises:
             Skip: If the file ends before.
@@ -117,7 +117,7 @@ class NiftiFile:
 
 
 def is_nifti(path: Path) -> bool:
-    """Whether a file's name says that it is NIfTI."""
+    """Tell whether a file's name says that it is NIfTI."""
     return path.name.lower().endswith(_SUFFIXES)
 
 
@@ -274,7 +274,7 @@ def _standard_axes(
 def _turned(
     affine: npt.NDArray[np.float64], shape: Sequence[int], order: Sequence[int], signs: Sequence[int]
 ) -> npt.NDArray[np.float64]:
-    """The affine of the array once its axes are in `order` and those with a negative sign are flipped."""
+    """Return the affine of the array once its axes are in `order` and those with a negative sign are flipped."""
     turned = np.eye(4)
     turned[:3, 3] = affine[:3, 3]
     for position, (axis, sign) in enumerate(zip(order, signs, strict=True)):

@@ -40,12 +40,12 @@ _SYSTEM_NAMES = frozenset(
 
 
 def is_folder_file(path: Path) -> bool:
-    """Whether a file's name says that it is one of those that research folders hold."""
+    """Tell whether a file's name says that it is one of those that research folders hold."""
     return is_nifti(path) or is_raster(path)
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file begins as one in DICOM's file format does (PS3.10 section 7.1), whatever its name says."""
+    """Tell whether a file begins as one in DICOM's file format does (PS3.10 section 7.1), whatever its name says."""
     try:
         return _start(path)[_DICOM_MARK] == b"DICM"
     except OSError:
@@ -53,7 +53,7 @@ def is_dicom(path: Path) -> bool:
 
 
 def what_it_is(path: Path) -> Reason:
-    """The reason under which a file without a DICOM header counts."""
+    """Return the reason under which a file without a DICOM header counts."""
     if path.name.lower() in _SYSTEM_NAMES:
         return Reason.SYSTEM_FILE
     try:
@@ -79,7 +79,7 @@ def _start(path: Path) -> bytes:
 
 
 def is_apple_double(path: Path) -> bool:
-    """Whether a file holds what macOS keeps beside another: its name begins with `._`, and so does its content say."""
+    """Tell whether a file holds what macOS keeps beside another: its name begins with `._`, and so does its content say."""
     return path.name.startswith("._") and what_it_is(path) == Reason.SYSTEM_FILE
 
 

@@ -40,7 +40,7 @@ def quiet() -> Iterator[None]:
 
 
 def sop_class_of(path: Path) -> str:
-    """The class (0002,0002) of a DICOM file.
+    """Return the class (0002,0002) of a DICOM file.
 
     Raises:
         Skip: If it can't be opened or its first part is broken.
@@ -78,18 +78,18 @@ def check_size_and_syntax(path: Path) -> None:
 
 
 def items(dataset: Dataset, keyword: str) -> list[Dataset]:
-    """The items of a sequence; none where it is absent or no sequence."""
+    """Return the items of a sequence; none where it is absent or no sequence."""
     value = dataset.get(keyword)
     return [one for one in value if isinstance(one, Dataset)] if isinstance(value, pydicom.Sequence) else []
 
 
 def text(dataset: Dataset, keyword: str) -> str:
-    """A value as text; empty where it is absent."""
+    """Return a value as text; empty where it is absent."""
     return str(dataset.get(keyword) or "").strip()
 
 
 def numbers(value: Any, count: int) -> tuple[float, ...] | None:
-    """A list of so many numbers; None where it is anything else."""
+    """Return a list of so many numbers; None where it is anything else."""
     try:
         found = tuple(float(one) for one in value)
     except (TypeError, ValueError):
@@ -98,7 +98,7 @@ def numbers(value: Any, count: int) -> tuple[float, ...] | None:
 
 
 def code_in(dataset: Dataset, keyword: str, modifier: str = "") -> Code | None:
-    """The first concept of a code sequence (PS3.3 section 8.8).
+    """Return the first concept of a code sequence (PS3.3 section 8.8).
 
     Args:
         dataset: That holds the sequence.

@@ -28,7 +28,7 @@ _WHITE_IS_ZERO, _PHOTOMETRIC = 0, 262  # TIFF 6.0, tag PhotometricInterpretation
 
 
 def is_raster(path: Path) -> bool:
-    """Whether a file's name says that it is a picture of a kind that is read."""
+    """Tell whether a file's name says that it is a picture of a kind that is read."""
     return path.suffix.lower() in _SUFFIXES
 
 
@@ -84,7 +84,7 @@ def _check(image: Image.Image) -> None:
 
 
 def _grey(upright: Image.Image, file: Image.Image) -> Grey | None:
-    """A grey picture's values from black to white; None for one that may be in colour."""
+    """Return a grey picture's values from black to white; None for one that may be in colour."""
     if upright.mode in {"1", "L"}:
         eight: Grey = np.asarray(upright.convert("L")).astype(np.uint16) * _FINE
         return eight

@@ -37,7 +37,7 @@ def read_labels(path: Path, write: Write) -> Facts:
 
 
 def _values(volume: NiftiVolume) -> npt.NDArray[Any] | None:
-    """The different values but 0, rising; None where these are no labels: too many, or below 0.
+    """Return the different values but 0, rising; None where these are no labels: too many, or below 0.
 
     Raises:
         Skip: If one is no whole number.

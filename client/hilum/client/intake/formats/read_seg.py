@@ -103,12 +103,12 @@ def _stored(found: _Object, frame: int) -> Array:
 
 
 def _inside(found: _Object, stored: Array) -> npt.NDArray[np.bool_]:
-    """Where a frame shows its segment."""
+    """Return where a frame shows its segment."""
     return np.asarray(stored >= found.least)
 
 
 def _segments(found: _Object, frame: int, stored: Array) -> Array:
-    """The numbers of a label map; of a frame that names one segment, 1 where it shows it."""
+    """Return the numbers of a label map; of a frame that names one segment, 1 where it shows it."""
     kind = np.uint8 if int(found.seg.BitsAllocated) <= 8 else np.uint16  # noqa: PLR2004 - bits
     if not np.isnan(found.places[frame, 0]):
         return _inside(found, stored).astype(kind)
@@ -139,7 +139,7 @@ def _object(seg: highdicom.seg.Segmentation, path: Path) -> _Object:
 
 
 def _check_claims(seg: highdicom.seg.Segmentation, path: Path) -> None:
-    """Whether the file can hold what it claims: nothing is filled in, and nothing is allocated for a lie."""
+    """Check that the file can hold what it claims: nothing is filled in, and nothing is allocated for a lie."""
     rows, columns, frames = int(seg.Rows), int(seg.Columns), int(seg.NumberOfFrames)
     if not (0 < rows <= _MAX_EDGE and 0 < columns <= _MAX_EDGE and 0 < frames <= _MAX_FRAMES):
         raise Skip(Reason.IMPLAUSIBLE_SIZE)
@@ -160,7 +160,7 @@ def _segment(seg: highdicom.seg.Segmentation, number: int) -> Segment:
 
 
 def _frames(seg: highdicom.seg.Segmentation) -> list[Dataset]:
-    """The functional groups of each frame."""
+    """Return the functional groups of each frame."""
     own = items(seg, "PerFrameFunctionalGroupsSequence")
     if not own:
         raise Skip(Reason.OFF_GRID)  # the tiles of a slide, in order: no place in the patient is told
@@ -186,7 +186,7 @@ def _place(groups: Dataset, common: Dataset) -> list[float]:
 
 
 def _said(gap_mm: float) -> float:
-    """A distance that the object states; one that is no number is that of no image."""
+    """Return a distance that the object states; one that is no number is that of no image."""
     return 0.0 if math.isnan(gap_mm) else gap_mm
 
 

@@ -73,7 +73,7 @@ def judge_syntax(tags: Tags) -> None:
 
 
 def needs_dataset(tags: Tags) -> bool:
-    """Whether facts of this image stand in functional groups, ultrasound regions or a private header."""
+    """Tell whether facts of this image stand in functional groups, ultrasound regions or a private header."""
     kind = taken(text_of(tags.get("SOPClassUID")))
     if kind is None:
         return False
@@ -82,12 +82,12 @@ def needs_dataset(tags: Tags) -> bool:
 
 
 def has_groups(tags: Tags, kind: Supported) -> bool:
-    """Whether geometry stands in functional groups (PS3.3 section C.7.6.16)."""
+    """Tell whether geometry stands in functional groups (PS3.3 section C.7.6.16)."""
     return kind.grouped or (kind.frames and tags.get("SharedFunctionalGroupsSequence") is True)
 
 
 def is_mosaic(tags: Tags, kind: Supported) -> bool:
-    """Whether this is a mosaic: many slices tiled into one plane. Siemens calls it MOSAIC, United Imaging VFRAME."""
+    """Tell whether this is a mosaic: many slices tiled into one plane. Siemens calls it MOSAIC, United Imaging VFRAME."""
     return (
         kind.family == "mr" and not kind.grouped and not _MOSAICS.isdisjoint(words_of(tags.get("ImageType")))
     )
@@ -163,7 +163,7 @@ def _instance(tags: Tags, uids: tuple[str, str, str], planes: Callable[[Frame], 
 
 
 def _quantity(tags: Tags, image_type: tuple[str, ...]) -> str:
-    """What the values of a CT measure. A table of its modality stands in for slope and intercept, and may give anything."""
+    """Return what the values of a CT measure. A table of its modality stands in for slope and intercept, and may give anything."""
     get = tags.values.get
     has_table = get("ModalityLUTSequence") is True
     return quantity_of(
@@ -176,7 +176,7 @@ def _quantity(tags: Tags, image_type: tuple[str, ...]) -> str:
 
 
 def frames_in_time(first: Frame, tags: Tags) -> tuple[Frame, ...]:
-    """The frames of an object without functional groups: the one, or a cine.
+    """Return the frames of an object without functional groups: the one, or a cine.
 
     The place of a cine's first frame is not that of the others.
     """
@@ -191,7 +191,7 @@ _TABLES = ("ModalityLUTSequence", "VOILUTSequence", "RedPaletteColorLookupTableD
 
 
 def _burned_in(value: Value) -> bool:
-    """Whether the file says of itself that text stands in its pixels: anything but a plain no."""
+    """Tell whether the file says of itself that text stands in its pixels: anything but a plain no."""
     if value is None:
         return False
     return any(word.strip(BLANKS).upper() not in _NOT_BURNED_IN for word in map(str, values_of(value)))
@@ -252,7 +252,7 @@ def _usable_spacing(value: Value) -> tuple[float, float] | None:
 
 
 def _window(tags: Tags) -> Window | None:
-    """The first window; None where it is no two numbers, for an image is good without."""
+    """Return the first window; None where it is no two numbers, for an image is good without."""
     center, width = first_number(tags.get("WindowCenter")), first_number(tags.get("WindowWidth"))
     if center is None or width is None or width <= 0:
         return None
@@ -290,7 +290,7 @@ def _padding(tags: Tags, kind: Supported) -> tuple[int, int] | None:
 
 
 def _contrast(tags: Tags, image_type: tuple[str, ...], kind: Supported) -> Contrast:
-    """What the top level says about echo, phase, coil and time; odd values count as absent."""
+    """Return what the top level says about echo, phase, coil and time; odd values count as absent."""
     get = tags.values.get
     return Contrast(
         identifier_of(get("Manufacturer")),
@@ -314,7 +314,7 @@ def _contrast(tags: Tags, image_type: tuple[str, ...], kind: Supported) -> Contr
 
 
 def _exposure(tags: Tags) -> dict[str, Any]:
-    """What tells one CT exposure or reconstruction from another."""
+    """Return what tells one CT exposure or reconstruction from another."""
     return {
         "kvp_kv": optional_number(tags.get("KVP")),
         "kernel": text_of(tags.get("ConvolutionKernel")),
@@ -331,7 +331,7 @@ def _direction(value: Value) -> tuple[float, ...] | None:
 
 @lru_cache(maxsize=1024)
 def _component(stated: Value, image_type: tuple[str, ...]) -> str:
-    """Which part of complex data: as (0008,9208) says, else by the third and later values of the image type."""
+    """Return which part of complex data: as (0008,9208) says, else by the third and later values of the image type."""
     for word in (code_word(stated), *image_type[2:]):
         if word in _COMPONENTS:
             return _COMPONENTS[word]

@@ -34,7 +34,7 @@ class Diffusion:
 
 
 def may_tell(instance: Instance) -> bool:
-    """Whether private elements could say more of an image than its header does."""
+    """Tell whether private elements could say more of an image than its header does."""
     frames = instance.frames
     return (
         instance.family == "mr"
@@ -44,7 +44,7 @@ def may_tell(instance: Instance) -> bool:
 
 
 def told_apart(instance: Instance, found: Diffusion) -> Instance:
-    """The image with what was found."""
+    """Return the image with what was found."""
     frames = tuple(
         replace(frame, contrast=replace(frame.contrast, b_value=found.b_value, gradient=found.gradient))
         for frame in instance.frames
@@ -99,7 +99,7 @@ def _diffusion(b_value: list[float], gradient: list[float]) -> Diffusion:
 
 
 def _numbers(dataset: "Dataset", group: int, creator: str, offset: int) -> list[float]:
-    """The values of a private element; nothing where it is absent, or one of them is no finite number.
+    """Return the values of a private element; nothing where it is absent, or one of them is no finite number.
 
     pydicom knows these elements, so their values are numbers even where a writer did not know their VR (UN).
     """

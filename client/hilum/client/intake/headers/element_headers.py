@@ -94,7 +94,7 @@ _WIDTHS = {_code(vr): LONG_HEAD_BYTES for vr in LONG_VRS} | {_code(vr): HEAD_BYT
 
 
 def wanted_of(tag: int, vr: str, length: int, taken: Mapping[int, tuple[str, str]] = TAKEN) -> Wanted | None:
-    """What is wanted of a value.
+    """Return what is wanted of a value.
 
     Raises:
         UncertainValue: If the file states another VR than the dictionary, or a length that no such value has.
@@ -203,7 +203,7 @@ class Encoding:
         return tag, vr, p + HEAD_BYTES, length
 
     def token(self, data: bytes, p: int, q: int) -> Token:
-        """What lies between `p` and `q`: one element, or one delimiter."""
+        """Return what lies between `p` and `q`: one element, or one delimiter."""
         delimiter = data[p : p + 2] == b"\xfe\xff"
         long = self.explicit and not delimiter and _WIDTHS[_code_at(data, p + 4)] == LONG_HEAD_BYTES
         width = LONG_HEAD_BYTES if long else HEAD_BYTES
@@ -216,5 +216,5 @@ EXPLICIT, IMPLICIT = _ExplicitHeads(), _ImplicitHeads()
 
 @lru_cache(maxsize=_MAX_WRITERS)
 def encoding_of(*, explicit: bool, writer: str, media_class: str) -> Encoding:  # noqa: ARG001 - the cache's key
-    """How one implementation (0002,0012) writes files of one kind, and what was learnt about these."""
+    """Return how one implementation (0002,0012) writes files of one kind, and what was learnt about these."""
     return Encoding(explicit, EXPLICIT if explicit else IMPLICIT, HeaderTemplates())

@@ -16,7 +16,7 @@ BLANKS = " \0\t\r\n\f\v"
 
 
 def text_of(value: Value) -> str:
-    """One string of what should be one string."""
+    """Return one string of what should be one string."""
     if value is None:
         return ""
     if isinstance(value, str):
@@ -25,7 +25,7 @@ def text_of(value: Value) -> str:
 
 
 def identifier_of(value: Value) -> str:
-    """An identifier, such as a patient's, without the padding around it.
+    """Return an identifier, such as a patient's, without the padding around it.
 
     Blanks before and behind a value of VR LO are no part of it (PS3.5 section 6.2), and writers pad with NUL too. Case
     is a part of it.
@@ -48,13 +48,13 @@ def _joined(value: Value) -> str:
 
 
 def code_word(value: Value) -> str:
-    """A code (VR CS) in upper case; empty where it is no single one."""
+    """Return a code (VR CS) in upper case; empty where it is no single one."""
     return value.strip().upper() if isinstance(value, str) else ""
 
 
 @lru_cache(maxsize=1024)
 def words_of(value: Value) -> tuple[str, ...]:
-    """All values of an attribute as words in upper case."""
+    """Return all values of an attribute as words in upper case."""
     if value is None:
         return ()
     return tuple(
@@ -63,7 +63,7 @@ def words_of(value: Value) -> tuple[str, ...]:
 
 
 def plain_number(value: str | float) -> float | None:
-    """A finite number, also where it is written as text (another VR than the standard's); else None."""
+    """Return a finite number, also where it is written as text (another VR than the standard's); else None."""
     if type(value) is float:
         return value if math.isfinite(value) else None
     if isinstance(value, str):
@@ -77,7 +77,7 @@ def plain_number(value: str | float) -> float | None:
 
 
 def values_of(value: Value) -> tuple[str | int | float, ...]:
-    """All values of an attribute; none where it is absent or empty. Long text (VR UT) is not parted by pydicom."""
+    """Return all values of an attribute; none where it is absent or empty. Long text (VR UT) is not parted by pydicom."""
     if value is None:
         return ()
     if isinstance(value, str):
@@ -90,7 +90,7 @@ def values_of(value: Value) -> tuple[str | int | float, ...]:
 
 
 def numbers_of(value: Value, count: int) -> tuple[float, ...] | None:
-    """The first `count` values; None where the attribute is absent or empty.
+    """Return the first `count` values; None where the attribute is absent or empty.
 
     Raises:
         Skip: If it is there but no list of finite numbers that long.
@@ -104,7 +104,7 @@ def numbers_of(value: Value, count: int) -> tuple[float, ...] | None:
 
 
 def exactly(value: Value, count: int) -> tuple[float, ...] | None:
-    """The values of an attribute that has `count` of them; None where it is absent or empty.
+    """Return the values of an attribute that has `count` of them; None where it is absent or empty.
 
     Raises:
         Skip: If it is there but no list of just so many finite numbers.
@@ -120,7 +120,7 @@ shared_exactly = lru_cache(maxsize=1024)(exactly)
 
 
 def number_or(value: Value, default: float) -> float:
-    """One finite number, or the default where the attribute is absent or empty.
+    """Return one finite number, or the default where the attribute is absent or empty.
 
     Raises:
         Skip: If it is there but no such number.
@@ -130,7 +130,7 @@ def number_or(value: Value, default: float) -> float:
 
 
 def optional_number(value: Value) -> float | None:
-    """One finite number, or None: of an attribute that an image can do without."""
+    """Return one finite number, or None: of an attribute that an image can do without."""
     if value is None:
         return None
     values = values_of(value)
@@ -138,7 +138,7 @@ def optional_number(value: Value) -> float | None:
 
 
 def optional_whole(value: Value) -> int | None:
-    """One whole number, or None: of an attribute that an image can do without."""
+    """Return one whole number, or None: of an attribute that an image can do without."""
     if value is None or type(value) is int:
         return value
     number = optional_number(value)
@@ -146,7 +146,7 @@ def optional_whole(value: Value) -> int | None:
 
 
 def first_number(value: Value) -> float | None:
-    """The first of several values, or None: of an attribute that an image can do without."""
+    """Return the first of several values, or None: of an attribute that an image can do without."""
     if value is None:
         return None
     values = values_of(value)
@@ -154,7 +154,7 @@ def first_number(value: Value) -> float | None:
 
 
 def whole_number(value: Value) -> int | None:
-    """A whole number, told once or several times; None where it is absent.
+    """Return a whole number, told once or several times; None where it is absent.
 
     Raises:
         Skip: If it is anything else.
@@ -171,7 +171,7 @@ def whole_number(value: Value) -> int | None:
 
 
 def seconds(value: Value) -> float | None:
-    """A time of day (VR TM) in seconds after midnight, or None where it is absent or malformed."""
+    """Return a time of day (VR TM) in seconds after midnight, or None where it is absent or malformed."""
     found = _TIME.fullmatch(value.strip()) if isinstance(value, str) else None
     if found is None:
         return None

@@ -72,7 +72,7 @@ def split_mosaic(plane: npt.NDArray[Scalar], slices: int) -> npt.NDArray[Scalar]
 
 
 def mosaic_frames(dataset: Dataset, frame: Frame) -> tuple[Frame, ...]:
-    """One frame per tile, each with its own place.
+    """Return one frame per tile, each with its own place.
 
     Args:
         dataset: With the tags of `MOSAIC_TAGS`, Rows and Columns.
@@ -113,7 +113,7 @@ def _csa_of(dataset: Dataset) -> dict[str, tuple[str, ...]]:
 
 
 def read_csa(raw: bytes) -> dict[str, tuple[str, ...]]:
-    """The few values of a CSA header (version 1 or 2) that place a mosaic, as text.
+    """Return the few values of a CSA header (version 1 or 2) that place a mosaic, as text.
 
     Every length is checked before it is believed, and the reader only moves forward.
 
@@ -188,7 +188,7 @@ def _numbers(values: Sequence[str], count: int) -> tuple[float, ...]:
 
 
 def _normal(values: Sequence[str], expected: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """The direction from slice to slice: the planes' normal, or its opposite where Siemens says so."""
+    """Return the direction from slice to slice: the planes' normal, or its opposite where Siemens says so."""
     stated = float(np.array(_numbers(values, 3)) @ expected)
     if not math.isfinite(stated) or abs(abs(stated) - 1) > _PARALLEL:
         raise Skip(Reason.UNSUPPORTED_MOSAIC)

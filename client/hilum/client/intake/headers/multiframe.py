@@ -34,7 +34,7 @@ _TIME_DIGITS = 6  # HHMMSS
 
 
 def frames_of(dataset: Dataset, family: Family) -> tuple[Frame, ...]:
-    """Each frame's place, rescale and contrast, in the order of the file.
+    """Return each frame's place, rescale and contrast, in the order of the file.
 
     An object without functional groups (a cine) gives frames that have a spacing and no place.
 
@@ -89,7 +89,7 @@ class _Groups:
         self.whole = whole
 
     def macro(self, *names: str) -> Dataset:
-        """The first item of the first sequence that is there; an empty data set where none is."""
+        """Return the first item of the first sequence that is there; an empty data set where none is."""
         for name in names:
             for place in (self.own, self.shared):
                 items = _items(place, name)
@@ -188,7 +188,7 @@ def _gradient(diffusion: Dataset) -> tuple[float, ...] | None:
 
 
 def regions_of(dataset: Dataset) -> tuple[Region, ...]:
-    """The calibrated regions of an ultrasound image; empty where the file has none (PS3.3 section C.8.5.5).
+    """Return the calibrated regions of an ultrasound image; empty where the file has none (PS3.3 section C.8.5.5).
 
     Raises:
         Skip: `DAMAGED_HEADER` where a region can't be read or lies outside of any image.

@@ -42,12 +42,12 @@ def check_sets(sets: Value) -> None:
 
 
 def empty_text(_: bytes) -> Value:
-    """What pydicom gives for text without a character."""
+    """Return what pydicom gives for text without a character."""
     return ""
 
 
 def no_number(_: bytes) -> Value:
-    """What pydicom gives for a number without a digit."""
+    """Return what pydicom gives for a number without a digit."""
     return None
 
 

@@ -70,7 +70,7 @@ def pixel_format_of(tags: Tags, kind: Supported) -> PixelFormat:
 
 
 def is_read(syntax: str, photometric: str, kind: PixelKind, depth: tuple[int, int, int]) -> bool:
-    """Whether samples of this allocated, stored and high bit come out right (PS3.5 sections 8.1 and 8.2).
+    """Tell whether samples of this allocated, stored and high bit come out right (PS3.5 sections 8.1 and 8.2).
 
     Floating point pixels are grey and never encapsulated (PS3.3 sections C.7.6.24 and C.7.6.25). JPEG and JPEG-LS hold
     no more than 16 bits, and a code stream no bits below the sample. Of 32 bits in big endian it is not agreed whether
@@ -85,7 +85,7 @@ def is_read(syntax: str, photometric: str, kind: PixelKind, depth: tuple[int, in
 
 
 def check_sizes(tags: Tags, pixels: PixelFormat) -> None:
-    """What the header claims must fit in the file, before anything is allocated for it.
+    """Check that what the header claims fits in the file, before anything is allocated for it.
 
     Raises:
         Skip: If it does not.

@@ -153,7 +153,7 @@ def _at_pixels(tag: BaseTag, _vr: str | None, _length: int) -> bool:
 
 
 def _inflated(file: BinaryIO) -> BinaryIO:
-    """The data set of a deflated file as one that is not, bounded (PS3.5 section A.5).
+    """Return the data set of a deflated file as one that is not, bounded (PS3.5 section A.5).
 
     Raises:
         Skip: If it inflates beyond its bound, or is broken.
@@ -177,14 +177,14 @@ def _values(dataset: Dataset) -> dict[str, Value]:
 
 
 def _as_written(value: Any) -> Any:
-    """An identifier as it stands in the file: 0012 is not 12, in whatever VR it is written."""
+    """Return an identifier as it stands in the file: 0012 is not 12, in whatever VR it is written."""
     if isinstance(value, MultiValue):
         return tuple(map(_as_written, value))
     return getattr(value, "original_string", value)
 
 
 def plain(value: Any) -> Value:
-    """A pydicom value as str, int, float, a tuple of these, or None; what is none of these is shown as text."""
+    """Return a pydicom value as str, int, float, a tuple of these, or None; what is none of these is shown as text."""
     if value is None or type(value) in (str, int, float):
         return value  # type: ignore[no-any-return] # the line above says which it is
     for kind in (str, int, float):

@@ -35,7 +35,7 @@ _ASK = NeedsPydicom()
 
 
 def read_tags(path: Path) -> Tags:
-    """The allow-listed tags of a file, the same whichever way they were read.
+    """Return the allow-listed tags of a file, the same whichever way they were read.
 
     Raises:
         Skip: If the file can't be read, is no DICOM file, or its header is broken.

@@ -31,7 +31,7 @@ _SETS_OF_TEXT = b"\x08\x00\x05\x00"  # (0008,0005): its value matters wherever i
 
 
 def sequence_end(data: bytes, p: int, encoding: Encoding) -> int:
-    """Where a sequence of undefined length ends.
+    """Return where a sequence of undefined length ends.
 
     Args:
         data: Bytes of a file.
@@ -70,7 +70,7 @@ def sequence_end(data: bytes, p: int, encoding: Encoding) -> int:
 
 
 def _step(data: bytes, p: int, encoding: Encoding, levels: list[int]) -> int:
-    """One step on: past an element or a delimiter, or out of an item that ends here."""
+    """Return one step on: past an element or a delimiter, or out of an item that ends here."""
     level = levels[-1]
     if level == _IN_SEQUENCE:
         return _item_or_end(data, p, levels)
@@ -104,7 +104,7 @@ def learn(data: bytes, p: int, key: bytes, encoding: Encoding) -> bool:
 
 
 def _parts(data: bytes, p: int, encoding: Encoding) -> list[Part]:
-    """What follows, as far as it is elements that may come just so again."""
+    """Return what follows, as far as it is elements that may come just so again."""
     found: list[Part] = []
     last, room, limit = 0, MAX_HEADS, min(p + MAX_BYTES, len(data))
     try:
@@ -124,7 +124,7 @@ def _parts(data: bytes, p: int, encoding: Encoding) -> list[Part]:
 
 
 def _part(data: bytes, p: int, encoding: Encoding) -> tuple[Part, int] | None:
-    """One element or one whole sequence, and where it ends; None where neither begins that is always the same."""
+    """Return one element or one whole sequence, and where it ends; None where neither begins that is always the same."""
     key = data[p : p + 8]
     step, wanted = encoding.heads[key]
     if step:
@@ -144,7 +144,7 @@ def _part(data: bytes, p: int, encoding: Encoding) -> tuple[Part, int] | None:
 
 
 def _tokens(data: bytes, p: int, encoding: Encoding) -> tuple[list[Token], int]:
-    """What a sequence of undefined length is made of, and where it ends.
+    """Return what a sequence of undefined length is made of, and where it ends.
 
     Raises:
         UncertainValue: If it is longer than any run.
@@ -190,7 +190,7 @@ def _special_inside(data: bytes, p: int, encoding: Encoding, levels: list[int]) 
 
 
 def is_sequence(tag: int, data: bytes, q: int) -> bool:
-    """Whether an element of implicit VR and undefined length is one: by the dictionary, else by its first item."""
+    """Tell whether an element of implicit VR and undefined length is one: by the dictionary, else by its first item."""
     try:
         return dictionary_VR(tag) == "SQ"
     except KeyError:

@@ -153,7 +153,7 @@ map) is an image of another kind: it must not be learned from as if a scanner ha
 
 
 def taken(sop_class: str) -> Supported | None:
-    """How the images of a SOP class are read; None if they are not."""
+    """Return how the images of a SOP class are read; None if they are not."""
     row = SOP_CLASSES.get(sop_class)
     return row.taken if row else None
 

@@ -110,7 +110,7 @@ class Tags(NamedTuple):
     pixels: PixelElement | None
 
     def get(self, keyword: str) -> Value:
-        """The value; None where the attribute is absent, or empty and a number."""
+        """Return the value; None where the attribute is absent, or empty and a number."""
         return self.values.get(keyword)
 
     def __repr__(self) -> str:

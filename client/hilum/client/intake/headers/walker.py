@@ -91,7 +91,7 @@ def _looks_explicit(data: bytes, p: int) -> bool:
 
 
 def _meta(data: bytes) -> tuple[int, str, str, str]:
-    """The file meta group (PS3.10 section 7.1): where the data set starts, the transfer syntax, the SOP class, the writer."""
+    """Return the file meta group (PS3.10 section 7.1): where the data set starts, the transfer syntax, the SOP class, the writer."""
     p, last, heads = _PREAMBLE_BYTES, 0, META
     texts: dict[str, Value] = {"MediaStorageSOPClassUID": "", "ImplementationClassUID": ""}
     end = len(data) - LONG_HEAD_BYTES
@@ -140,7 +140,7 @@ class _Window:
         return self.data
 
     def holding(self, q: int, p: int) -> tuple[bytes, int, int]:
-        """The data with the bytes from `q` to `p` in it, and where they are then."""
+        """Return the data with the bytes from `q` to `p` in it, and where they are then."""
         if p <= len(self.data):
             return self.data, q, p
         data = self.move(q)
@@ -149,7 +149,7 @@ class _Window:
         return data, 0, p - q
 
     def ended(self, p: int) -> bool:
-        """Whether the file ends exactly at the relative position `p`.
+        """Tell whether the file ends exactly at the relative position `p`.
 
         Raises:
             UncertainValue: If it ends before, or so soon after that no element fits.
@@ -163,7 +163,7 @@ class _Window:
 def _top_level(  # noqa: C901, PLR0912 - one loop: a call for each element would double the time it takes
     window: _Window, p: int, encoding: Encoding
 ) -> tuple[dict[str, Value], PixelElement | None]:
-    """The wanted values, and the pixel data if there is any.
+    """Return the wanted values, and the pixel data if there is any.
 
     Wanted tags must ascend, or one may stand twice. The order of the others makes no difference.
     """
@@ -253,7 +253,7 @@ def _pixel_element(vr: str, offset: int, length: int) -> PixelElement:
 
 
 def _signed_or_not(tag: int, values: dict[str, Value], length: int) -> Wanted:
-    """The VR that pixel representation chooses where it is implicit (PS3.5 annex A.1)."""
+    """Return the VR that pixel representation chooses where it is implicit (PS3.5 annex A.1)."""
     representation = values.get("PixelRepresentation")
     wanted = wanted_of(tag, "SS" if representation else "US", length)
     if representation not in (0, 1) or wanted is None or wanted[1] in values:
@@ -262,7 +262,7 @@ def _signed_or_not(tag: int, values: dict[str, Value], length: int) -> Wanted:
 
 
 def _past_sequence(window: _Window, p: int, encoding: Encoding) -> int:
-    """Where a sequence of undefined length ends; the window is moved if it does not hold all of it."""
+    """Return where a sequence of undefined length ends; the window is moved if it does not hold all of it."""
     try:
         return sequence_end(window.data, p, encoding)
     except (EndOfWindow, StructError):

@@ -26,7 +26,7 @@ _AIR_HU = -100
 
 
 def folder_row(relative_name: str, identity: str, status: str, names: Pseudonyms) -> FileRow:
-    """The catalogue's row of such a file: it is its own instance, series and study.
+    """Return the catalogue's row of such a file: it is its own instance, series and study.
 
     Args:
         relative_name: To the indexed folder, with forward slashes; an identifier.
@@ -39,7 +39,7 @@ def folder_row(relative_name: str, identity: str, status: str, names: Pseudonyms
 
 
 def folder_job(path: Path, family: Family) -> DecodePicture | ReadVolumes:
-    """What a decoding process is to be asked of such a file.
+    """Return what a decoding process is to be asked of such a file.
 
     Args:
         path: The file.
@@ -124,7 +124,7 @@ def _volumes(
 
 
 def _has_air(volume: npt.NDArray[Any]) -> bool:
-    """Whether values may be Hounsfield units, of which NIfTI has no word: then air is far below 0.
+    """Tell whether values may be Hounsfield units, of which NIfTI has no word: then air is far below 0.
 
     Stored values without their rescale, and values brought to 0..1 or 0..255, have none.
     """

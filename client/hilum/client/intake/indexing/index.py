@@ -290,7 +290,7 @@ class _Indexer:
         self._tick(sum(row.file_key not in settled for row in rows))
 
     def _made_volume(self, row: FileRow) -> bool:
-        """Whether the series' volume can't stay without this file: a slice that was set aside is not in it."""
+        """Tell whether the series' volume can't stay without this file: a slice that was set aside is not in it."""
         return row.status == ACCEPTED or row.series_key not in self.elsewhere
 
     def _set_aside(self, members: list[SeriesFile], settled: dict[str, FileRow]) -> None:
@@ -301,7 +301,7 @@ class _Indexer:
     def _settled_members(
         self, affected: set[str], settled: dict[str, FileRow], by_key: dict[str, FoundFile]
     ) -> Iterator[SeriesFile]:
-        """The unchanged files of affected series, whose headers are needed again."""
+        """Return the unchanged files of affected series, whose headers are needed again."""
         items: dict[str, Item] = {item.sop_key: item for item in self.catalogue.items() if item.sop_key}
         again = {key: by_key[key] for key, row in settled.items() if row.series_key in affected}
         for read in read_headers(again.items(), self.pool):
@@ -318,14 +318,14 @@ def _uids(instance: Instance) -> _Uids:
 
 
 def _is_stacked(group: list[SeriesFile]) -> bool:
-    """Whether a series has slices of a volume."""
+    """Tell whether a series has slices of a volume."""
     return any(is_stacked(one.instance) for one in group)
 
 
 def _gathered(
     members: list[SeriesFile], settled: Iterable[FileRow], damaged: list[FileRow]
 ) -> list[SeriesFile]:
-    """The files of one instance in one series, even where they name several: so they are compared, and stand in.
+    """Return the files of one instance in one series, even where they name several: so they are compared, and stand in.
 
     It is the series that had the instance before, else that of most files: a copy makes no hole in a whole series.
 

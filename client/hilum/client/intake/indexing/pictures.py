@@ -34,7 +34,7 @@ def preference(one: Picture) -> tuple[bool, bool, str]:
 
 
 def linked_row(one: Picture, first: FileRow, names: Pseudonyms) -> FileRow:
-    """The row of a further name of a file that was read: a copy of its instance, or set aside as it was."""
+    """Return the row of a further name of a file that was read: a copy of its instance, or set aside as it was."""
     key = names.of("file", one.relative_name)
     if first.status not in (ACCEPTED, Reason.DUPLICATE):
         return FileRow(key, one.file.identity, first.status, key, key, key, key)

@@ -130,7 +130,7 @@ class SeriesProcessor:
         )
 
     def _to_look_at(self, image: Image, copies: list[tuple[int, int]]) -> tuple[int, ...]:
-        """The member of an image and its copies, as far as they have to be decoded: all, or nothing is new."""
+        """Return the member of an image and its copies, as far as they have to be decoded: all, or nothing is new."""
         index = image[0][0]
         mine = [copy for kept, copy in copies if kept == index]
         if self.members[index].item is not None:
@@ -139,7 +139,7 @@ class SeriesProcessor:
         return (index, *new) if new or image not in self._kept else ()
 
     def questions(self) -> list[Job]:
-        """The files to ask for private diffusion elements: all, where images lie at one place and nothing says why."""
+        """Return the files to ask for private diffusion elements: all, where images lie at one place and nothing says why."""
         pairs = (pair for volume in self._volumes for pair in volume.verify_equal)
         unclear = Reason.MULTIPLE_TIMES in self._refused.values() or any(
             self._key(kept) != self._key(copy) for kept, copy in pairs
@@ -167,7 +167,7 @@ class SeriesProcessor:
         return self.members[plane[0]].row.sop_key
 
     def jobs(self) -> Iterator[Job]:
-        """What is to be decoded for the plan, in order."""
+        """Return what is to be decoded for the plan, in order."""
         for volume in self._volumes:
             for index, frames in self._wanted(volume):
                 if not is_plain(self.members[index].instance):
@@ -195,12 +195,12 @@ class SeriesProcessor:
         return len(self._failed) == before
 
     def items(self) -> list[Item]:
-        """What the series gives."""
+        """Return what the series gives."""
         made = (*(volume.planes for volume in self._volumes), *self._images)
         return [item for planes in made if isinstance(item := self._kept[planes], Item)]
 
     def rows(self) -> list[FileRow]:
-        """Every member, settled: taken, or set aside for a reason."""
+        """Return every member, settled: taken, or set aside for a reason."""
         status: dict[int, str] = {**self._refused, **self._failed}
         for volume in self._volumes:
             if isinstance(outcome := self._kept[volume.planes], Reason):
@@ -219,7 +219,7 @@ class SeriesProcessor:
         ]
 
     def _item_keys(self) -> dict[int, str]:
-        """The item of each member that is in one alone."""
+        """Return the item of each member that is in one alone."""
         found: dict[int, set[str]] = {}
         for planes in (*(volume.planes for volume in self._volumes), *self._images):
             if isinstance(item := self._kept[planes], Item):
@@ -307,7 +307,7 @@ class SeriesProcessor:
                 self._failed.setdefault(other, Reason.CONTRADICTING_COPIES)
 
     def _judge_probe(self, index: int, results: Iterator[Result]) -> None:
-        """A file that contradicts another speaks against it only if its own pixels can be decoded."""
+        """Drop what contradicts another file and can't be decoded itself: it speaks against nothing."""
         self.decoded.add(index)
         self._probed.add(index)
         result = next(results)
@@ -333,7 +333,7 @@ class SeriesProcessor:
             self._admit(image, shown)
 
     def _shown(self, index: int, results: Iterator[Result]) -> ImageDecoded | None:
-        """What a member looks like, or None where it failed."""
+        """Return what a member looks like, or None where it failed."""
         self.decoded.add(index)
         result = next(results)
         if isinstance(result, Refused):
@@ -401,7 +401,7 @@ class SeriesProcessor:
 
 
 def _in_hounsfield(volume: PlannedVolume, members: Sequence[SeriesFile]) -> bool:
-    """Whether every plane of a volume is known to be in Hounsfield units."""
+    """Tell whether every plane of a volume is known to be in Hounsfield units."""
     if volume.family != "ct":
         return False
     files = {index for index, _frame in volume.planes}
@@ -423,7 +423,7 @@ def _whole_spacing(instance: Instance) -> tuple[float, float] | None:
 
 
 def _probe(path: Path, instance: Instance) -> Job:
-    """What shows whether the pixels of a file can be decoded."""
+    """Return what shows whether the pixels of a file can be decoded."""
     frames = (0,) if instance.mosaic else tuple(frame.index for frame in instance.frames)
     if instance.pixels.photometric.startswith("MONOCHROME"):
         return DecodePlanes(path, instance, frames)

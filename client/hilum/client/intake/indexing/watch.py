@@ -85,7 +85,7 @@ def _index(
 
 
 def _look(folder: Path) -> frozenset[int]:
-    """A mark for each file: a number, so that a look at millions of files takes little memory."""
+    """Return a mark for each file: a number, so that a look at millions of files takes little memory."""
     return frozenset(_mark(file) for file in scan(folder))
 
 

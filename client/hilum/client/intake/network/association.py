@@ -72,16 +72,16 @@ class AllowList:
     peers: tuple[Peer, ...]
 
     def address(self, address: str) -> bool:
-        """Whether anyone may come from here."""
+        """Tell whether anyone may come from here."""
         return any(_normal(address) in peer.network for peer in self.peers)
 
     def both(self, title: str, address: str) -> bool:
-        """Whether this title may come from here."""
+        """Tell whether this title may come from here."""
         return any(title == peer.title and _normal(address) in peer.network for peer in self.peers)
 
 
 def _normal(address: str) -> "Address":
-    """An IPv4 address that came in through an IPv6 socket is that IPv4 address."""
+    """Return an IPv4 address that came in through an IPv6 socket is that IPv4 address."""
     found = ipaddress.ip_address(address.split("%", maxsplit=1)[0])
     mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
     return mapped if mapped is not None else found
@@ -131,7 +131,7 @@ class BoundedServer(ThreadedAssociationServer):
         return connection, address
 
     def verify_request(self, _request: Any, client_address: Any) -> bool:
-        """Whether to go on with a connection of which nothing was read yet."""
+        """Tell whether to go on with a connection of which nothing was read yet."""
         if not self.allowed.address(client_address[0]):
             self.refused["unknown_address"] += 1
             return False
@@ -167,7 +167,7 @@ class Guard:
         return [(evt.EVT_REQUESTED, self._on_request), (evt.EVT_PDU_RECV, self._on_pdu)]
 
     def release(self, association: Association, size_bytes: int) -> None:
-        """An object was taken over or thrown away."""
+        """Note that an object was taken over or thrown away."""
         with self._lock:
             held_bytes = self._held_bytes.get(association, 0)
             self._held_bytes[association] = max(0, held_bytes - size_bytes)

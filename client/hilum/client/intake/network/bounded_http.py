@@ -107,7 +107,7 @@ class BoundedSession(requests.Session):
             self.headers["Authorization"] = login.authorization
 
     def get(self, url: str | bytes, params: Any = None, **options: Any) -> requests.Response:
-        """A whole answer of DICOM JSON (PS3.18 annex F), for a query.
+        """Return a whole answer of DICOM JSON (PS3.18 annex F), for a query.
 
         Raises:
             ServiceError: If there is none to be had.
@@ -130,7 +130,7 @@ class BoundedSession(requests.Session):
 
     @contextmanager
     def opened_object(self, url: str, accept: str, max_bytes: int) -> Iterator[tuple[str, Iterator[bytes]]]:
-        """The content type and the body of one object, once; the caller tries again.
+        """Give the content type and the body of one object, once; the caller tries again.
 
         Raises:
             ServiceError: If the server no longer lets this site in.
@@ -171,7 +171,7 @@ def _errors_told() -> Iterator[None]:
 
 
 def _tls_error(text: str) -> Exception:
-    """What a failed handshake is: OpenSSL's own words, without the names that stand behind them."""
+    """Return what a failed handshake is: OpenSSL's own words, without the names that stand behind them."""
     code = re.search(r"SSL: ([A-Z0-9_]+)", text)
     if code is None:
         # A server that wants another certificate may break off before its alert is read; so does one that is busy.

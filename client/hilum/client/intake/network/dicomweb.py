@@ -97,7 +97,7 @@ class _Object:
 
 
 def check_address(url: str, *, insecure_http: bool) -> str:
-    """The service's address without a slash at its end.
+    """Return the service's address without a slash at its end.
 
     Raises:
         DataError: If it is no address, holds a password, or would send the data unencrypted.
@@ -128,7 +128,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def authorization(token: str) -> str:
-    """The header for a token; `Basic ...` and `Bearer ...` are taken as they stand.
+    """Return the header for a token; `Basic ...` and `Bearer ...` are taken as they stand.
 
     Raises:
         DataError: If it is empty or has characters that a header can't.
@@ -228,7 +228,7 @@ class _Puller:
             yield _Object(study, series, _value(entry, _SOP))
 
     def _paged(self, search: Callable[..., Any], tag: str) -> Iterator[dict[str, Any]]:
-        """All pages of a query. A page without anything new ends it, so a server that knows no offset does no harm."""
+        """Return all pages of a query. A page without anything new ends it, so a server that knows no offset does no harm."""
         seen: set[str] = set()
         offset = 0
         while True:
@@ -275,7 +275,7 @@ class _Puller:
         return f"{rate:.1f} MB/s, {left_s // 3600}:{left_s // 60 % 60:02}:{left_s % 60:02} left"
 
     def _fetch_or_count(self, one: _Object) -> tuple[int, str]:
-        """The size of what was fetched, and the code of why it was not."""
+        """Return the size of what was fetched, and the code of why it was not."""
         if self.session.stop.is_set():
             raise StoppedError
         try:
@@ -328,7 +328,7 @@ def _entries(search: Callable[..., Any], offset: int, limit: int = _PAGE) -> lis
 
 
 def _value(entry: dict[str, Any], tag: str) -> str:
-    """The first value of an attribute, or an empty text (PS3.18 section F.2)."""
+    """Return the first value of an attribute, or an empty text (PS3.18 section F.2)."""
     attribute = entry.get(tag)
     values = attribute.get("Value") if isinstance(attribute, dict) else None
     first = values[0] if isinstance(values, list) and values else None

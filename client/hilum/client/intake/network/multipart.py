@@ -9,7 +9,7 @@ _MAX_HEAD_BYTES = 1 << 16
 
 
 def single_object(content_type: str, chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The bytes of the one DICOM object in an answer.
+    """Return the bytes of the one DICOM object in an answer.
 
     Args:
         content_type: `multipart/related` with a boundary, or `application/dicom` from servers that send it bare.

@@ -96,7 +96,7 @@ class ReceiveReport:
 
 
 def image_classes() -> list[str]:
-    """The SOP classes that are taken: every image; reports, structure sets and the like are for others to keep."""
+    """Return the SOP classes that are taken: every image; reports, structure sets and the like are for others to keep."""
     uids = [str(context.abstract_syntax) for context in AllStoragePresentationContexts]
     return [uid for uid in uids if "Image" in UID(uid).keyword] + list(_RETIRED)
 
@@ -138,7 +138,7 @@ class Receiver:
                 thread.join()
 
     def report(self) -> ReceiveReport:
-        """The counts so far."""
+        """Return the counts so far."""
         counts = Counter(self.counts)
         stored, repeated = counts.pop("stored", 0), counts.pop("repeated", 0)
         return ReceiveReport(stored, repeated, dict(sorted((counts + self.guard.counts).items())))

@@ -19,7 +19,7 @@ class StoppedError(Exception):
 
 @contextmanager
 def stop_signals() -> Iterator[threading.Event]:
-    """An event that SIGTERM and SIGINT set, instead of ending the process where it stands."""
+    """Give an event that SIGTERM and SIGINT set, instead of ending the process where it stands."""
     stop = threading.Event()
 
     def ask(_number: int, _frame: FrameType | None) -> None:

@@ -117,7 +117,7 @@ def j2k_info(stream: bytes) -> StreamInfo:
 
 
 def _check_tiles(first: tuple[int, int], width: int, height: int, left: int, top: int) -> None:
-    """The first tile holds the image's first sample (ISO/IEC 15444-1 section B.3). OpenJPH divides by its width."""
+    """Check that the first tile holds the image's first sample (ISO/IEC 15444-1 section B.3). OpenJPH divides by its width."""
     across, down = left <= first[0] < left + width, top <= first[1] < top + height
     if not (across and down):
         raise Skip(Reason.UNDECODABLE_PIXELS)

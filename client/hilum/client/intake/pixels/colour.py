@@ -22,7 +22,7 @@ _JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 20
 
 
 def to_rgb(frame: StoredFrame, pixels: PixelFormat, luts: LookUpTables | None) -> Colours:
-    """One colour frame as RGB.
+    """Return one colour frame as RGB.
 
     Where the code stream itself says what its samples are, it is believed: headers are often left as they were before
     compression.

@@ -10,6 +10,6 @@ Crop = tuple[int, int, int, int]
 
 
 def cropped(array: Pixels, crop: Crop, first_axis: int) -> Pixels:
-    """A part of an image (`first_axis` 0) or of each frame (1)."""
+    """Return a part of an image (`first_axis` 0) or of each frame (1)."""
     part = (slice(crop[0], crop[2]), slice(crop[1], crop[3]))
     return array[(slice(None),) * first_axis + part]

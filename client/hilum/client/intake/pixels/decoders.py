@@ -118,7 +118,7 @@ def _imagecodecs_rle(stream: bytes, pixels: PixelFormat) -> Decoded:
 
 
 def _rle_header_holds(stream: bytes) -> bool:
-    """Whether the segments that an RLE header names follow one another within the stream (PS3.5 annex G.5)."""
+    """Tell whether the segments that an RLE header names follow one another within the stream (PS3.5 annex G.5)."""
     count, *offsets = struct.unpack_from("<16I", stream.ljust(_RLE_HEADER_BYTES, b"\0"))
     starts = offsets[:count]
     held = bool(starts) and _RLE_HEADER_BYTES <= starts[0] <= starts[-1] < len(stream)
@@ -291,7 +291,7 @@ def decode_frame(stream: bytes, pixels: PixelFormat) -> DecodedFrame:
 
 
 def _checked_info(stream: bytes, pixels: PixelFormat) -> StreamInfo | None:
-    """The code stream's header, once it agrees with the data set's."""
+    """Return the code stream's header, once it agrees with the data set's."""
     if pixels.syntax in _JPEG_SYNTAXES:
         info = jpeg_info(stream)
     elif pixels.syntax in _J2K_SYNTAXES:
@@ -305,7 +305,7 @@ def _checked_info(stream: bytes, pixels: PixelFormat) -> StreamInfo | None:
 
 
 def _contained(decoded: Decoded, pixels: PixelFormat) -> Decoded | None:
-    """The array in the header's shape and in cells of its width, unsigned, or None where it is something else."""
+    """Return the array in the header's shape and in cells of its width, unsigned, or None where it is something else."""
     whole = (pixels.rows, pixels.columns) + ((pixels.samples,) if pixels.samples > 1 else ())
     if decoded.shape == (pixels.samples, pixels.rows, pixels.columns) != whole and pixels.samples > 1:
         decoded = np.moveaxis(decoded, 0, -1)
@@ -316,7 +316,7 @@ def _contained(decoded: Decoded, pixels: PixelFormat) -> Decoded | None:
 
 
 def _samples(stored: Decoded, pixels: PixelFormat, info: StreamInfo | None) -> Decoded:
-    """The samples out of their cells.
+    """Return the samples out of their cells.
 
     Raises:
         Skip: If a compression that loses has spread bits that are no part of them.
@@ -341,7 +341,7 @@ def _viewed(container: Decoded, *, signed: bool) -> Decoded:
 
 
 def _with_sign(stored: Decoded, pixels: PixelFormat, info: StreamInfo) -> Decoded:
-    """Samples with their sign, of a code stream that knows none: JPEG and JPEG-LS carry two's complement as it is.
+    """Return samples with their sign, of a code stream that knows none: JPEG and JPEG-LS carry two's complement as it is.
 
     It is that of the stream's bits, or, where none of those has the highest set, of the sample's.
     """
@@ -352,7 +352,7 @@ def _with_sign(stored: Decoded, pixels: PixelFormat, info: StreamInfo) -> Decode
 
 
 def _check_overshoot(values: Decoded, bits: int, *, signed: bool) -> None:
-    """Whether what lies beyond the range of so many bits overshot. A stream that knows its sign has no bits above it.
+    """Check that what lies beyond the range of so many bits overshot. A stream that knows its sign has no bits above it.
 
     Raises:
         Skip: If it lies far outside, or nothing inside comes near to the range's end. Then bits above the sample's were
@@ -387,7 +387,7 @@ def _range_of(bits: int, *, signed: bool) -> tuple[int, int]:
 
 
 def in_bits(container: Decoded, bits: int, top: int, *, signed: bool) -> Decoded:
-    """The sample out of its container (PS3.5 section 8.1.1): what lies in the other bits is no part of the value.
+    """Return the sample out of its container (PS3.5 section 8.1.1): what lies in the other bits is no part of the value.
 
     Overlays lay in the unused bits once, and some writers leave noise there.
 
@@ -406,5 +406,5 @@ def in_bits(container: Decoded, bits: int, top: int, *, signed: bool) -> Decoded
 
 
 def _holds_all(values: Decoded, bits: int) -> bool:
-    """Whether no value has a bit beyond these: a look is cheaper than two shifts."""
+    """Tell whether no value has a bit beyond these: a look is cheaper than two shifts."""
     return values.size > 0 and ValueRange(values).within(*_range_of(bits, signed=values.dtype.kind == "i"))

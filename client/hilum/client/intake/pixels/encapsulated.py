@@ -24,7 +24,7 @@ class Fragment:
 
 
 def frame_fragments(source: ByteSource, pixels: PixelElement, frames: int) -> list[tuple[Fragment, ...]]:
-    """Which fragments make which frame.
+    """Return which fragments make which frame.
 
     One fragment a frame is taken as such, whatever the offset table says; else the extended or the basic offset table
     is asked; where both are empty, a fragment that begins a code stream begins a frame.
@@ -54,14 +54,14 @@ def frame_fragments(source: ByteSource, pixels: PixelElement, frames: int) -> li
 
 
 def read_fragments(source: ByteSource, fragments: tuple[Fragment, ...]) -> bytes:
-    """The code stream of one frame."""
+    """Return the code stream of one frame."""
     if len(fragments) == 1:
         return source.read_at(fragments[0].offset, fragments[0].length)
     return b"".join(source.read_at(one.offset, one.length) for one in fragments)
 
 
 def _items(source: ByteSource, position: int) -> tuple[list[int], list[Fragment]]:
-    """The basic offset table and the fragments behind it."""
+    """Return the basic offset table and the fragments behind it."""
     fragments: list[Fragment] = []
     table: list[int] | None = None
     while True:

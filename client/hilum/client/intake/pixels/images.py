@@ -74,7 +74,7 @@ def read_planes(path: Path, instance: Instance, indices: Iterable[int]) -> Itera
 
 
 def read_image(path: Path, instance: Instance, index: int = 0) -> Image:
-    """One frame to look at, whole: where only a part of it is taken, the quarantine crops.
+    """Return one frame to look at, whole: where only a part of it is taken, the quarantine crops.
 
     Returns:
         Grey: (H, W) uint16, 0 black to 65535 white. Colour: (H, W, 3) uint8, RGB.
@@ -106,7 +106,7 @@ def _frame(reader: PixelReader, instance: Instance, index: int) -> StoredFrame:
 
 
 def is_plain(instance: Instance) -> bool:
-    """Whether the pixels are bare numbers in grey: no decoder, no table, nothing to parse on the way to them."""
+    """Tell whether the pixels are bare numbers in grey: no decoder, no table, nothing to parse on the way to them."""
     pixels = instance.pixels
     bare = pixels.syntax in NATIVE and pixels.syntax != DEFLATED
     return bare and not instance.has_lut and pixels.photometric in _GREY and pixels.samples == 1

@@ -23,7 +23,7 @@ _LIMITS, _BYTES = np.iinfo(np.int16), 2
 
 
 def in_units(stored: npt.NDArray[Any], frame: Frame, luts: LookUpTables | None = None) -> Values | Whole:
-    """What `rescaled` gives, (H, W), as int16 where every value is a whole number that fits."""
+    """Return what `rescaled` gives, (H, W), as int16 where every value is a whole number that fits."""
     if luts is None and stored.dtype.kind in "iu" and stored.dtype.itemsize <= _BYTES and stored.size:
         out = np.empty(stored.shape, np.int16)
         if rescale_whole(stored, ValueRange(stored), frame, out):
@@ -65,11 +65,11 @@ def rescale_whole(stored: npt.NDArray[Any], extent: ValueRange, frame: Frame, ou
 
 
 def _wrapped(number: int) -> np.int16:
-    """A whole number modulo 2^16."""
+    """Return a whole number modulo 2^16."""
     return np.int16((number + (1 << 15)) % (1 << 16) - (1 << 15))
 
 
 def fits_container(extent: ValueRange, pixels: PixelFormat) -> bool:
-    """Whether no value has a bit outside of those stored, so that nothing is to be cut out (PS3.5 section 8.1.1)."""
+    """Tell whether no value has a bit outside of those stored, so that nothing is to be cut out (PS3.5 section 8.1.1)."""
     least = -(1 << (pixels.bits_stored - 1)) if pixels.signed else 0
     return extent.within(least, least + (1 << pixels.bits_stored) - 1)

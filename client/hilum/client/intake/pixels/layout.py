@@ -44,7 +44,7 @@ class ByteSource(Protocol):
     size: int
 
     def read_at(self, offset: int, count: int) -> bytes:
-        """The bytes from `offset`; fewer than `count` at the end."""
+        """Return the bytes from `offset`; fewer than `count` at the end."""
 
 
 class FileSource:
@@ -56,7 +56,7 @@ class FileSource:
         self._start, self._window = 0, b""
 
     def read_at(self, offset: int, count: int) -> bytes:
-        """The bytes from `offset`; fewer than `count` at the end."""
+        """Return the bytes from `offset`; fewer than `count` at the end."""
         if count > _WINDOW_BYTES:
             return os.pread(self._descriptor, min(count, max(self.size - offset, 0)), offset)
         begin = offset - self._start
@@ -74,7 +74,7 @@ class MemorySource:
         self._content = content
 
     def read_at(self, offset: int, count: int) -> bytes:
-        """The bytes from `offset`; fewer than `count` at the end."""
+        """Return the bytes from `offset`; fewer than `count` at the end."""
         return self._content[offset : offset + count]
 
 
@@ -160,7 +160,7 @@ def inflate_bounded(content: bytes) -> bytes:
 
 
 def _behind_meta(source: ByteSource) -> int:
-    """Where group 2 ends; it is explicit little endian in any syntax (PS3.10 section 7.1)."""
+    """Return where group 2 ends; it is explicit little endian in any syntax (PS3.10 section 7.1)."""
     position = _PREAMBLE_BYTES if source.read_at(128, 4) == b"DICM" else 0
     while source.read_at(position, 2) == b"\x02\x00":
         head = source.read_at(position, 12)
@@ -246,7 +246,7 @@ def _delimiter(tag: int, length: int, opened: list[bool], implicit: bool) -> tup
 
 
 def _padding(tables: dict[int, bytes], kind: str, order: str) -> tuple[float, float] | None:
-    """The Float or Double Float Pixel Padding Value and its range limit (PS3.3 sections C.7.6.24 and C.7.6.25)."""
+    """Return the Float or Double Float Pixel Padding Value and its range limit (PS3.3 sections C.7.6.24 and C.7.6.25)."""
     if kind not in _FLOAT_PADDING:
         return None
     value_tag, limit_tag, code = _FLOAT_PADDING[kind]

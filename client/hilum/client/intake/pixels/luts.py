@@ -44,7 +44,7 @@ class Table:
     bits: int
 
     def look_up(self, values: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-        """The entry for each value; below the first and above the last, the ends (PS3.3 section C.11.1.1.1)."""
+        """Return the entry for each value; below the first and above the last, the ends (PS3.3 section C.11.1.1.1)."""
         below_zero = values.dtype.kind == "i" or bool(values.min() < 0)
         negative = self.first >= _SIGN_BIT and (self.signed or below_zero)
         first = self.first - _WORD if negative else self.first
@@ -65,7 +65,7 @@ class LookUpTables:
     palette: tuple[Table, Table, Table] | None = None
 
     def manufacturers_values(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Stored values through the modality table, (H, W)."""
+        """Return stored values through the modality table, (H, W)."""
         assert self.modality is not None
         return self.modality.look_up(stored).astype(np.float32)
 
@@ -80,7 +80,7 @@ class LookUpTables:
         return (self.voi.look_up(values) / top).astype(np.float32)
 
     def colours(self, stored: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-        """Indices to colours, (H, W, 3)."""
+        """Turn indices into colours, (H, W, 3)."""
         if self.palette is None:
             raise Skip(Reason.MISSING_ATTRIBUTE)
         # A table of 16 bits whose entries never leave the low byte is one of 8 bits in words.

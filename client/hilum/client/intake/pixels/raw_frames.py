@@ -50,7 +50,7 @@ class PixelReader:
             self._fragments = frame_fragments(layout.source, layout.pixels, pixels.frames)
 
     def frame(self, index: int) -> StoredFrame:
-        """One frame, from 0.
+        """Return one frame, from 0.
 
         Raises:
             Skip: If the pixels end too early or can't be decoded. Nothing is filled in.
@@ -138,7 +138,7 @@ _NEVER_ENCAPSULATED = frozenset(
 
 
 def _shaped(cells: Stored, pixels: PixelFormat) -> Stored:
-    """Samples of a pixel side by side, whatever their order in the file (PS3.3 section C.7.6.3.1.3)."""
+    """Return the samples of a pixel side by side, whatever their order in the file (PS3.3 section C.7.6.3.1.3)."""
     rows, columns, samples = pixels.rows, pixels.columns, pixels.samples
     if samples == 1:
         return cells.reshape(rows, columns)

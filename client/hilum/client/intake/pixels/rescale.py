@@ -59,7 +59,7 @@ def _rescaled_wide(stored: Stored, frame: Frame) -> Values:
 
 
 def padding_mask(frame: StoredFrame, instance: Instance, of: Frame) -> npt.NDArray[np.bool_] | None:
-    """True where a pixel holds no data (PS3.3 section C.7.5.1.1.2), or None where the file names no such value.
+    """Return True where a pixel holds no data (PS3.3 section C.7.5.1.1.2), or None where the file names no such value.
 
     The padding value is often written with the other signedness than the pixels: 63536 for -2000. It is taken modulo
     the width of the cells. A value that no sample can have is looked for in the cells with their unused bits.
@@ -84,7 +84,7 @@ def padding_mask(frame: StoredFrame, instance: Instance, of: Frame) -> npt.NDArr
 
 
 def _around(values: Stored, low: int, high: int) -> npt.NDArray[np.bool_]:
-    """True near the padding, where a wide gap parts what lies around it from the image."""
+    """Return True near the padding, where a wide gap parts what lies around it from the image."""
     different = np.unique(values).astype(np.int64)
     first, last = (
         _end_of_cluster(low, different[different < low][::-1]),
@@ -96,7 +96,7 @@ def _around(values: Stored, low: int, high: int) -> npt.NDArray[np.bool_]:
 
 
 def _end_of_cluster(start: int, outward: npt.NDArray[np.int64]) -> int | None:
-    """The last value around the padding on one side, or None where values go on without a gap."""
+    """Return the last value around the padding on one side, or None where values go on without a gap."""
     away = np.abs(outward - start)
     around, beyond = outward[away <= _SPREAD], outward[away > _SPREAD]
     end = int(around[-1]) if around.size else start
@@ -134,7 +134,7 @@ def _as_stored(value: int, dtype: np.dtype[np.integer]) -> int:
 
 
 def _holds(instance: Instance, low: int, high: int) -> bool:
-    """Whether a sample of this many bits can have these values."""
+    """Tell whether a sample of this many bits can have these values."""
     bits, signed = instance.pixels.bits_stored, instance.pixels.signed
     least = -(1 << (bits - 1)) if signed else 0
     return least <= low and high < least + (1 << bits)
@@ -143,7 +143,7 @@ def _holds(instance: Instance, low: int, high: int) -> bool:
 def display_values(
     stored: StoredFrame, instance: Instance, frame: Frame, luts: LookUpTables | None = None
 ) -> Display:
-    """What a grey image looks like on a light box: 0 black to 65535 white, bone bright.
+    """Return what a grey image looks like on a light box: 0 black to 65535 white, bone bright.
 
     The file's VOI table or window where it has one, else its percentiles; MONOCHROME1 is inverted; padding is black.
 

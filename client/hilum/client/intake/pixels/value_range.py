@@ -18,7 +18,7 @@ class ValueRange:
         self._values = values
 
     def within(self, low: int, high: int) -> bool:
-        """Whether all lie between two bounds, both included."""
+        """Tell whether all lie between two bounds, both included."""
         least, greatest = _LIMITS[self._values.dtype.str[1:]]
         return (low <= least or low <= self._lowest) and (greatest <= high or self._highest <= high)
 
@@ -39,7 +39,7 @@ _LIMITS = {
 
 
 def is_constant(values: npt.NDArray[Any]) -> bool:
-    """Whether all values are equal; a few of them tell nearly always. What is no number equals nothing."""
+    """Tell whether all values are equal; a few of them tell nearly always. What is no number equals nothing."""
     flat = values.reshape(-1)
     if not flat.size or (flat[:: max(1, flat.size // _SAMPLE)] != flat[0]).any():
         return False

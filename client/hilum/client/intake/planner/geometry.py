@@ -110,7 +110,7 @@ def check_plane(plane: Plane) -> None:
 
 @lru_cache(maxsize=256)  # the slices of a series share theirs
 def axes_of(orientation: tuple[float, ...]) -> Axes:
-    """Unit axes from six direction cosines; the arrays are shared, so not to be written to.
+    """Return unit axes from six direction cosines; the arrays are shared, so not to be written to.
 
     Raises:
         Skip: `LYING_GEOMETRY` where they are not of unit length or not at right angles.
@@ -128,10 +128,10 @@ def axes_of(orientation: tuple[float, ...]) -> Axes:
 
 
 def along_normal(planes: Sequence[Plane], axes: Axes) -> npt.NDArray[np.float64]:
-    """Each position projected on the normal, in mm."""
+    """Return each position projected on the normal, in mm."""
     return np.array([plane.position for plane in planes]) @ axes.normal
 
 
 def tolerance_mm(distance_mm: float) -> float:
-    """How far a slice may lie from its place on the grid."""
+    """Return how far a slice may lie from its place on the grid."""
     return max(TOLERANCE * abs(distance_mm), FLOOR_MM)

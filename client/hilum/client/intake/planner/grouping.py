@@ -23,7 +23,7 @@ class Group:
     labels: Labels = ()
 
     def split(self, name: str, ordinals: Sequence[int]) -> list["Group"]:
-        """One group per ordinal, each with one more label."""
+        """Return one group per ordinal, each with one more label."""
         found: dict[int, list[Plane]] = defaultdict(list)
         for plane, ordinal in zip(self.planes, ordinals, strict=True):
             found[ordinal].append(plane)
@@ -51,13 +51,13 @@ def _number(name: str) -> Callable[[Plane], tuple[float, ...] | None]:
 
 
 def contrast_of(plane: Plane) -> Contrast:
-    """A frame's contrast; its image type is the file's where the frame has none of its own."""
+    """Return a frame's contrast; its image type is the file's where the frame has none of its own."""
     contrast = plane.frame.contrast
     return contrast if contrast.image_type else replace(contrast, image_type=image_type_of(plane))
 
 
 def image_type_of(plane: Plane) -> tuple[str, ...]:
-    """A frame's image type, or the file's where the frame has none of its own."""
+    """Return a frame's image type, or the file's where the frame has none of its own."""
     return plane.frame.contrast.image_type or plane.source.image_type
 
 
@@ -143,14 +143,14 @@ def group_planes(planes: Sequence[Plane]) -> list[Group]:
 
 
 def _with_the_silent(labels: list[int], planes: Sequence[Plane], name: str) -> list[int]:
-    """The labels, of which the lowest stands for no value where there is such a plane; one for all where they agree."""
+    """Return the labels, of which the lowest stands for no value where there is such a plane; one for all where they agree."""
     get = _EXACT[name] if name in _EXACT else _NEAR[name].get
     said = {label for label, plane in zip(labels, planes, strict=True) if get(plane) is not None}
     return labels if len(said) > 1 else [1] * len(labels)
 
 
 def _is_frame_of_each_place(planes: Sequence[Plane]) -> bool:
-    """Whether no frame of reference (PS3.3 section C.7.4.1) holds slices at more than one position.
+    """Tell whether no frame of reference (PS3.3 section C.7.4.1) holds slices at more than one position.
 
     It then relates no slice to another, as a frame must: its UID was made anew for each file, as some de-identifiers
     do. Whether the slices make a volume is left to their geometry. Frames of several slices are believed.
@@ -165,7 +165,7 @@ def _is_frame_of_each_place(planes: Sequence[Plane]) -> bool:
 def _splits(
     groups: Sequence[Group], name: str, planes: Sequence[Plane], found: Sequence[int]
 ) -> Iterator[tuple[Group, list[Group]]]:
-    """Every group, and what it falls into by a label that was found for each of the planes."""
+    """Return every group, and what it falls into by a label that was found for each of the planes."""
     if len(set(found)) == 1:
         yield from ((group, [replace(group, labels=(*group.labels, (name, found[0])))]) for group in groups)
         return
@@ -175,7 +175,7 @@ def _splits(
 
 
 def ordinals(values: Sequence[Any]) -> list[int]:
-    """Each value's place, from 1, among the sorted distinct ones; None comes first."""
+    """Return each value's place, from 1, among the sorted distinct ones; None comes first."""
     distinct = sorted(set(values), key=lambda value: (value is not None, value if value is not None else 0))
     place = {value: number for number, value in enumerate(distinct, 1)}
     return [place[value] for value in values]

@@ -42,7 +42,7 @@ class Run:
 
 
 def regular_runs(planes: Sequence[Plane]) -> list[Run]:
-    """The regular runs of a stack, in order; one where nothing is missing.
+    """Return the regular runs of a stack, in order; one where nothing is missing.
 
     A missing slice leaves a correct stack on either side of it, and so does a change of the slice distance. Where
     fewer than half of the slices lie in runs of four or more, what is regular is so by chance, and nothing is taken.
@@ -97,7 +97,7 @@ def _segments(positions: npt.NDArray[np.float64], axes: Axes) -> list[tuple[int,
 
 
 def _run(planes: Sequence[Plane], positions: npt.NDArray[np.float64], axes: Axes) -> Run | None:
-    """The planes on a regular grid through the first and the last, or None where one lies off it."""
+    """Return the planes on a regular grid through the first and the last, or None where one lies off it."""
     step = (positions[-1] - positions[0]) / (len(planes) - 1)
     distance = float(step @ axes.normal)
     grid = positions[0] + np.outer(np.arange(len(planes)), step)

@@ -52,7 +52,7 @@ _SWEEPS = (
 
 
 def stated_passes(group: Group) -> list[Group] | None:
-    """The passes that the files themselves call other acquisitions, or made with another contrast agent.
+    """Return the passes that the files themselves call other acquisitions, or made with another contrast agent.
 
     Acquisitions that follow one another along the normal are one pass, as when the table moves between them.
 
@@ -70,7 +70,7 @@ def stated_passes(group: Group) -> list[Group] | None:
 
 
 def swept_passes(group: Group) -> list[Group] | None:
-    """The passes that trigger times, times or instance numbers show by their order; else None.
+    """Return the passes that trigger times, times or instance numbers show by their order; else None.
 
     They also change within one pass, and instance numbers lie. So they are believed only where they could hardly be so
     by chance: sorted by them, the slices walk along the normal in equal steps, again and again.
@@ -80,13 +80,13 @@ def swept_passes(group: Group) -> list[Group] | None:
 
 
 def numbered_sweeps(group: Group) -> list[Group] | None:
-    """Passes of a volume's length each that only the instance numbers tell apart; else None."""
+    """Return passes of a volume's length each that only the instance numbers tell apart; else None."""
     passes = _swept(group, _NUMBER)
     return passes if passes and min(len(one.planes) for one in passes) >= MIN_SLICES else None
 
 
 def may_be_several(run: Run, others: Sequence[Run]) -> bool:
-    """Whether a regular run could be several passes, shifted by a half or a third of their step.
+    """Tell whether a regular run could be several passes, shifted by a half or a third of their step.
 
     So it looks where slices are two or three times as thick as their distance, or, where no thickness is told, where
     the run goes on in such steps. It is one pass where its instance numbers or its times run along it, unless thick and
@@ -103,7 +103,7 @@ def may_be_several(run: Run, others: Sequence[Run]) -> bool:
 
 
 def _alternate(told_mm: Sequence[float]) -> bool:
-    """Whether slices of two thicknesses lie between one another, enough of each for a volume.
+    """Tell whether slices of two thicknesses lie between one another, enough of each for a volume.
 
     Args:
         told_mm: In the order of the slices. One that tells none counts with those beside it.
@@ -137,7 +137,7 @@ def _swept(group: Group, teller: _Teller) -> list[Group] | None:
 
 
 def _passes(group: Group, teller: _Teller, values: Sequence[Any]) -> list[Group] | None:
-    """The group by a teller's values, where these give several passes over one region."""
+    """Return the group by a teller's values, where these give several passes over one region."""
     along = along_normal(group.planes, axes_of(group.planes[0].orientation)).tolist()
     labels = _sweeps(along, values) if teller.is_ordered else ordinals(values)
     spans: dict[int, tuple[float, float]] = {}
@@ -152,7 +152,7 @@ def _passes(group: Group, teller: _Teller, values: Sequence[Any]) -> list[Group]
 
 
 def _sweeps(along_mm: Sequence[float], values: Sequence[Any]) -> list[int]:
-    """The pass of each slice, from 1, by heights and values that rise with time."""
+    """Return the pass of each slice, from 1, by heights and values that rise with time."""
     labels = [0] * len(values)
     number, low, high = 0, 0.0, 0.0
     for walk in _walks(along_mm, values):
@@ -180,14 +180,14 @@ def _walks(along_mm: Sequence[float], values: Sequence[Any]) -> list[list[int]]:
 
 
 def _goes_on(heights_mm: Sequence[float]) -> bool:
-    """Whether the last of two or three heights is one step further."""
+    """Tell whether the last of two or three heights is one step further."""
     last = heights_mm[-1] - heights_mm[-2]
     step = heights_mm[1] - heights_mm[0]
     return abs(last - step) <= 2 * tolerance_mm(step) and abs(last) > tolerance_mm(step)
 
 
 def _in_runs(group: Group) -> int:
-    """How many slices lie in regular runs."""
+    """Return how many slices lie in regular runs."""
     try:
         return sum(len(run.planes) for run in regular_runs(group.planes))
     except Skip:

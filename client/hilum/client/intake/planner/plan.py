@@ -115,7 +115,7 @@ def plan_series(instances: Sequence[Instance]) -> SeriesPlan:
 
 
 def _unique(instances: Sequence[Instance], ledger: _Ledger) -> Iterator[int]:
-    """The instances without copies of one SOP instance.
+    """Return the instances without copies of one SOP instance.
 
     Files that share the UID and say different things can't both be true, so none of them is taken; but one that could be
     no slice at all is damaged, and speaks against none that could.
@@ -156,19 +156,19 @@ def _fault(instance: Instance) -> Reason | None:
 
 
 def _same_header(one: Instance, other: Instance) -> bool:
-    """Whether two files agree, but for how their pixels are compressed."""
+    """Tell whether two files agree, but for how their pixels are compressed."""
     geometry = (one.pixels.rows, one.pixels.columns, one.pixels.frames, one.pixels.samples)
     again = (other.pixels.rows, other.pixels.columns, other.pixels.frames, other.pixels.samples)
     return one.frames == other.frames and geometry == again
 
 
 def is_stacked(instance: Instance) -> bool:
-    """Whether an object's frames are slices of a volume, if of any; an image otherwise, or a cine."""
+    """Tell whether an object's frames are slices of a volume, if of any; an image otherwise, or a cine."""
     return instance.family in STACKED_FAMILIES or _is_placed(instance)
 
 
 def _is_placed(instance: Instance) -> bool:
-    """Whether an object of another family is a volume: every frame has a place, and they are not all the same."""
+    """Tell whether an object of another family is a volume: every frame has a place, and they are not all the same."""
     places = {frame.position_mm for frame in instance.frames}
     return (
         instance.pixels.frames > 1
@@ -203,7 +203,7 @@ def _plan_volumes(
 
 
 def _plan_group(group: Group, ledger: _Ledger) -> list[_Stack]:
-    """The regular stacks of planes that differ in nothing a volume has only one of."""
+    """Return the regular stacks of planes that differ in nothing a volume has only one of."""
     if len(group.planes) < MIN_SLICES:
         ledger.refuse(group.planes, Reason.TOO_FEW_SLICES)
         return []
@@ -220,7 +220,7 @@ def _plan_group(group: Group, ledger: _Ledger) -> list[_Stack]:
 
 
 def _plan_part(part: Group, pairs: Sequence[Pair], ledger: _Ledger) -> list[_Stack]:
-    """The regular runs of one part; where it is interrupted, its acquisitions may each be whole."""
+    """Return the regular runs of one part; where it is interrupted, its acquisitions may each be whole."""
     if _only_one_place(part, pairs):
         ledger.refuse(part.planes, Reason.LYING_GEOMETRY)
         return []
@@ -244,7 +244,7 @@ def _plan_part(part: Group, pairs: Sequence[Pair], ledger: _Ledger) -> list[_Sta
 
 
 def _stacks_of(part: Group, pairs: Sequence[Pair], found: Sequence[Run], ledger: _Ledger) -> list[_Stack]:
-    """The runs of a part that are volumes."""
+    """Return the runs of a part that are volumes."""
     doubtful = [run for run in found if may_be_several(run, found)]
     for run in doubtful:
         ledger.refuse(run.planes, Reason.OVERLAPPING_PASSES)
@@ -273,14 +273,14 @@ def _stacks_of(part: Group, pairs: Sequence[Pair], found: Sequence[Run], ledger:
 
 
 def _only_one_place(part: Group, pairs: Sequence[Pair]) -> bool:
-    """Whether four or more planes without any difference claim one position: then the positions are made up."""
+    """Tell whether four or more planes without any difference claim one position: then the positions are made up."""
     kept = {plane.id for plane in part.planes}
     copies = sum(pair[0].id in kept for pair in pairs)
     return len(part.planes) == 1 and copies + 1 >= MIN_SLICES
 
 
 def _whole_acquisitions(part: Group) -> list[Group] | None:
-    """The acquisitions of an irregular stack, where each of them is regular; else None."""
+    """Return the acquisitions of an irregular stack, where each of them is regular; else None."""
     numbers = [plane.frame.contrast.acquisition_number for plane in part.planes]
     if None in numbers or len(set(numbers)) == 1:
         return None
@@ -325,7 +325,7 @@ def _name_what_is_left(instances: Sequence[Instance], refused: dict[int, Reason]
 
 
 def _keys(labels: Sequence[tuple[tuple[str, int], ...]]) -> tuple[list[str], tuple[str, ...]]:
-    """A key per volume, of the fewest labels that tell the volumes apart, numbered among them.
+    """Return a key per volume, of the fewest labels that tell the volumes apart, numbered among them.
 
     Labels that tell nothing more than those before them are left away, so a key does not change when slices that make
     no volume are added.

@@ -42,12 +42,12 @@ class Tilt:
     shape: tuple[int, int, int]
 
     def told(self) -> dict[str, Any]:
-        """All of it in what JSON knows; `tilt_told` reads it."""
+        """Return all of it in what JSON knows; `tilt_told` reads it."""
         return {**asdict(self), "sheared": self.sheared.ravel().tolist()}
 
 
 def tilt_told(told: Mapping[str, Any]) -> Tilt:
-    """The tilt that `Tilt.told` gave."""
+    """Return the tilt that `Tilt.told` gave."""
     sheared = np.array(told["sheared"], np.float64).reshape(4, 4)
     return Tilt(
         **{**told, "sheared": sheared, "normal": tuple(told["normal"]), "shape": tuple(told["shape"])}

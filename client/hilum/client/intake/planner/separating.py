@@ -61,7 +61,7 @@ _FIELDS = (
 
 
 def places_of(along_mm: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
-    """Which position each plane lies at, counted along the normal; planes within the tolerance share one."""
+    """Return which position each plane lies at, counted along the normal; planes within the tolerance share one."""
     order = np.argsort(along_mm, kind="stable")
     gaps = np.diff(along_mm[order])
     wide = gaps[gaps > FLOOR_MM]
@@ -177,7 +177,7 @@ def _told_apart(group: Group, fields: Sequence[_Field]) -> list[Group]:
 
 
 def _grid_labels(planes: Sequence[Plane], places: Sequence[int], one: _Field) -> list[int] | None:
-    """A label per plane where the field makes a complete grid of positions and labels; else None."""
+    """Return a label per plane where the field makes a complete grid of positions and labels; else None."""
     values = [one.get(plane) for plane in planes]
     known = [value for value in values if value is not None]
     if len(known) < len(values) or len(set(known)) == 1:
@@ -201,7 +201,7 @@ def _ranks(values: Sequence[float], places: Sequence[int]) -> list[int]:
 
 
 def _is_grid(labels: Sequence[int], places: Iterable[int]) -> bool:
-    """Whether each position has the same number of planes of each label."""
+    """Tell whether each position has the same number of planes of each label."""
     counts = Counter(zip(labels, places, strict=True))
     every = set(places)
     per_label = {label: {counts[label, place] for place in every} for label in set(labels)}
@@ -209,7 +209,7 @@ def _is_grid(labels: Sequence[int], places: Iterable[int]) -> bool:
 
 
 def _follow(values: Sequence[float], blocks: Sequence[int]) -> bool:
-    """Whether the values of each block lie wholly before or after those of every other."""
+    """Tell whether the values of each block lie wholly before or after those of every other."""
     spans: dict[int, tuple[float, float]] = {}
     for value, block in zip(values, blocks, strict=True):
         low, high = spans.get(block, (value, value))

@@ -30,7 +30,7 @@ def sheared_affine(run: Run) -> Affine:
 
 
 def tilt_of(run: Run) -> Tilt | None:
-    """How the slices of a run shift sideways, or None where they do not."""
+    """Return how the slices of a run shift sideways, or None where they do not."""
     if run.tilt_deg <= UPRIGHT_DEG:
         return None
     row_mm, column_mm = run.planes[0].spacing
@@ -57,7 +57,7 @@ def upright_grid(shape: tuple[int, int, int], tilt: Tilt) -> tuple[tuple[int, in
 
 
 def fits_upright(shape: tuple[int, int, int], tilt: Tilt) -> bool:
-    """Whether the upright grid stays within a few times the voxels that were measured.
+    """Tell whether the upright grid stays within a few times the voxels that were measured.
 
     A real gantry does not even double them; a forged pixel spacing of a nanometre asks for terabytes.
     """

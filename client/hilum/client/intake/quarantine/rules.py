@@ -35,7 +35,7 @@ class Verdict:
 
 
 def is_suspect(instance: Instance) -> bool:
-    """Whether the image may carry burned-in text: because it says so, or by what it is, even if it denies it.
+    """Tell whether the image may carry burned-in text: because it says so, or by what it is, even if it denies it.
 
     Ultrasound, secondary captures, angiograms and photographs always; any other whose ImageType (PS3.3 section
     C.7.6.1.1.2) tells of a screen or of a secondary image, though not a plain derived one such as a reformatted slice.
@@ -51,12 +51,12 @@ def is_suspect(instance: Instance) -> bool:
 
 
 def shows_text(instance: Instance) -> bool:
-    """Whether a slice says that text is burned in, or is a dose report or another screen in the clothes of a slice."""
+    """Tell whether a slice says that text is burned in, or is a dose report or another screen in the clothes of a slice."""
     return instance.burned_in or any(map(_SCREENS_AMONG_SLICES.search, instance.image_type[2:]))
 
 
 def part_to_search(instance: Instance) -> Crop | None:
-    """The part of an image that is taken if no text is in it; None of one that is not suspect, or held in any case.
+    """Return the part of an image that is taken if no text is in it; None of one that is not suspect, or held in any case.
 
     Of ultrasound with a calibrated region (PS3.3 section C.8.5.5) that region, else the whole.
     """
@@ -92,7 +92,7 @@ def _region_of(instance: Instance) -> Region | None:
 
 
 def _region(regions: Iterable[Region], shape: tuple[int, ...]) -> Region | None:
-    """The largest calibrated region that is a plane of space and lies within the image."""
+    """Return the largest calibrated region that is a plane of space and lies within the image."""
     within = [one for one in regions if one.spacing_mm is not None and fits(_crop_of(one), shape)]
     return max(within, key=lambda one: _area(_crop_of(one)), default=None)
 
@@ -106,7 +106,7 @@ def _area(crop: Crop) -> int:
 
 
 def fits(crop: Crop, shape: tuple[int, ...]) -> bool:
-    """Whether a crop lies within an image of H rows and W columns, and is large enough to be one."""
+    """Tell whether a crop lies within an image of H rows and W columns, and is large enough to be one."""
     first_row, first_column, end_row, end_column = crop
     rows, columns = shape[:2]
     tall = first_row >= 0 and first_row + MIN_CROP <= end_row <= rows

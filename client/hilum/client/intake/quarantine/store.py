@@ -78,24 +78,24 @@ class Quarantine:
         )
 
     def list_held(self) -> list[HeldImage]:
-        """What waits, in the order of families and content."""
+        """Return what waits, in the order of families and content."""
         return [one for one in self.list_all() if one.state == "held"]
 
     def list_all(self) -> list[HeldImage]:
-        """What waits and what was decided."""
+        """Return what waits and what was decided."""
         with self._transaction() as connection:
             rows = [_held_image(row) for row in connection.execute(select(QUARANTINE))]
         return sorted(rows, key=lambda one: (one.item.family, one.item.content_sha256, one.item.item_key))
 
     def counts(self) -> dict[State, dict[str, int]]:
-        """How many images wait, were released and were dropped, by family."""
+        """Return how many images wait, were released and were dropped, by family."""
         found = {state: Counter[str]() for state in get_args(State)}
         for one in self.list_all():
             found[one.state][one.item.family] += 1
         return {state: dict(sorted(families.items())) for state, families in found.items()}
 
     def array(self, one: HeldImage) -> Pixels:
-        """The pixels of a held image, read-only.
+        """Return the pixels of a held image, read-only.
 
         Raises:
             DataError: If its file is gone or damaged.
@@ -108,7 +108,7 @@ class Quarantine:
             ) from None
 
     def find(self, keys: Collection[str]) -> list[HeldImage]:
-        """The held images of these keys; the first eight or more characters of a key will do.
+        """Return the held images of these keys; the first eight or more characters of a key will do.
 
         Raises:
             DataError: If a key is unknown, fits several, or is decided already.
@@ -223,7 +223,7 @@ def _find(key: str, every: list[HeldImage]) -> HeldImage:
 
 
 def _first_axis(item: Item) -> int:
-    """Where rows stand in the shape: behind the frames of a clip."""
+    """Return where rows stand in the shape: behind the frames of a clip."""
     return 0 if item.kind == "image" else 1
 
 

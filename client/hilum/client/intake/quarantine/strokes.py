@@ -45,11 +45,11 @@ class Blobs:
         return len(self.top)
 
     def take(self, which: npt.NDArray[np.generic]) -> "Blobs":
-        """Some of them."""
+        """Return some of them."""
         return Blobs(*(getattr(self, name)[which] for name in self.__dataclass_fields__))
 
     def turned(self) -> "Blobs":
-        """The same with rows and columns exchanged, for text that runs along columns."""
+        """Return the same with rows and columns exchanged, for text that runs along columns."""
         turned = Blobs(
             self.left, self.right, self.top, self.bottom, self.ink, self.contrast, self.flat, self.steep
         )
@@ -79,12 +79,12 @@ class Ink:
     stride: int
 
     def take(self, which: npt.NDArray[np.bool_]) -> "Ink":
-        """Some of the pixels."""
+        """Return some of the pixels."""
         return Ink(self.place[which], self.relief[which], self.value[which], self.slope[which], self.stride)
 
 
 def _find_ink(plane: Plane, reach: int, contrast: float, *, dark: bool) -> Ink:
-    """The pixels that stand out by more than a contrast.
+    """Return the pixels that stand out by more than a contrast.
 
     Args:
         plane: (H, W), 0 to 255.
@@ -122,7 +122,7 @@ def _ink_of(
 
 
 def _strip(plane: Plane, first: int, height: int) -> Plane:
-    """Some rows with what lies around them; the plane's edge is repeated outside."""
+    """Return some rows with what lies around them; the plane's edge is repeated outside."""
     halo, (rows, columns) = STROKE - 1, plane.shape
     end = min(first + height, rows)
     row = np.arange(first - halo, end + halo).clip(0, rows - 1)
@@ -133,7 +133,7 @@ def _strip(plane: Plane, first: int, height: int) -> Plane:
 
 
 def _windowed(pick: Callable[[Plane, Plane], Plane], values: Plane, width: int) -> Plane:
-    """The least or greatest in every square window that lies within the array, by windows of twice the width."""
+    """Return the least or greatest in every square window that lies within the array, by windows of twice the width."""
     for axis in (0, 1):
         of_axis = np.moveaxis(values, axis, 0)
         covered = 1
@@ -146,7 +146,7 @@ def _windowed(pick: Callable[[Plane, Plane], Plane], values: Plane, width: int) 
 
 
 def _find_blobs(ink: Ink) -> Blobs:
-    """Connected strokes of the size of a glyph."""
+    """Return connected strokes of the size of a glyph."""
     of_pixel, count = _components(ink.place, ink.stride)
     area = np.bincount(of_pixel, minlength=count)
     enough = area >= _MIN_AREA
@@ -190,7 +190,7 @@ def _components(place: _Whole, stride: int) -> tuple[_Whole, int]:
 
 
 def find_strokes(plane: Plane, reach: int, contrasts: Sequence[float]) -> Iterator[Blobs]:
-    """The strokes of a plane, in bright and in dark ink, at one contrast after the other.
+    """Return the strokes of a plane, in bright and in dark ink, at one contrast after the other.
 
     Args:
         plane: (H, W), 0 to 255.

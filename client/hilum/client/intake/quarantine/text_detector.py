@@ -65,7 +65,7 @@ class TextBox:
 
 
 def find_text(image: npt.NDArray[np.generic]) -> list[TextBox]:
-    """Where an image may hold text.
+    """Return where an image may hold text.
 
     Args:
         image: (H, W) or (H, W, 3), any type; values as stored or as displayed.
@@ -77,7 +77,7 @@ def find_text(image: npt.NDArray[np.generic]) -> list[TextBox]:
 
 
 def has_text(image: npt.NDArray[np.generic]) -> bool:
-    """Whether an image may hold text: (H, W) or (H, W, 3)."""
+    """Tell whether an image may hold text: (H, W) or (H, W, 3)."""
     return next(_search(image), None) is not None
 
 
@@ -91,7 +91,7 @@ def _search(image: npt.NDArray[np.generic]) -> Iterator[TextBox]:
 
 
 def _planes(image: npt.NDArray[np.generic]) -> Iterator[Plane]:
-    """The brightness; of a colour image with colours in it, their strength too."""
+    """Return the brightness; of a colour image with colours in it, their strength too."""
     if image.ndim < _COLOUR_AXES:
         yield _stretched(np.array(image, np.float32))
         return

@@ -45,6 +45,6 @@ class TextSearch:
             self._found = has_text(inside)
 
     def found(self) -> bool:
-        """Whether any has text, once all frames were taken."""
+        """Tell whether any has text, once all frames were taken."""
         extremes = (self._brightest, self._darkest)
         return self._found or any(has_text(one) for one in extremes if one is not None)

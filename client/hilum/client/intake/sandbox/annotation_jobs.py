@@ -100,7 +100,7 @@ _OBJECT_FACTS: TypeAdapter[_SegFacts | _StructureFacts] = TypeAdapter(_SegFacts 
 
 
 def labels_read(_job: ReadLabels, runs: list[Array], facts: Facts) -> LabelsRead:
-    """The answer.
+    """Return the answer.
 
     Raises:
         ValueError: If it is none.
@@ -119,7 +119,7 @@ def labels_read(_job: ReadLabels, runs: list[Array], facts: Facts) -> LabelsRead
 
 
 def object_read(_job: ReadObject, runs: list[Array], facts: Facts) -> SegRead | StructuresRead:
-    """The answer.
+    """Return the answer.
 
     Raises:
         ValueError: If it is none.

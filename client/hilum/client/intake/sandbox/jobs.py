@@ -290,7 +290,7 @@ _READING_S = 20.0
 
 
 def more_seconds(job: Job) -> float:
-    """What a job may take beyond the time of one frame: for more of them, for the search of text, for large volumes."""
+    """Return what a job may take beyond the time of one frame: for more of them, for the search of text, for large volumes."""
     if isinstance(job, ReadVolumes | ReadLabels | ReadObject):
         return _READING_S
     if not isinstance(job, DecodeImage | DecodePlanes):
@@ -312,12 +312,12 @@ def held_bytes(result: Result) -> int:
 
 
 def kind_of(job: Job) -> str:
-    """The name of a job's kind."""
+    """Return the name of a job's kind."""
     return next(name for name, kind in KINDS.items() if isinstance(job, kind.job))
 
 
 def to_plain(job: Job) -> dict[str, Any]:
-    """A job as JSON takes it. What tells the patient or the device is left out: pixels decode without."""
+    """Return a job as JSON takes it. What tells the patient or the device is left out: pixels decode without."""
     if not isinstance(job, DecodeImage | DecodePlanes):
         return {"kind": kind_of(job), "job": {**dataclasses.asdict(job), "path": str(job.path)}}
     technical = replace(job, instance=_technical(job.instance, job.indices))
@@ -327,7 +327,7 @@ def to_plain(job: Job) -> dict[str, Any]:
 
 
 def from_plain(message: Mapping[str, Any]) -> tuple[Kind, Job]:
-    """The inverse of `to_plain`, with every type checked."""
+    """Return the inverse of `to_plain`, with every type checked."""
     kind = KINDS[message["kind"]]
     # pydantic takes no text with surrogates, which the name of a file may have (PEP 383), but it takes a path.
     return kind, _ADAPTERS[kind.job].validate_python({**message["job"], "path": Path(message["job"]["path"])})

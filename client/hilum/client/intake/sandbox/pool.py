@@ -364,7 +364,7 @@ def _message(received: bytearray) -> dict[str, Any] | None:
 
 
 def _result(job: Job, reply: dict[str, Any], output: IO[bytes]) -> Result | None:
-    """A worker's answer, checked like anything from outside; None where it is no answer to this job."""
+    """Return a worker's answer, checked like anything from outside; None where it is no answer to this job."""
     try:
         if reply["status"] == "refused":
             sop, series, study = map(str, reply["uids"])
@@ -375,7 +375,7 @@ def _result(job: Job, reply: dict[str, Any], output: IO[bytes]) -> Result | None
 
 
 def _arrays(heads: list[Any], output: IO[bytes]) -> list[Array]:
-    """What a worker wrote; arrays of one shape and dtype that follow one another come stacked, without a copy."""
+    """Return what a worker wrote; arrays of one shape and dtype that follow one another come stacked, without a copy."""
     size_bytes = os.fstat(output.fileno()).st_size
     runs = [
         (dtype, (len(list(alike)), *map(int, shape)))

@@ -56,7 +56,7 @@ class MismatchError(DataError):
 
 
 def is_uid(text: str) -> bool:
-    """Whether a text from the network is a UID: digits and dots, 64 at most (PS3.5 section 9.1).
+    """Tell whether a text from the network is a UID: digits and dots, 64 at most (PS3.5 section 9.1).
 
     A component with a leading zero is let through, though the standard forbids it: old scanners write them.
     """
@@ -103,7 +103,7 @@ class Inbox:
         os.close(self._lock)
 
     def _remove_abandoned(self) -> None:
-        """A folder whose lock is free belongs to a process that is no more."""
+        """Remove each folder whose lock is free: it belongs to a process that has ended."""
         for folder in self._all_incoming.iterdir():
             try:
                 handle = os.open(folder, os.O_RDONLY)
@@ -119,7 +119,7 @@ class Inbox:
                 os.close(handle)
 
     def has(self, sop_uid: str) -> bool:
-        """Whether the object is here, whole, or was and is needed no more."""
+        """Tell whether the object is here, whole, or was and is needed no more."""
         if not is_uid(sop_uid):
             return False
         path = self._path(sop_uid)
@@ -214,7 +214,7 @@ class Inbox:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """One process at a time."""
+    """Give one process at a time."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -224,7 +224,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _create(path: Path) -> BinaryIO:
-    """A new file that its owner alone can read."""
+    """Return a new file that its owner alone can read."""
     return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb")
 
 
@@ -244,7 +244,7 @@ class _room_or_error:  # noqa: N801 - used as a verb: `with _room_or_error():`
 
 
 def stated_uid(path: Path) -> str:
-    """The SOP Instance UID (0008,0018) that a DICOM file states, or an empty text where it states none.
+    """Return the SOP Instance UID (0008,0018) that a DICOM file states, or an empty text where it states none.
 
     Only the first MiB is looked at, and of a deflated file only the file meta information (0002,0003): inflating is
     the indexer's, within its limits.

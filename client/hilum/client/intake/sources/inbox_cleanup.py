@@ -87,7 +87,7 @@ class _Choice:
         self.kept: Counter[str] = Counter()
 
     def settled(self) -> list[FileRow]:
-        """The rows of the files that may go."""
+        """Return the rows of the files that may go."""
         alone: list[FileRow] = []
         series: dict[str, list[FileRow]] = defaultdict(list)
         staying = {row.series_key for key, row in self.rows.items() if self._goes_on_elsewhere(key, row)}
@@ -123,7 +123,7 @@ class _Choice:
         return row.status == Reason.DUPLICATE and row.sop_key in self.taken
 
     def _is_cached(self, rows: list[FileRow]) -> bool:
-        """Whether all that a series gave is in the cache."""
+        """Tell whether all that a series gave is in the cache."""
         if all(row.status != ACCEPTED for row in rows):
             return True
         items = self.items[rows[0].series_key]
@@ -135,7 +135,7 @@ class _Choice:
 def _remove(
     catalogue: Catalogue, here: dict[str, FoundFile], settled: list[FileRow], kept: Counter[str]
 ) -> EmptyingReport:
-    """The catalogue first: a file that a killed call left behind counts as a copy, but one that it lacks would be lost."""
+    """Return the catalogue first: a file that a killed call left behind counts as a copy, but one that it lacks would be lost."""
     removed = freed_bytes = 0
     for start in range(0, len(settled), _BATCH):
         batch = settled[start : start + _BATCH]
@@ -153,7 +153,7 @@ def _remove(
 
 
 def remembered(workspace: Workspace) -> frozenset[str]:
-    """The keys of files that were removed from the inbox and are not to be fetched again.
+    """Return the keys of files that were removed from the inbox and are not to be fetched again.
 
     A copy is, once the instance that it was a copy of has gone from the indexed folder.
     """

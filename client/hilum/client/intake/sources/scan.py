@@ -35,7 +35,7 @@ class FoundFile:
 
 
 def identity_of(status: os.stat_result) -> str:
-    """The identity of a file; see `FoundFile`."""
+    """Return the identity of a file; see `FoundFile`."""
     return f"{READING}:{status.st_size}:{status.st_mtime_ns}:{status.st_ino}"
 
 
@@ -66,7 +66,7 @@ def scan(archive: Path) -> Iterator[FoundFile]:
 
 
 def _look_into(folder: Path) -> Iterator[FoundFile | Path]:
-    """The files of one folder, and its folders as paths, by name."""
+    """Return the files of one folder, and its folders as paths, by name."""
     try:
         with os.scandir(folder) as listed:
             entries = sorted(listed, key=lambda entry: entry.name)

@@ -38,7 +38,7 @@ class Found:
         return sum(len(source.files) for source in self.sources)
 
     def keyed(self, names: Pseudonyms) -> dict[str, FoundFile]:
-        """Every file by its key in the catalogue."""
+        """Return every file by its key in the catalogue."""
         return {
             source.prefix + names.of("file", relative_name(file, source.folder)): file
             for source in self.sources
@@ -46,12 +46,12 @@ class Found:
         }
 
     def relative_name(self, file: FoundFile) -> str:
-        """A file's name within the source that it is in; an identifier."""
+        """Return a file's name within the source that it is in; an identifier."""
         source = next(source for source in self.sources if file.path.is_relative_to(source.folder))
         return relative_name(file, source.folder)
 
     def covers(self, file_key: str) -> bool:
-        """Whether this pass looked where the file would be."""
+        """Tell whether this pass looked where the file would be."""
         if is_removed(file_key):
             return False
         prefix = _INBOX if is_of_inbox(file_key) else ""
@@ -59,27 +59,27 @@ class Found:
 
 
 def relative_name(file: FoundFile, folder: Path) -> str:
-    """A file's name within its folder, with forward slashes; an identifier."""
+    """Return a file's name within its folder, with forward slashes; an identifier."""
     return file.path.relative_to(folder).as_posix()
 
 
 def is_of_inbox(file_key: str) -> bool:
-    """Whether a key is that of a file of the inbox."""
+    """Tell whether a key is that of a file of the inbox."""
     return file_key.startswith(_INBOX)
 
 
 def is_removed(file_key: str) -> bool:
-    """Whether a key is that of a file that was removed from the inbox."""
+    """Tell whether a key is that of a file that was removed from the inbox."""
     return file_key.startswith(_REMOVED)
 
 
 def removed_key(inbox_key: str) -> str:
-    """The key that a file of the inbox has once it is removed."""
+    """Return the key that a file of the inbox has once it is removed."""
     return _REMOVED + inbox_key.removeprefix(_INBOX)
 
 
 def key_if_removed(name: str, names: Pseudonyms) -> str:
-    """The key that a file of the inbox, named relative to it, has once it is removed."""
+    """Return the key that a file of the inbox, named relative to it, has once it is removed."""
     return _REMOVED + names.of("file", name)
 
 
@@ -110,7 +110,7 @@ def find(
 
 
 def count_files(archive: Path | None, workspace: Workspace) -> int:
-    """How many files a pass will find.
+    """Return how many files a pass will find.
 
     Raises:
         DataError: As `find`.

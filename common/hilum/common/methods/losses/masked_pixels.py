@@ -13,7 +13,7 @@ def normalise_patches(patches: Tensor) -> Tensor:
 
 
 def masked_pixel_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """The error of each image on what the encoder did not see.
+    """Return the error of each image on what the encoder did not see.
 
     Args:
         predicted: (B, L, P).

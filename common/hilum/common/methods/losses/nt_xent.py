@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def nt_xent_loss(first: Tensor, second: Tensor, temperature: float) -> Tensor:
-    """The loss of each pair; every other image of the batch is a negative, so the batch is coupled.
+    """Return the loss of each pair; every other image of the batch is a negative, so the batch is coupled.
 
     Args:
         first: (B, E), projections of one view of each image, B at least 2.
