@@ -243,7 +243,7 @@ def write_damaged(archive: Path, planter: Planter) -> None:
         for place in rng.integers(132, len(content) // 2, 12):
             flipped[place] ^= 0xFF
         (archive / "cut" / f"{source.stem}-{MARKER}-flipped.dcm").write_bytes(bytes(flipped))
-    (archive / f"{MARKER}.txt").write_text(f"{MARKER} is no DICOM")
+    (archive / f"{MARKER}.txt").write_text(f"{MARKER} is not DICOM")
     planter.places |= {("archive", "cut file"), ("archive", "flipped file"), ("archive", "other file")}
 
 

@@ -168,7 +168,7 @@ def without_uid(pacs):
 def test_the_pacs_takes_all_but_copies_and_broken_files(pacs):
     assert len(pacs.sent) > 400
     assert [path.name for path in without_uid(pacs)] == ["bad_sequence.dcm"]
-    # 400 and 404 are no DICOM files, directories, and files without the UIDs of patient, study and series.
+    # 400 and 404 are not DICOM files, directories, and files without the UIDs of patient, study and series.
     assert set(pacs.refused) == {"AlreadyStored", 400, 404}
 
 

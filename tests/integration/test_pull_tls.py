@@ -121,7 +121,7 @@ def test_files_that_are_no_pair_are_refused_before_anything_is_sent(pull, secure
     else:
         key = tmp_path
     done = pull(service, ca=hospital.path, client_cert=cert, client_key=key)
-    expected = "--client-key" if wrong == "folder" else "--client-cert and --client-key are no pair"
+    expected = "--client-key" if wrong == "folder" else "--client-cert and --client-key are not a pair"
     refused(done, service, tmp_path, expected)
 
 

@@ -141,7 +141,7 @@ def site_problem(tmp_path, text):
     (tmp_path / "site.toml").write_text(text)
     with pytest.raises(ConfigError) as caught:
         load_site(tmp_path / "site.toml")
-    assert "hilum study" not in str(caught.value), "a site file is no study"
+    assert "hilum study" not in str(caught.value), "a site file is not a study"
     return str(caught.value)
 
 

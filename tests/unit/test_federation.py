@@ -258,7 +258,7 @@ def test_a_malformed_reply_costs_that_site_alone(make_study, federate, monkeypat
             {"site": "site-1", "refused": "\x1b[31m<script>" + "x" * 5_000_000},
             "wrong_format: a refusal with a code that is not on the list",
         ),
-        ({"site": "\x1b[31m", "refused": "data"}, "wrong_format: the site's name is no name"),
+        ({"site": "\x1b[31m", "refused": "data"}, "wrong_format: the site's name is not a name"),
         ({"site": "site-1", "refused": ["data"]}, "wrong_format: expected text"),
     ],
 )
@@ -598,7 +598,10 @@ def test_a_second_one_of_a_name_is_refused_and_the_run_goes_on(make_study, feder
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("<script>", "wrong_format: the site's name is no name"), ("site-7", "wrong_site: the study names no")],
+    [
+        ("<script>", "wrong_format: the site's name is not a name"),
+        ("site-7", "wrong_site: the study names no"),
+    ],
 )
 def test_a_name_that_the_study_does_not_have_is_refused_and_not_repeated(
     make_study, federate, caplog, name, words
@@ -712,7 +715,7 @@ def test_a_lost_site_is_told_and_waited_for_shortly_and_the_round_goes_on(make_s
     assert caplog.messages.count("site-1 is back") == 1
     assert len(grid.withdrawn) == 1, "the message of round 2; that of round 3 was never pushed"
     assert federate.federation.roster.suspended == {}
-    assert federate.federation.roster._strikes == {}, "to be lost is no strike"
+    assert federate.federation.roster._strikes == {}, "to be lost is not a strike"
 
 
 def test_a_lost_site_that_returns_in_time_is_in_the_round(make_study, federate, caplog):

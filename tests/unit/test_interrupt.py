@@ -20,7 +20,7 @@ def command():
             print("begun", flush=True)
             time.sleep(600)
         except Exception:
-            sys.exit("an interrupt is no exception")
+            sys.exit("an interrupt is not an exception")
 cli.build = lambda: command
 cli.main()
 """

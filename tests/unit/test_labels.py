@@ -129,5 +129,5 @@ def test_two_patients_for_one_image_are_refused(site, read):
     with pytest.raises(LabelError, match="line 3: this image already has another patient"):
         read(f"sop_instance_uid,patient,label\n{uid},P,1\n{uid},Q,1\n")
     assert read(f"sop_instance_uid,patient,label\n{uid},P,1\n{uid},P,1.0\n").label_of, (
-        "the same line twice is no harm"
+        "the same line twice does no harm"
     )

@@ -284,7 +284,7 @@ def test_padding_that_a_lossy_compression_spread_is_padding(tmp_path):
         instance = replace(whole, lossy=lossy)
         [plane] = read_planes(tmp_path / name, replace(instance, frames=(frame,)), [0])
         assert plane.empty.sum() == expected
-        assert not plane.empty[:, 8:].any(), "air is no padding"
+        assert not plane.empty[:, 8:].any(), "air is not padding"
 
 
 @pytest.mark.parametrize(("slope", "intercept", "padding"), [(1, 0, -1030), (1, -1024, 0), (2, -1024, 0)])

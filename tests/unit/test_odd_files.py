@@ -392,7 +392,7 @@ def test_annotations_are_tied_to_images_with_odd_names(archive, index, tmp_path)
     notes.mkdir()
     rows = [b"file,label,x,y,width,height", *(name + b",nodule,1,1,5,5" for name in odd)]
     rows.append(b"\xfc.png,nodule,1,1,5,5")
-    rows.append("gr\u00fcn.png".encode() + b",f\xe4rbung,1,1,5,5")  # a label that is no UTF-8
+    rows.append("gr\u00fcn.png".encode() + b",f\xe4rbung,1,1,5,5")  # a label that is not UTF-8
     rows.append(
         "gr\u00fcn.png".encode("latin-1") + b",mass,1,1,5,5"
     )  # the table of one system, the disk of another

@@ -1,4 +1,4 @@
-"""Progress where stderr is no terminal."""
+"""Progress where stderr is not a terminal."""
 
 from types import SimpleNamespace
 

@@ -487,7 +487,7 @@ def test_what_is_no_link_file_is_refused(tmp_path, text, sentence):
     ("change", "sentence"),
     [
         ({"server": "https://a.example/"}, "is not HOST:PORT"),
-        ({"study_key": "ed25519:AAAA"}, "is no Ed25519 public key"),
+        ({"study_key": "ed25519:AAAA"}, "is not an Ed25519 public key"),
     ],
 )
 def test_a_link_files_fields_are_checked(tmp_path, approve, change, sentence):

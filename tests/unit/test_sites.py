@@ -243,7 +243,7 @@ def test_a_locked_database_delays_no_second_request(registry, approve, path, mon
 
 def test_a_file_that_is_no_database_is_told(path):
     path.parent.mkdir()
-    path.write_bytes(b"this is no database" * 100)
+    path.write_bytes(b"this is not a database" * 100)
     with pytest.raises(DamagedError, match=r"sites\.sqlite .* is damaged"):
         SiteRegistry(path)
 

@@ -232,7 +232,7 @@ ODD = {
     + explicit(0x7FE00010, "OW", b"\0" * 8),
     "an open sequence that never ends": meta(EXPLICIT)
     + body(explicit, explicit(0x00081140, "SQ", item(b""), UNDEFINED)),
-    "an open element that is no sequence": meta(EXPLICIT)
+    "an open element that is not a sequence": meta(EXPLICIT)
     + body(explicit, explicit(0x00081140, "UN", item(b"") + SEQUENCE_END, UNDEFINED)),
     "padding whose sign is not stated": meta(IMPLICIT)
     + implicit(0x00280120, "SS", b"\0\1")

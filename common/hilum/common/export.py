@@ -174,6 +174,6 @@ with torch.no_grad():
 Without Hilum: `safetensors.torch.load_file("model.safetensors")` gives the tensors, and `architecture` and `input` in
 `manifest.json` say all that is not in them: order of pixels, positions, heads, norms, activations, pooling.
 
-**Use**: as a starting point for a site's own task. It is no medical device, and its features are not validated for any
-clinical decision. What was measured, beside the floors, is in the run's `results.json`.
+**Use**: as a starting point for a site's own task. It is not a medical device, and its features are not validated for any
+clinical decision. What was measured, beside the baselines, is in the run's `results.json`.
 """

@@ -62,7 +62,7 @@ def progress_bar(title: str, total: int, *, interval_s: float = PLAIN_INTERVAL_S
     Args:
         title: What is being done.
         total: How many units there are.
-        interval_s: How often a plain line is printed where stderr is no terminal.
+        interval_s: How often a plain line is printed where stderr is not a terminal.
     """
     if not sys.stderr.isatty():
         yield _Lines(title, total, interval_s)

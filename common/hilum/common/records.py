@@ -161,12 +161,12 @@ def sender_of(content: RecordDict) -> str:
     """Return the name that a reply's sender gives itself: a claim.
 
     Raises:
-        UpdateRefused: If there is none, or it is no name.
+        UpdateRefused: If there is none, or it is not a name.
     """
     with _well_formed():
         site = _text(_part(content, _FACTS, ConfigRecord)["site"])
         if not re.fullmatch(NAME_PATTERN, site):
-            raise UpdateRefused("wrong_format", "the site's name is no name")
+            raise UpdateRefused("wrong_format", "the site's name is not a name")
         return site
 
 
@@ -221,7 +221,7 @@ def unpack_evaluation_reply(content: RecordDict) -> EvaluateReply:
     """Return the inverse of `pack_evaluation_reply`.
 
     Raises:
-        UpdateRefused: If it is no table as `hilum.common.results_table` has it; whether the study asked for it, and
+        UpdateRefused: If it is not a table as `hilum.common.results_table` has it; whether the study asked for it, and
             whose it is, is checked there too.
     """
     with _well_formed():

@@ -85,7 +85,7 @@ def sign_study(
         key: The admin's.
 
     Raises:
-        ConfigError: If a name is no name, the sites are not as many as the study says, or the time is out of range.
+        ConfigError: If a name is not a name, the sites are not as many as the study says, or the time is out of range.
     """
     if len(set(sites)) != len(sites) or len(sites) != study.federation.sites:
         problem = (
@@ -189,5 +189,5 @@ def public_key_of(text: str) -> Ed25519PublicKey:
         raw = base64.b64decode(text.removeprefix(_KEY_PREFIX), validate=True)
         return Ed25519PublicKey.from_public_bytes(raw)
     except ValueError:
-        problem = "is no Ed25519 public key (`ed25519:` and base64); copy it from the admin's link file"
+        problem = "is not an Ed25519 public key (`ed25519:` and base64); copy it from the admin's link file"
         raise ConfigError("study_key", [problem]) from None

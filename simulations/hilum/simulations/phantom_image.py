@@ -1,7 +1,7 @@
 """One synthetic frontal chest radiograph: body, lungs, spine, ribs, heart, nodules, noise.
 
 Shapes: H rows, W columns. Coordinates are in [-1, 1], x to the right of the picture (the patient's left), y down.
-Bright is dense. It is no physical simulation: it has the large-scale anatomy that a view must keep and the small
+Bright is dense. It is not a physical simulation: it has the large-scale anatomy that a view must keep and the small
 bright findings that a task must see.
 """
 

@@ -137,7 +137,7 @@ def evaluate(
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune and measure an encoder on this site's labels, beside the floors. Its rows are named `federated`."""
+    """Fine-tune and measure an encoder on this site's labels, beside the baselines. Its rows are named `federated`."""
     from hilum.client.data.site_data import open_site
     from hilum.client.evaluation.class_table import class_table, labels_json
     from hilum.client.evaluation.protocol import combinations_count, evaluate_site

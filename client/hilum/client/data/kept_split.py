@@ -223,5 +223,5 @@ def _read(path: Path) -> KeptSplit:
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         raise DamagedError(
             "the kept split of a run is damaged, so it is not known who was set aside; restore splits/ of the state folder "
-            "from a backup, or begin the run anew"
+            "from a backup, or begin the run again"
         ) from None

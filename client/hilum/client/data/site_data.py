@@ -259,7 +259,7 @@ def _patients_by_class(labels: Sequence[str | None], group: Rows) -> dict[str, i
 
 
 def _people(item: Item, stated: str | None) -> frozenset[str]:
-    """Return what an item's patient is called. A picture's own patient is named after the file, which is no name of a person."""
+    """Return what an item's patient is called. A picture's own patient is named after the file, which is not a name of a person."""
     of_a_file = item.study_key == item.series_key  # of DICOM, they are pseudonyms of two kinds
     return frozenset(({stated} if stated else set()) | (set() if of_a_file else {item.patient_key}))
 

@@ -1,1 +1,1 @@
-"""One standard protocol: splits by patient, floors, metrics with patient-level intervals."""
+"""One standard protocol: splits by patient, baselines, metrics with patient-level intervals."""

@@ -75,7 +75,7 @@ def skipped_files(
         if not folder.is_dir():
             raise DataError(
                 "the folder of the last index is not there (is the share mounted?); name it with --folder if it is elsewhere "
-                "now, or its name is no UTF-8"
+                "now, or its name is not UTF-8"
             )
     paths: dict[str, list[Path]] = {status: [] for status in rows.values()}
     for key, file in find(folder, workspace).keyed(workspace.pseudonyms()).items():

@@ -136,7 +136,7 @@ class Region:
     """A calibrated part of an ultrasound image (PS3.3 section C.8.5.5), in pixels, both ends inside.
 
     Attributes:
-        spacing_mm: Distance between rows and between columns, or None where the region is no plane of space.
+        spacing_mm: Distance between rows and between columns, or None where the region is not a plane of space.
     """
 
     row_first: int

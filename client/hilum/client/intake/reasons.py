@@ -65,7 +65,7 @@ class Reason(StrEnum):
 EXPLAINED = {
     Reason.NOT_DICOM: "not a DICOM file",
     Reason.NEEDS_FAMILY: "a NIfTI file or picture: --images FAMILY says what made it, and takes it in",
-    Reason.NO_UNITS: "a picture of CT, whose grey levels are no Hounsfield units: give DICOM or NIfTI",
+    Reason.NO_UNITS: "a picture of CT, whose grey levels are not Hounsfield units: give DICOM or NIfTI",
     Reason.PACKED: "files packed into one (ZIP, tar, gzip, 7z, RAR, ...): unpack it into the archive",
     Reason.SYSTEM_FILE: "left behind by an operating system (._*, .DS_Store, Thumbs.db, ...): no image is lost",
     Reason.EMPTY_FILE: "a file of no bytes: copy it again",
@@ -77,7 +77,7 @@ EXPLAINED = {
     Reason.PATH_TOO_LONG: "a path longer than the system opens: index a folder further down, or shorten names",
     Reason.DAMAGED_HEADER: "the DICOM header is broken",
     Reason.MISSING_ATTRIBUTE: "an attribute that the image needs is missing or malformed",
-    Reason.NOT_AN_IMAGE: "a DICOM object that is no image (report, directory, structure set, ...)",
+    Reason.NOT_AN_IMAGE: "a DICOM object that is not an image (report, directory, structure set, ...)",
     Reason.OTHER_MODALITY: "an image of a kind that is not taken (nuclear medicine, segmentation, dose, video, whole slides, ...)",
     Reason.UNSUPPORTED_SYNTAX: "the compression is not one that is read (video, deflated frames, JPEG XL, ...)",
     Reason.UNSUPPORTED_PIXELS: "colour, several frames or a bit depth that this kind of image is not read with",

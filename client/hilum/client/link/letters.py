@@ -239,7 +239,7 @@ def read_request(letter: Letter, objects: dict[str, bytes]) -> Message:
     """Put a message together; its objects are used up. Its clock is set to this machine's.
 
     Raises:
-        Exception: Whatever Flower raises for content that is no record of its.
+        Exception: Whatever Flower raises for content that is not a record of its.
     """
     inflated = inflate_object_from_contents(letter.root, objects)
     assert isinstance(inflated, Message)

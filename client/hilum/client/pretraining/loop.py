@@ -4,7 +4,7 @@ Shapes: B batch, V views, C channels, *S space.
 
 The state of a round is the weights, the optimizer and the number of the next step; every random number is derived
 from (seed, site, round, step). So a round that was killed goes on from its last step checkpoint and ends with the
-bits that it would have had. The optimizer starts anew in each round: its moments belong to weights that the
+bits that it would have had. The optimizer starts from nothing in each round: its moments belong to weights that the
 aggregation has since moved.
 """
 

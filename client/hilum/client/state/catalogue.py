@@ -208,7 +208,7 @@ class Catalogue:
     def annotations(self, *, kind: AnnotationKind | None = None) -> list[Annotation]:
         """Annotations whose item is as it was when they were checked against it, in a stable order.
 
-        Those of an item that has gone or changed are left out until the site annotates anew.
+        Those of an item that has gone or changed are left out until the site annotates again.
         """
         query = select(ANNOTATIONS)
         if kind is not None:

@@ -1,6 +1,6 @@
 """From how a table writes a file's name to how the disk has it.
 
-A name on disk is bytes. What of it is no UTF-8 comes as surrogates (PEP 383), and so it does from a table that is read in
+A name on disk is bytes. What of it is not UTF-8 comes as surrogates (PEP 383), and so it does from a table that is read in
 the same way: equal bytes are equal names.
 """
 
@@ -27,7 +27,7 @@ def spellings(text: str) -> Iterator[str]:
 
 
 def _is_byte(letter: str) -> bool:
-    """Tell whether a letter stands for a byte that is no UTF-8."""
+    """Tell whether a letter stands for a byte that is not UTF-8."""
     return "\udc80" <= letter <= "\udcff"
 
 

@@ -104,7 +104,7 @@ def _text(path: Path) -> str:
         raise LabelError(f"the label table is neither UTF-8 nor UTF-16 with its mark; {_SAVE_AS}") from None
     if "\0" in text:
         raise LabelError(
-            f"the label table holds zero bytes, so it is no text, or UTF-16 without its mark; {_SAVE_AS}"
+            f"the label table holds zero bytes, so it is not text, or UTF-16 without its mark; {_SAVE_AS}"
         )
     return text
 
@@ -145,7 +145,7 @@ def _rows(text: str, separator: str, first: int = 1) -> list[tuple[int, list[str
             begins = reader.line_num + first
     except csv.Error as error:
         raise LabelError(
-            f"the label table is no CSV from line {begins} on ({error}); close each quote at the end of its cell, and write "
+            f"the label table is not CSV from line {begins} on ({error}); close each quote at the end of its cell, and write "
             "a quote inside a quoted cell twice"
         ) from None
     return lines

@@ -64,7 +64,7 @@ def class_of(cell: str) -> str | None:
 
 
 def number_text(text: str) -> str | None:
-    """Give a number in its shortest form, such as `1` for `01.0`; None for what is no number."""
+    """Give a number in its shortest form, such as `1` for `01.0`; None for what is not a number."""
     if not _NUMBER.fullmatch(text):
         return None
     value = Decimal(text)
@@ -132,7 +132,7 @@ def check_spellings(column: str, cells: Mapping[str, int]) -> None:
 
 
 def check_is_classes(column: str, patients: Mapping[str, int]) -> None:
-    """Refuse a column whose values are no classes: a quantity, a date, a free text.
+    """Refuse a column whose values are not classes: a quantity, a date, a free text.
 
     Args:
         column: Its name.
@@ -154,7 +154,7 @@ def check_is_classes(column: str, patients: Mapping[str, int]) -> None:
     if rare:
         raise LabelError(
             f"the column `{column}` holds {different} different values of {total} patients, so hardly two patients share "
-            "one: these are no classes; name another column in tasks.classification.label"
+            "one: these are not classes; name another column in tasks.classification.label"
         )
 
 

@@ -152,7 +152,7 @@ class Pseudonyms:
     def of(self, kind: str, identifier: str) -> str:
         """32 hex digits; the same identifier of the same kind always gives the same.
 
-        A file name that is no UTF-8 holds surrogates (PEP 383); each has bytes of its own here.
+        A file name that is not UTF-8 holds surrogates (PEP 383); each has bytes of its own here.
         """
         text = f"{kind}\0{identifier}".encode(errors="surrogatepass")
         return hmac.new(self.key, text, "sha256").hexdigest()[:32]

@@ -49,7 +49,7 @@ class LabelledRows:
 
 
 def pixel_features(images: Packed, rows: Rows, study: StudyConfig) -> npt.NDArray[np.float32]:
-    """Return the image as the encoder would see it, laid flat: the floor that every encoder must beat."""
+    """Return the image as the encoder would see it, laid flat: the baseline that every encoder must beat."""
     viewer = Viewer(study.data, ViewPlan(1, "crop"))
     return viewer.whole(to_unit(images[rows], torch.device("cpu"))).flatten(1).numpy()
 

@@ -30,7 +30,7 @@ def load_study(path: Path) -> StudyConfig:
     """Read and check a study file.
 
     Raises:
-        ConfigError: If it can't be read, is no TOML, or any key or value is wrong.
+        ConfigError: If it can't be read, is not TOML, or any key or value is wrong.
     """
     return parse_study(_read(path, _STUDY_HELP), source=path.name)
 
@@ -44,7 +44,7 @@ def load_site(path: Path) -> SiteConfig:
     """Read and check a site file; relative paths in it start from the file's own folder.
 
     Raises:
-        ConfigError: If it can't be read, is no TOML, or any key or value is wrong.
+        ConfigError: If it can't be read, is not TOML, or any key or value is wrong.
     """
     try:
         site = _check(SiteConfig, _read(path, _SITE_HELP), path.name, _SITE_HELP)

@@ -104,7 +104,7 @@ class TasksSection(Section):
 
 
 class EvaluationSection(Section):
-    """How the encoder is measured: by patients it never saw, beside the floors.
+    """How the encoder is measured: by patients it never saw, beside the baselines.
 
     Attributes:
         label_fractions: Of the labelled training patients. The verdict rests on the first.

@@ -82,7 +82,7 @@ def read_link_file(path: Path) -> LinkFile:
     """Read a link file and see that it can be used here and now.
 
     Raises:
-        ConfigError: If it is no link file, or a certificate in it is not what it should be.
+        ConfigError: If it is not a link file, or a certificate in it is not what it should be.
     """
     table = _table(read_paper(path, _ADVICE), path.name)
     if not re.fullmatch(SERVER_PATTERN, table["server"]):

@@ -113,7 +113,7 @@ def put_into_site_file(site_file: Path, table: str, name: str) -> None:
     """Put the table `[link]` into a site file; every other line of it stays as it is.
 
     Raises:
-        ConfigError: If the file is no TOML, is another site's, or its own `[link]` can't be told apart.
+        ConfigError: If the file is not TOML, is another site's, or its own `[link]` can't be told apart.
     """
     source = site_file.name
     try:

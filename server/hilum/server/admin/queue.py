@@ -167,7 +167,7 @@ class RunQueue:
         return self._move(run, [RUNNING], state, reason[:_MAX_REASON])
 
     def cut_off(self, run: str) -> None:
-        """Note that the server ends in good order during a run: that is no start without a further round."""
+        """Note that the server ends in good order during a run: that is not a start without a further round."""
         with self._database.writing() as connection:
             connection.execute(update(_runs).where(_runs.c.name == run).values(starts=0))
 

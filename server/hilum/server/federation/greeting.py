@@ -16,7 +16,7 @@ from hilum.common.signing import SignedStudy
 from hilum.server.federation.exchange import Answer, Mail, NamingGrid, content_of
 from hilum.server.federation.roster import Roster, Site
 
-_MAX_EXAMPLES = 2**40  # of a greeting: more is no count of images
+_MAX_EXAMPLES = 2**40  # of a greeting: more is not a count of images
 
 
 class Greeter:

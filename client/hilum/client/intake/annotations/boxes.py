@@ -89,7 +89,7 @@ def read_csv_boxes(path: Path, columns: _Columns, targets: Targets, labels: Labe
 def read_rows(path: Path) -> Iterator[dict[str, str | None]]:
     """Return the rows of a CSV table in UTF-8, or UTF-16 with its mark.
 
-    Bytes that are no UTF-8 come as surrogates (PEP 383), for they may be the name of a file.
+    Bytes that are not UTF-8 come as surrogates (PEP 383), for they may be the name of a file.
 
     Raises:
         Skip: If it is too large, or no such table.
@@ -114,7 +114,7 @@ def read_coco_boxes(path: Path, targets: Targets, labels: LabelMap) -> Iterator[
     An image's `file_name` is its name relative to the indexed folder, or its SOP instance UID with any ending.
 
     Raises:
-        Skip: If it is no COCO file.
+        Skip: If it is not a COCO file.
     """
     table = _coco(path)
     images = {one.get("id"): one for one in _records(table, "images") if _is_id(one.get("id"))}

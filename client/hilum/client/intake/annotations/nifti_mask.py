@@ -27,7 +27,7 @@ def mark_labels(found: LabelsRead, candidates: Sequence[Item], labels: LabelMap)
         labels: What its values mean.
 
     Raises:
-        Skip: If it is no label volume, or on another grid than the image.
+        Skip: If it is not a label volume, or on another grid than the image.
     """
     item, lay = the_one_that_fits(candidates, lambda item: _fit(item, found))
     if found.values is None:

@@ -41,7 +41,7 @@ class _Unsure(Exception):  # noqa: N818 - not an error: the general way is taken
 
 
 class StraightReader:
-    """Reads volumes one after the other, all into the same memory: what the system gives anew, it clears first."""
+    """Reads volumes one after the other, all into the same memory: what the system newly gives, it clears first."""
 
     def __init__(self) -> None:
         self._memory: Volume = np.empty(0, np.int16)
@@ -55,7 +55,7 @@ class StraightReader:
 
         Returns:
             (D, H, W), good until the next call; or None where planes must be looked at one by one: compressed, tilted,
-            copies to be verified, values that are no whole numbers of 16 bits, or anything wrong with a file.
+            copies to be verified, values that are not whole numbers of 16 bits, or anything wrong with a file.
         """
         if planned.tilt is not None or planned.verify_equal or sys.byteorder != "little":
             return None

@@ -1,1 +1,1 @@
-"""What files hold that are no DICOM images: NIfTI, pictures, segmentations, structure sets, label volumes."""
+"""What files hold that are not DICOM images: NIfTI, pictures, segmentations, structure sets, label volumes."""

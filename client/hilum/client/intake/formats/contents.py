@@ -26,7 +26,7 @@ class LabelsRead:
     Attributes:
         shape: D, H, W.
         affine: Of 16 numbers, row by row: array index (d, h, w, 1) to LPS millimetres.
-        values: That its voxels have, rising, without 0; None where these are no labels.
+        values: That its voxels have, rising, without 0; None where these are not labels.
         numbers: (D, H, W), 0 or from 1 the place in `values`; None where there are none.
     """
 

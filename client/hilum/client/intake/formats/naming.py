@@ -84,7 +84,7 @@ class LabelMap:
         """Return the label of a row in the site's own table: as mapped, or as written.
 
         Raises:
-            Skip: If it is no short name.
+            Skip: If it is not a short name.
         """
         mapped = self.names.get(_folded(text), text.strip())
         if _NAME.fullmatch(mapped) is None:
@@ -106,7 +106,7 @@ def read_label_map(path: Path) -> LabelMap:
         raise ConfigError(path.name, [f"the label map can't be read ({error.strerror})"]) from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError):
         raise ConfigError(
-            path.name, ['the label map is no TOML; write [labels] and lines of "found" = "name"']
+            path.name, ['the label map is not TOML; write [labels] and lines of "found" = "name"']
         ) from None
     labels = table.get("labels")
     if set(table) != {"labels"} or not isinstance(labels, dict) or not labels:

@@ -166,7 +166,9 @@ def _header(file: Stream) -> Any:
                 block = start + _exactly(file, size - 4)
                 header = kind(block, endianness=endianness, check=False)
                 if bytes(header["magic"].item())[:3] not in {b"n+1", b"n+2"}:
-                    raise Skip(Reason.DAMAGED_FILE)  # the voxels are in another file, or it is no NIfTI
+                    raise Skip(
+                        Reason.DAMAGED_FILE
+                    )  # the voxels are in another file, or it is not a NIfTI file
                 return header
     raise Skip(Reason.DAMAGED_FILE)
 

@@ -1,4 +1,4 @@
-"""Opening a DICOM object that is no image, without trusting it: its class and syntax first, then what is asked of it.
+"""Opening a DICOM object that is not an image, without trusting it: its class and syntax first, then what is asked of it.
 
 For decoding processes alone.
 """

@@ -11,7 +11,7 @@ from hilum.client.intake.formats.nifti import NiftiVolume, open_nifti
 from hilum.client.intake.reasons import Reason, Skip
 
 MAX_VALUES = 256
-"""More different values than this are no labels."""
+"""More different values than this are not labels."""
 
 
 def read_labels(path: Path, write: Write) -> Facts:
@@ -37,10 +37,10 @@ def read_labels(path: Path, write: Write) -> Facts:
 
 
 def _values(volume: NiftiVolume) -> npt.NDArray[Any] | None:
-    """Return the different values but 0, rising; None where these are no labels: too many, or below 0.
+    """Return the different values but 0, rising; None where these are not labels: too many, or below 0.
 
     Raises:
-        Skip: If one is no whole number.
+        Skip: If one is not a whole number.
     """
     found: npt.NDArray[Any] | None = None
     labels = True

@@ -186,7 +186,7 @@ def _place(groups: Dataset, common: Dataset) -> list[float]:
 
 
 def _said(gap_mm: float) -> float:
-    """Return a distance that the object states; one that is no number is that of no image."""
+    """Return a distance that the object states; one that is not a number is that of no image."""
     return 0.0 if math.isnan(gap_mm) else gap_mm
 
 

@@ -61,7 +61,7 @@ def judge_syntax(tags: Tags) -> None:
     """Judge the syntax before anything else is believed.
 
     Raises:
-        Skip: If it is not one that is read. A report in another syntax is no image that Hilum would take, whatever the
+        Skip: If it is not one that is read. A report in another syntax is not an image that Hilum would take, whatever the
             syntax, so that is the reason then.
     """
     if tags.syntax in SUPPORTED_SYNTAXES:
@@ -102,7 +102,7 @@ def instance_of(tags: Tags, planes: Callable[[Frame], Planes] | None = None) -> 
             level says of its first frame; asked only once the rest has been found good.
 
     Raises:
-        Skip: With the reason why this file is no image that Hilum takes, and its UIDs.
+        Skip: With the reason why this file is not an image that Hilum takes, and its UIDs.
     """
     judge_syntax(tags)
     uids = uids_of(tags)
@@ -272,7 +272,7 @@ def _padding(tags: Tags, kind: Supported) -> tuple[int, int] | None:
     """Lowest and highest padding value, whatever VR they are written in.
 
     Raises:
-        Skip: If those of a slice are no whole numbers: padding that nobody knows would count as tissue.
+        Skip: If those of a slice are not whole numbers: padding that nobody knows would count as tissue.
     """
     if tags.values.get("PixelPaddingValue") is None:
         return None

@@ -99,7 +99,7 @@ def _diffusion(b_value: list[float], gradient: list[float]) -> Diffusion:
 
 
 def _numbers(dataset: "Dataset", group: int, creator: str, offset: int) -> list[float]:
-    """Return the values of a private element; nothing where it is absent, or one of them is no finite number.
+    """Return the values of a private element; nothing where it is absent, or one of them is not a finite number.
 
     pydicom knows these elements, so their values are numbers even where a writer did not know their VR (UN).
     """

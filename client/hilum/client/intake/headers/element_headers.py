@@ -136,7 +136,7 @@ class Heads(dict[bytes, Head]):
         """Work out eight bytes.
 
         Raises:
-            UncertainValue: If they are no head that the walker is sure of.
+            UncertainValue: If they are not a head that the walker is sure of.
         """
         raise NotImplementedError
 

@@ -101,7 +101,7 @@ class HeaderTemplates:
         return count >= _OFTEN and self._tries < _MAX_TRIES
 
     def missed(self, key: bytes) -> bool:
-        """Count that a template did not match where its first head stood. True if it is to be learnt anew."""
+        """Count that a template did not match where its first head stood. True if it is to be learnt again."""
         template = self.known[key]
         template.misses += 1
         return template.misses >= _MISSES and self._tries < _MAX_TRIES

@@ -343,7 +343,7 @@ def _transformations(groups: _Groups) -> Iterator[Dataset]:
 def _window(dataset: Dataset) -> Window | None:
     try:
         center, width = _number(dataset, "WindowCenter"), _number(dataset, "WindowWidth")
-    except (Skip, ValueError, TypeError):  # nothing is lost with a window that is no number
+    except (Skip, ValueError, TypeError):  # nothing is lost with a window that is not a number
         return None
     if center is None or width is None or width <= 0:
         return None

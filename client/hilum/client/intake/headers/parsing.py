@@ -33,7 +33,7 @@ def check_sets(sets: Value) -> None:
     """Text was read as plain ASCII: is that right in these character sets (0008,0005)?
 
     Raises:
-        UncertainValue: If one of them may see something else in it, or is no character set.
+        UncertainValue: If one of them may see something else in it, or is not a character set.
     """
     if sets in _ASCII_SETS:
         return

@@ -63,7 +63,7 @@ def pydicom_tags(path: Path) -> Tags:
     A deflated data set is inflated up to a bound, and only if its SOP class is one of an image that is taken.
 
     Raises:
-        Skip: If the file can't be read, is no DICOM file, or its header is broken.
+        Skip: If the file can't be read, is not a DICOM file, or its header is broken.
     """
     try:
         with silent_pydicom(), path.open("rb") as file:
@@ -123,7 +123,7 @@ def _meta(file: BinaryIO) -> tuple[str, str, int]:
     """Transfer syntax and SOP class of the file meta information, and where the data set starts.
 
     Raises:
-        Skip: If this is no DICOM file, or one that begins like one and states no syntax.
+        Skip: If this is not a DICOM file, or one that begins like one and states no syntax.
     """
     begin = file.read(_PREAMBLE_BYTES)
     has_preamble = begin[128:] == b"DICM"

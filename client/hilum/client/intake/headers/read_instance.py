@@ -38,7 +38,7 @@ def read_tags(path: Path) -> Tags:
     """Return the allow-listed tags of a file, the same whichever way they were read.
 
     Raises:
-        Skip: If the file can't be read, is no DICOM file, or its header is broken.
+        Skip: If the file can't be read, is not a DICOM file, or its header is broken.
     """
     return walk_tags(path) or pydicom_tags(path)
 
@@ -47,7 +47,7 @@ def walk(path: Path) -> Instance | NeedsPydicom:
     """Read one header the fast way.
 
     Raises:
-        Skip: With the reason why this file is no image that Hilum takes.
+        Skip: With the reason why this file is not an image that Hilum takes.
     """
     tags = walk_tags(path)
     if tags is None or needs_dataset(tags):
@@ -59,7 +59,7 @@ def read_with_pydicom(path: Path) -> Instance:
     """Read one header with pydicom; of an enhanced object or an ultrasound image the whole data set before the pixels.
 
     Raises:
-        Skip: With the reason why this file is no image that Hilum takes.
+        Skip: With the reason why this file is not an image that Hilum takes.
     """
     tags = pydicom_tags(path)
     judge_syntax(tags)
@@ -81,7 +81,7 @@ def read_instance(path: Path) -> Instance:
     """Read one header, in this process whatever it takes.
 
     Raises:
-        Skip: With the reason why this file is no image that Hilum takes.
+        Skip: With the reason why this file is not an image that Hilum takes.
     """
     found = walk(path)
     return read_with_pydicom(path) if isinstance(found, NeedsPydicom) else found

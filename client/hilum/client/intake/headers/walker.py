@@ -48,7 +48,7 @@ def walk_tags(path: Path | str) -> Tags | None:
         The tags, or None where only pydicom can tell.
 
     Raises:
-        Skip: If the file can't be read or is no DICOM file.
+        Skip: If the file can't be read or is not a DICOM file.
     """
     try:
         # A pipe that has taken the file's place since it was looked at must not be waited for.
@@ -223,7 +223,7 @@ def _top_level(  # noqa: C901, PLR0912 - one loop: a call for each element would
 def _special(
     window: _Window, p: int, encoding: Encoding, values: dict[str, Value]
 ) -> tuple[int, PixelElement | None]:
-    """Take an element that is no ordinary one: note it, skip it, or find that it is the pixel data."""
+    """Take an element that is not an ordinary one: note it, skip it, or find that it is the pixel data."""
     if p + LONG_HEAD_BYTES > len(window.data):
         window.move(p)
         p = 0

@@ -51,7 +51,7 @@ def folder_job(path: Path, family: Family) -> DecodePicture | ReadVolumes:
     if is_apple_double(path):
         raise Skip(Reason.SYSTEM_FILE)
     if not is_nifti(path):
-        if family == "ct":  # a grey level is no Hounsfield unit
+        if family == "ct":  # a grey level is not a Hounsfield unit
             raise Skip(Reason.NO_UNITS)
         return DecodePicture(path, family in COLOUR_FAMILIES)
     if family not in STACKED_FAMILIES:

@@ -1,7 +1,7 @@
 """Bring the catalogue and the cache in line with an archive: a folder, and the inbox of what a PACS gave.
 
 A file whose size, time and inode are as they were is not opened again. A series with a new, changed or missing file
-is planned anew. Each batch is committed whole, so an interrupted run goes on where it was.
+is planned again. Each batch is committed whole, so an interrupted run goes on where it was.
 
 A pass looks at the inbox, and at the folder if it is given one; what it does not look at stays as it is. So a series
 whose slices lie in both is assembled only by a pass over both, and is set aside until then.
@@ -74,7 +74,7 @@ def index_archive(
         held_back: Says of a file of the folder that it is to count as not there yet.
 
     Raises:
-        DataError: If the archive is no readable folder, or holds no file at all.
+        DataError: If the archive is not a readable folder, or holds no file at all.
         RunError: If another process is working on the site.
     """
     found = find(archive, workspace, held_back)
@@ -294,7 +294,7 @@ class _Indexer:
         return row.status == ACCEPTED or row.series_key not in self.elsewhere
 
     def _set_aside(self, members: list[SeriesFile], settled: dict[str, FileRow]) -> None:
-        """Slices whose series goes on in the source that this pass does not look at: a part of it is no volume."""
+        """Slices whose series goes on in the source that this pass does not look at: a part of it is not a volume."""
         self.catalogue.record([replace(one.row, status=Reason.SPLIT_SERIES) for one in members])
         self._tick(sum(one.row.file_key not in settled for one in members))
 

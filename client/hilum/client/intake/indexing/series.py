@@ -1,6 +1,6 @@
 """One series on its way into the catalogue: planned, decoded, assembled, and every file settled.
 
-What can't be decoded is left out and the series is planned anew without it: a copy may stand in, a stack with a hole
+What can't be decoded is left out and the series is planned again without it: a copy may stand in, a stack with a hole
 may fall into two regular ones, or be refused. So are files of one instance that can be decoded and contradict each other.
 """
 
@@ -66,7 +66,7 @@ class Stores:
 
 
 Image = tuple[PlaneId, ...]
-"""The frames of an item that is no volume, all of one file: one of an image, all of a cine."""
+"""The frames of an item that is not a volume, all of one file: one of an image, all of a cine."""
 
 
 @dataclass(eq=False)
@@ -154,7 +154,7 @@ class SeriesProcessor:
         ]
 
     def learn(self, answers: Iterator[Result]) -> None:
-        """Take the answers to `questions`, and plan anew."""
+        """Take the answers to `questions`, and plan again."""
         self._answered.update(self._asked)
         for index in self._asked:
             found = next(answers)
@@ -182,7 +182,7 @@ class SeriesProcessor:
             yield _probe(*self._file_of(index))
 
     def settle(self, results: Iterator[Result]) -> bool:
-        """Take the results of `jobs`. False if files failed, so that the rest has to be planned anew."""
+        """Take the results of `jobs`. False if files failed, so that the rest has to be planned again."""
         before = len(self._failed)
         for volume in self._volumes:
             if volume.planes not in self._kept:

@@ -1,6 +1,6 @@
 """pynetdicom's server with bounds: who may connect, how large a message grows, how long a peer may keep silent.
 
-pynetdicom reads a PDU as long as its header claims (4 GiB) into memory, keeps every message that is no C-STORE in
+pynetdicom reads a PDU as long as its header claims (4 GiB) into memory, keeps every message that is not a C-STORE in
 memory, does the TLS handshake in the thread that accepts, and logs identifiers (its issue 1086 and others). Here the
 address is checked before a byte is read, and a message that grows too large ends its association.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 MAX_PDU_BYTES = 1 << 17  # what peers are told
 _MAX_PDU_BYTES = 1 << 20  # what is read of one that does not listen; an association request may be long
-_MAX_IN_MEMORY_BYTES = 1 << 16  # of a command, or of the data of a message that is no C-STORE
+_MAX_IN_MEMORY_BYTES = 1 << 16  # of a command, or of the data of a message that is not a C-STORE
 _SILENCE_S = 60.0
 _RECV_BYTES = 1 << 16
 _REJECTED = (

@@ -86,7 +86,7 @@ def check_files(login: Login) -> None:
             context.load_cert_chain(*login.client, password="")  # an empty one, so that nothing is asked
     except OSError:
         raise DataError(
-            "--client-cert and --client-key are no pair of a certificate and its unencrypted key in PEM form"
+            "--client-cert and --client-key are not a pair of a certificate and its unencrypted key in PEM form"
         ) from None
 
 
@@ -228,7 +228,7 @@ def _check_query(response: requests.Response) -> None:
         )
     if status == HTTPStatus.NOT_FOUND:
         raise ServiceError(
-            "the address is no DICOMweb service (404); it mostly ends like /dicom-web, /dicomweb or /aets/NAME/rs"
+            "the address is not a DICOMweb service (404); it mostly ends like /dicom-web, /dicomweb or /aets/NAME/rs"
         )
     if status == HTTPStatus.NO_CONTENT:
         return

@@ -100,7 +100,7 @@ def check_address(url: str, *, insecure_http: bool) -> str:
     """Return the service's address without a slash at its end.
 
     Raises:
-        DataError: If it is no address, holds a password, or would send the data unencrypted.
+        DataError: If it is not an address, holds a password, or would send the data unencrypted.
     """
     try:
         parts = urlsplit(url)
@@ -321,9 +321,9 @@ def _entries(search: Callable[..., Any], offset: int, limit: int = _PAGE) -> lis
     try:
         found = search(limit=limit, offset=offset)
     except (ValueError, RecursionError):
-        raise ServiceError("the server's answer to a query is no DICOM JSON") from None
+        raise ServiceError("the server's answer to a query is not DICOM JSON") from None
     if not isinstance(found, list) or not all(isinstance(entry, dict) for entry in found):
-        raise ServiceError("the server's answer to a query is no list of DICOM JSON objects")
+        raise ServiceError("the server's answer to a query is not a list of DICOM JSON objects")
     return found
 
 

@@ -325,7 +325,7 @@ def _samples(stored: Decoded, pixels: PixelFormat, info: StreamInfo | None) -> D
         return in_bits(stored, pixels.bits_stored, pixels.high_bit + 1, signed=pixels.signed)
     bits = pixels.bits_stored
     if not info.reversible and info.signed in (None, pixels.signed):
-        # What lies a little beyond the range overshot and is no stray bit: cutting the bit would make white black.
+        # What lies a little beyond the range overshot and is not a stray bit: cutting the bit would make white black.
         values = _with_sign(stored, pixels, info)
         if not info.signed:
             _check_overshoot(values, bits, signed=pixels.signed)

@@ -61,7 +61,7 @@ def read_planes(path: Path, instance: Instance, indices: Iterable[int]) -> Itera
         indices: Which frames, from 0; each needs an entry in `instance.frames`.
 
     Raises:
-        Skip: If the file's pixels can't be read or are no grey image, with the reason.
+        Skip: If the file's pixels can't be read or are not a grey image, with the reason.
     """
     _require_grey(instance)
     frames = {frame.index: frame for frame in instance.frames}

@@ -122,7 +122,7 @@ def _between(values: Stored, low: int, high: int) -> npt.NDArray[np.bool_]:
 
 
 def _nothing_there(values: Stored) -> npt.NDArray[np.bool_] | None:
-    """Float pixels mark "no data" by what is no number, whatever else they do."""
+    """Float pixels mark "no data" by what is not a number, whatever else they do."""
     empty: npt.NDArray[np.bool_] = ~np.isfinite(values)
     return empty if empty.any() else None
 

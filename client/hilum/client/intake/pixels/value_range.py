@@ -39,7 +39,7 @@ _LIMITS = {
 
 
 def is_constant(values: npt.NDArray[Any]) -> bool:
-    """Tell whether all values are equal; a few of them tell nearly always. What is no number equals nothing."""
+    """Tell whether all values are equal; a few of them tell nearly always. What is not a number equals nothing."""
     flat = values.reshape(-1)
     if not flat.size or (flat[:: max(1, flat.size // _SAMPLE)] != flat[0]).any():
         return False

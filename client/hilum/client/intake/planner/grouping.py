@@ -152,7 +152,7 @@ def _with_the_silent(labels: list[int], planes: Sequence[Plane], name: str) -> l
 def _is_frame_of_each_place(planes: Sequence[Plane]) -> bool:
     """Tell whether no frame of reference (PS3.3 section C.7.4.1) holds slices at more than one position.
 
-    It then relates no slice to another, as a frame must: its UID was made anew for each file, as some de-identifiers
+    It then relates no slice to another, as a frame must: its UID was made new for each file, as some de-identifiers
     do. Whether the slices make a volume is left to their geometry. Frames of several slices are believed.
     """
     slices = [plane for plane in planes if not plane.source.localizer and plane.source.frame_of_reference]

@@ -119,7 +119,7 @@ def _stations(group: Group) -> list[Group]:
 def _without_copies(group: Group) -> tuple[Group, list[Pair]]:
     """Set aside planes that nothing but their instance number tells from another at the same position.
 
-    Frames of different multi-frame objects are no copies: an object is an image of its own.
+    Frames of different multi-frame objects are not copies: an object is an image of its own.
     """
     axes = axes_of(group.planes[0].orientation)
     places = places_of(along_normal(group.planes, axes))

@@ -16,7 +16,7 @@ from hilum.client.intake.pixels.crop import Crop
 SUSPECT_FAMILIES: frozenset[Family] = frozenset({"ultrasound", "secondary", "angiogram", "photograph"})
 _SUSPECT_TYPES = ("SCREEN SAVE", "SCREENSAVE", "SCREEN CAPTURE", "SECONDARY", "DOSE", "REPORT")
 _SCREENS_AMONG_SLICES = re.compile(r"SCREEN|REPORT|DOSE[ _]?(?:INFO|SHEET|SUMMARY)|^DOSE$|\bPROT\b")
-MIN_CROP = 8  # pixels; a smaller piece is no image
+MIN_CROP = 8  # pixels; a smaller piece is not an image
 
 
 @dataclass(frozen=True)

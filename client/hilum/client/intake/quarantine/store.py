@@ -2,7 +2,7 @@
 
 They lie decoded in `quarantine/` of the workspace, readable by their owner alone, and are listed by pseudonym. A decision
 is kept by instance and content, so it survives a new index of the archive; other pixels under the same instance are held
-anew.
+again.
 """
 
 import json

@@ -158,7 +158,7 @@ class Kind:
         job: Its type.
         do: Runs in the worker, writing the answer's arrays one at a time and giving its facts.
         result: Runs in the parent, on the job, the arrays as they were written, those of one shape and dtype stacked,
-            and the facts. It raises a ValueError where they are no answer to the job.
+            and the facts. It raises a ValueError where they are not an answer to the job.
         failed: The reason where the worker raises what nobody expected.
     """
 

@@ -341,14 +341,14 @@ class DecodePool:
 
 
 _WORKER = ("-m", "hilum.client.intake.sandbox.worker")
-# Frames come and go by the half megabyte: glibc keeps that much instead of asking the system for each anew.
+# Frames come and go by the half megabyte: glibc keeps that much instead of asking the system for each again.
 _KEPT_BYTES = str(64 << 20)
 _KEEP_MEMORY = {"MALLOC_TRIM_THRESHOLD_": _KEPT_BYTES, "MALLOC_MMAP_THRESHOLD_": _KEPT_BYTES}
 _ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
 
 def _message(received: bytearray) -> dict[str, Any] | None:
-    """Take a whole reply, or None while it is not all there. What is no reply at all is an empty one."""
+    """Take a whole reply, or None while it is not all there. What is not a reply at all is an empty one."""
     if len(received) < _LENGTH_BYTES:
         return None
     end = _LENGTH_BYTES + int.from_bytes(received[:_LENGTH_BYTES], "little")
@@ -364,7 +364,7 @@ def _message(received: bytearray) -> dict[str, Any] | None:
 
 
 def _result(job: Job, reply: dict[str, Any], output: IO[bytes]) -> Result | None:
-    """Return a worker's answer, checked like anything from outside; None where it is no answer to this job."""
+    """Return a worker's answer, checked like anything from outside; None where it is not an answer to this job."""
     try:
         if reply["status"] == "refused":
             sop, series, study = map(str, reply["uids"])

@@ -158,7 +158,7 @@ class Inbox:
         Raises:
             NoRoomError: If the disk is nearly full.
             OversizedError: If it has more than `max_bytes`.
-            MismatchError: If the UID is none, or the bytes are no DICOM file or another instance's.
+            MismatchError: If the UID is none, or the bytes are not a DICOM file or another instance's.
         """
         self.check_room()
         path = self.incoming / secrets.token_hex(8)
@@ -184,12 +184,12 @@ class Inbox:
             NoRoomError, OversizedError, MismatchError: As `store`.
         """
         if not is_uid(sop_uid):
-            raise MismatchError("an object came under a name that is no UID")
+            raise MismatchError("an object came under a name that is not a UID")
         if path.stat().st_size > self.max_bytes:
             raise OversizedError(f"an object is larger than {self.max_bytes / GIB:.1f} GiB")
         self.check_room()
         if stated_uid(path) != sop_uid:
-            raise MismatchError("an object is no DICOM file, or not the instance that was announced")
+            raise MismatchError("an object is not a DICOM file, or not the instance that was announced")
         final = self._path(sop_uid)
         if final.exists() and filecmp.cmp(path, final, shallow=False):
             return False

@@ -1,6 +1,6 @@
 """Which files are there, and which have changed since the last look.
 
-Names may be any bytes: what is no UTF-8 comes as Python has it, with surrogates (PEP 383), and opens as it is.
+Names may be any bytes: what is not UTF-8 comes as Python has it, with surrogates (PEP 383), and opens as it is.
 """
 
 import errno
@@ -46,7 +46,7 @@ def scan(archive: Path) -> Iterator[FoundFile]:
     is set aside, as does all else that can't be opened. What is gone before it is looked at is not there.
 
     Raises:
-        DataError: If the archive is no folder that can be read.
+        DataError: If the archive is not a folder that can be read.
     """
     if not archive.exists():
         raise DataError("the archive folder does not exist; check the path (is the share mounted?)")

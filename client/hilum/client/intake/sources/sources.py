@@ -96,7 +96,7 @@ def find(
         held_back: Says of a file of the folder that it is to count as not there yet.
 
     Raises:
-        DataError: If the archive is no readable folder, or holds no file at all.
+        DataError: If the archive is not a readable folder, or holds no file at all.
     """
     sources = []
     if archive is not None:
