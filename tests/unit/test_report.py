@@ -22,9 +22,9 @@ from hilum.common.results_table import (
     check_table,
     combinations,
 )
+from hilum.server.federation.results import build_results, in_words, run_notes
 from hilum.server.federation.roster import Roster
 from hilum.server.federation.store import RoundRecord, RunState
-from hilum.server.results import build_results, in_words, run_notes
 from hilum.simulations.report import judge_runs, write_report
 from hilum.simulations.table import _marks, print_table
 

@@ -13,11 +13,11 @@ from hilum.common.export import Provenance, write_encoder
 from hilum.common.files import private_folder
 from hilum.common.results_table import MAX_TABLE_BYTES, Evaluation, check_table
 from hilum.common.weights import FlatWeights
-from hilum.server.events import RoundEvents
+from hilum.server.federation.events import RoundEvents
 from hilum.server.federation.exchange import Answer, Closing, content_of, exchange
+from hilum.server.federation.results import build_results, run_notes
 from hilum.server.federation.rounds import Federation
 from hilum.server.federation.run_spec import Polling, RunSpec
-from hilum.server.results import build_results, run_notes
 
 __all__ = ["Polling", "RunSpec", "run_study"]
 
