@@ -14,6 +14,7 @@ from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.label_table import read_table
 from hilum.client.state.workspace import Workspace
 from hilum.common.config import SiteConfig
+from hilum.common.cores import usable_cores
 from hilum.common.errors import HilumError
 from hilum.common.machine import machine_problem
 from hilum.common.wire_ids import node_id_of
@@ -116,7 +117,7 @@ def _device(site: SiteConfig) -> str:
         raise _Mend(
             "compute.device = cuda, but torch sees no GPU; see to its driver (`nvidia-smi`), or write auto"
         )
-    return f"the CPU trains, with {os.cpu_count()} cores: torch sees no GPU"
+    return f"the CPU trains, with {usable_cores()} cores: torch sees no GPU"
 
 
 def _disk(site: SiteConfig) -> str:

@@ -1,11 +1,11 @@
 """The machine and the versions behind a run, for `environment.json`."""
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from hilum.common import __version__
+from hilum.common.cores import usable_cores
 
 _PACKAGES = ("flwr", "lightning-fabric", "numpy", "pydicom", "ray", "scikit-learn", "torch")
 
@@ -20,7 +20,7 @@ def describe_environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "system": platform.system(),
         "machine": platform.machine(),
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "device": device,
         "packages": {name: _version_of(name) for name in _PACKAGES},
     }

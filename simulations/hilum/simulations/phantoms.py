@@ -18,7 +18,7 @@ import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
-from hilum.common.errors import RunError
+from hilum.common.output_folder import check_output_folder
 from hilum.common.progress import progress_bar
 from hilum.common.seeding import derive, generator
 from hilum.simulations.phantom_image import Chest, draw_chest
@@ -72,8 +72,7 @@ def write_phantoms(
     Raises:
         RunError: If the folder is not empty.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError("the phantom folder is not empty; name a folder that is new or empty")
+    check_output_folder(folder, called="phantom folder")
     counts = {}
     with progress_bar("drawing phantoms", sites * patients) as progress:
         for site in range(sites):

@@ -21,6 +21,7 @@ from platform import python_version
 from typing import Any
 
 from hilum.common import __version__
+from hilum.common.cores import usable_cores
 from hilum.common.errors import ConfigError, RunError
 from hilum.common.files import private_folder
 from hilum.common.interrupt import raise_on_signals
@@ -128,7 +129,7 @@ def ray_nodes(address: str | None, *, threads: int) -> Iterator[tuple[Node, ...]
             folder = leaving.enter_context(
                 tempfile.TemporaryDirectory(prefix="ray", dir="/tmp", ignore_cleanup_errors=True)
             )
-            settings |= {"_temp_dir": folder, "num_cpus": max(_cores(), threads), "address": "local"}
+            settings |= {"_temp_dir": folder, "num_cpus": max(usable_cores(), threads), "address": "local"}
         else:
             settings |= {"address": _reachable(address), "runtime_env": {"env_vars": _environment()}}
             del settings["include_dashboard"]
@@ -141,10 +142,6 @@ def ray_nodes(address: str | None, *, threads: int) -> Iterator[tuple[Node, ...]
             raise RunError(f"Ray can't be started or joined: {why}") from error
         raise_on_signals()  # Ray takes SIGTERM for itself
         yield _large_enough(threads)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _environment() -> dict[str, str]:

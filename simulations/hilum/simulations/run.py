@@ -24,6 +24,7 @@ from hilum.client.pretraining.device import make_fabric
 from hilum.client.pretraining.site import pretrain_alone
 from hilum.client.state.workspace import Workspace
 from hilum.common.config import SiteConfig, StudyConfig, study_to_toml
+from hilum.common.cores import usable_cores
 from hilum.common.errors import RunError
 from hilum.common.files import read_json
 from hilum.common.lockdown import close_outbound
@@ -264,8 +265,7 @@ def _central_arm(
 
 
 def _run_in_process(spec: RunSpec, sites: list[SiteConfig], study_key: str) -> None:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = max(1, min(len(sites), cores // spec.study.training.threads))
+    workers = max(1, min(len(sites), usable_cores() // spec.study.training.threads))
     client_app = make_client_app(
         lambda context: sites[_partition(context)], lambda _site: public_key_of(study_key)
     )

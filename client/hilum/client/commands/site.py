@@ -92,14 +92,14 @@ def pretrain(
     from hilum.client.pretraining.site import pretrain_alone
     from hilum.client.state.workspace import Workspace
     from hilum.common.config import load_site, load_study
-    from hilum.common.errors import DataError, RequestRefused, RunError
+    from hilum.common.errors import DataError, RequestRefused
     from hilum.common.export import Provenance, write_encoder
     from hilum.common.methods import build_method
     from hilum.common.methods.parts import federated_manifest
+    from hilum.common.output_folder import check_output_folder
 
     what, where = load_study(study), load_site(site)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError("the output folder is not empty; name a folder that is new or empty")
+    check_output_folder(out)
     workspace = Workspace(where.state.folder)
     run, splits = f"{what.study.name[:45]}-alone-{study_digest(what)[:12]}", KeptSplits(workspace)
     begun = splits.of_run(run)

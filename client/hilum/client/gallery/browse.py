@@ -20,6 +20,7 @@ from hilum.client.state.catalogue import Catalogue, Item
 from hilum.client.state.workspace import Workspace
 from hilum.common.errors import DataError, RunError
 from hilum.common.files import private_folder, write_text
+from hilum.common.output_folder import check_output_folder
 
 if TYPE_CHECKING:
     from hilum.client.intake.quarantine.store import Quarantine
@@ -166,8 +167,8 @@ def _facts(item: Item) -> str:
 
 def _write(gallery: Gallery, items: list[Item], card: Callable[[Item], Card], folder: Path) -> Path:
     """Write all pages aside and move them into place; nobody but the owner may look in."""
-    if folder.exists() and not (folder / _MARK).exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError("the output folder holds something else; name a folder that is new or empty")
+    if not (folder / _MARK).exists():
+        check_output_folder(folder)
     pages = [items[start : start + ITEMS_A_PAGE] for start in range(0, len(items), ITEMS_A_PAGE)] or [[]]
     template = _environment().get_template("gallery.html.j2")
     names = [_page_name(number) for number in range(len(pages))]

@@ -27,6 +27,7 @@ from pydantic import Field, ValidationError
 from hilum.common.config.base import Section
 from hilum.common.errors import ConfigError
 from hilum.common.files import private_folder, sync_folder
+from hilum.common.output_folder import check_output_folder
 from hilum.common.security.certificates import (
     check_root,
     check_server_certificate,
@@ -237,12 +238,12 @@ def make_trial(folder: Path, sites: int, hosts: Sequence[str], port: int) -> lis
         The sites' folders; `link.toml` in each is the table for its site file.
 
     Raises:
-        ConfigError: If the folder is not empty or can't be written.
+        RunError: If the folder is not empty.
+        ConfigError: If it can't be written.
     """
     from hilum.common.security.requests import read_request
 
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(folder.name, ["is not empty; name a folder that is new or empty"])
+    check_output_folder(folder)
     try:
         private_folder(folder)
     except OSError as error:

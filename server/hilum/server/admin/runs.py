@@ -10,6 +10,7 @@ from typing import Any
 from hilum.common.config.base import NAME_PATTERN
 from hilum.common.errors import ConfigError, RunError
 from hilum.common.files import private_folder
+from hilum.common.output_folder import check_output_folder
 from hilum.server.admin.authority import FederationFolder
 from hilum.server.admin.queue import QueuedRun, RunQueue
 
@@ -93,8 +94,7 @@ def fetch_run(runs: Path, run: str, out: Path) -> None:
     source = runs / check_run_name(run)
     if not (source / "results.json").exists():
         raise RunError("there is no finished run of this name; `hilum admin runs` lists them")
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError("the output folder is not empty; name a folder that is new or empty")
+    check_output_folder(out)
     try:
         private_folder(out)
         shutil.copytree(

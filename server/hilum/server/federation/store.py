@@ -26,6 +26,7 @@ from hilum.common.errors import DamagedError, RunError
 from hilum.common.files import private_folder, read_json, write_bytes, write_json, write_text
 from hilum.common.locks import take
 from hilum.common.machine import machine_problem
+from hilum.common.output_folder import check_output_folder
 from hilum.common.signing import StudyOrder
 from hilum.common.weights import FlatWeights, Manifest, sha256_of
 
@@ -191,8 +192,6 @@ def check_output(folder: Path, study: StudyConfig, *, resume: bool) -> None:
         RunError: If it may not.
     """
     existing = folder / _STUDY
-    if folder.exists() and not folder.is_dir():
-        raise RunError("the output is a file; name a folder that is new or empty")
     if existing.exists():
         if not resume:
             raise RunError(
@@ -200,8 +199,8 @@ def check_output(folder: Path, study: StudyConfig, *, resume: bool) -> None:
             )
         _check_same_study(existing, study)
         _check_same_version(folder)
-    elif folder.exists() and not all(map(_is_left_over, folder.iterdir())):
-        raise RunError("the output folder is not empty; name a folder that is new or empty")
+    else:
+        check_output_folder(folder, leftover=_is_left_over)
 
 
 def _is_left_over(path: Path) -> bool:

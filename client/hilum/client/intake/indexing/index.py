@@ -7,7 +7,6 @@ A pass looks at the inbox, and at the folder if it is given one; what it does no
 whose slices lie in both is assembled only by a pass over both, and is set aside until then.
 """
 
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -29,6 +28,7 @@ from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import ACCEPTED, Catalogue, Counts, FileRow, Item
 from hilum.client.state.index_runs import begin_run, end_run
 from hilum.client.state.workspace import Workspace
+from hilum.common.cores import usable_cores
 from hilum.common.progress import Progress
 
 _BATCH = 32  # files
@@ -84,7 +84,7 @@ def index_archive(
         try:
             keepers = Stores(ArrayCache(workspace.cache), Quarantine(workspace, catalogue), names)
             number, began_s = begin_run(catalogue, archive), time.monotonic()
-            with DecodePool(_cores(), scratch=workspace.folder) as pool:
+            with DecodePool(usable_cores(), scratch=workspace.folder) as pool:
                 report = _Indexer(
                     catalogue, keepers, pool, progress, images, forget_images=forget_images
                 ).run(found)
@@ -93,10 +93,6 @@ def index_archive(
             return report
         finally:
             catalogue.close()
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class _Indexer:
