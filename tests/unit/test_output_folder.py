@@ -19,13 +19,13 @@ def test_a_folder_that_is_new_or_empty_is_taken(tmp_path):
 
 def test_a_folder_that_holds_something_is_refused_by_its_name(tmp_path):
     (tmp_path / ".hidden").touch()
-    with pytest.raises(RunError, match="^the run folder is not empty; name a folder that is new or empty$"):
+    with pytest.raises(RunError, match=r"^the run folder is not empty; name a folder that is new or empty"):
         check_output_folder(tmp_path, called="run folder")
 
 
 def test_a_file_is_no_folder(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="^the output folder is a file;"):
+    with pytest.raises(RunError, match=r"^the output folder is a file;"):
         check_output_folder(tmp_path / "file")
 
 
