@@ -12,8 +12,8 @@ from dicomweb_service import one_error, stored
 from hilum.client.intake.network import bounded_http
 from hilum.client.intake.network.bounded_http import Login, ServiceError
 from hilum.client.intake.network.dicomweb import Wanted, pull
+from hilum.client.intake.sources import inbox
 from hilum.client.intake.sources.inbox import Inbox, NoRoomError
-from hilum.client.intake.sources.sources import inbox
 from hilum.client.state.workspace import Workspace
 from hilum.common.progress import progress_bar
 

@@ -16,8 +16,8 @@ from pynetdicom import AE, build_context
 from certificates import Authority
 from hilum.client.intake.network.association import AllowList, Peer
 from hilum.client.intake.network.receive import Listening, Receiver, ReceiveReport, serve
+from hilum.client.intake.sources import inbox as inbox_module
 from hilum.client.intake.sources.inbox import Inbox
-from hilum.client.intake.sources.sources import inbox as inbox_module
 from hilum.client.state.workspace import Workspace
 
 CT = "1.2.840.10008.5.1.4.1.1.2"

@@ -145,7 +145,7 @@ def test_only_a_gallery_is_replaced(site, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.txt").write_text("mine")
-    with pytest.raises(RunError, match="something else"):
+    with pytest.raises(RunError, match="not empty"):
         write_gallery(site, other)
     assert (other / "thesis.txt").exists()
     with pytest.raises(DataError, match="hilum site index"):
