@@ -11,16 +11,18 @@ from typing import Any
 
 import click
 import numpy as np
-import pydicom
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless, generate_uid
+from pydicom.dataset import Dataset
+from pydicom.uid import generate_uid
 
 from commands_table import commands_of_hilum
+from dicom_files import CT, write_dicom
 from hilum.common.config import StudyConfig, parse_study
 from hilum.common.lockdown import close_outbound
 from hilum.common.signing import SignedStudy, StudyOrder, sign_study, verify_study
+from places import SHARED
+from studies import study_table
 
 close_outbound()
 
@@ -28,35 +30,6 @@ close_outbound()
 for _number in (signal.SIGINT, signal.SIGHUP):
     if signal.getsignal(_number) is signal.SIG_IGN:
         signal.signal(_number, signal.default_int_handler if _number == signal.SIGINT else signal.SIG_DFL)
-
-SHARED = Path(__file__).parents[2] / "shared"
-CR, CT, MR = "1.2.840.10008.5.1.4.1.1.1", "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.4"
-
-
-def study_table(**changes: dict[str, Any]) -> dict[str, Any]:
-    """A study that trains in seconds; `changes` replace or extend whole sections."""
-    table: dict[str, Any] = {
-        "study": {"name": "tiny", "seed": 11},
-        "data": {"modality": "radiograph", "image_size": 16},
-        "encoder": {"name": "vit", "size": "tiny", "patch_size": 8},
-        "method": {"name": "mae", "decoder_width": 32, "decoder_depth": 1},
-        "training": {"batch_size": 8, "local_epochs": 1},
-        "federation": {"rounds": 2, "sites": 3, "deadline_s": 60.0},
-        "privacy": {"min_patients": 1},  # the phantoms here are few
-        "tasks": {"classification": {"label": "label"}},
-        "evaluation": {
-            "protocols": ["linear"],
-            "arms": ["federated", "local", "random", "raw"],
-            "label_fractions": [1.0],
-            "bootstrap_draws": 100,
-            "finetune_epochs": 1,
-            "finetune_min_steps": 1,
-        },
-    }
-    for section, values in changes.items():
-        same_kind = "name" not in values or values["name"] == table.get(section, {}).get("name")
-        table[section] = {**table.get(section, {}), **values} if same_kind else dict(values)
-    return table
 
 
 @pytest.fixture
@@ -126,55 +99,6 @@ def run_hilum(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]
         )
 
     return run
-
-
-def write_dicom(
-    path: Path,
-    pixels: np.ndarray,
-    *,
-    sop_class: str = CR,
-    syntax: str = ExplicitVRLittleEndian,
-    **attributes: Any,
-) -> Dataset:
-    """A minimal image with markers in its identifying attributes; `attributes` replace the defaults, None removes."""
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    bits = 8 * pixels.dtype.itemsize
-    values: dict[str, Any] = {
-        "SOPClassUID": sop_class,
-        "SOPInstanceUID": generate_uid(),
-        "SeriesInstanceUID": generate_uid(),
-        "StudyInstanceUID": generate_uid(),
-        "PatientID": "ZZPHI-ID",
-        "PatientName": "ZZPHI^NAME",
-        "InstitutionName": "ZZPHI HOSPITAL",
-        "Modality": {CR: "CR", CT: "CT", MR: "MR"}.get(sop_class, "OT"),
-        "ImageType": ["ORIGINAL", "PRIMARY"],
-        "Rows": pixels.shape[0],
-        "Columns": pixels.shape[1],
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "BitsAllocated": bits,
-        "BitsStored": bits,
-        "HighBit": bits - 1,
-        "PixelRepresentation": int(pixels.dtype.kind == "i"),
-        **attributes,
-    }
-    for name, value in values.items():
-        if value is not None:
-            setattr(dataset, name, value)
-    dataset.file_meta.MediaStorageSOPClassUID = sop_class
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    dataset.PixelData = pixels.tobytes()
-    dataset["PixelData"].VR = "OW" if bits > 8 else "OB"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if syntax == RLELossless:
-        dataset.compress(RLELossless, encoding_plugin="pydicom", generate_instance_uid=False)
-    else:
-        dataset.file_meta.TransferSyntaxUID = syntax
-    pydicom.dcmwrite(path, dataset, enforce_file_format=True)
-    return dataset
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from commands_table import table
 from hilum.client.intake.reasons import EXPLAINED, Reason
 from hilum.common.config import load_study
+from places import ROOT
 
-ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
@@ -45,7 +45,7 @@ def test_every_command_in_the_texts_exists_with_its_options(commands):
 
 def test_the_reference_has_the_table_that_the_command_line_gives():
     text = (ROOT / "docs" / "reference" / "commands.md").read_text()
-    assert table() in text, "put in what `python tests/commands_table.py` prints"
+    assert table() in text, "put in what `python tests/support/commands_table.py` prints"
 
 
 def test_every_reason_code_is_in_the_reference():

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tomli_w
 
-from conftest import study_table
 from dicomweb_service import Service
+from studies import study_table
 
 
 @pytest.fixture

@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "attacks.py"
+from places import SUPPORT
+
+SCRIPT = SUPPORT / "attacks.py"
 
 
 @pytest.mark.timeout(900)

@@ -13,7 +13,6 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from conftest import study_table
 from hilum.client.app import make_app
 from hilum.client.disclosure.run_ledger import RunLedger
 from hilum.client.state.workspace import Workspace
@@ -29,6 +28,7 @@ from hilum.simulations.archives import find_sites, index_sites
 from hilum.simulations.grid import InProcessGrid
 from hilum.simulations.phantoms import write_phantoms
 from signed import KEY, STRANGER, sign, sign_bytes, sign_table
+from studies import study_table
 
 HOUR_S = 3600
 

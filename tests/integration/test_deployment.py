@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "deployment.py"
+from places import SUPPORT
+
+SCRIPT = SUPPORT / "deployment.py"
 HILUM = str(Path(sys.executable).parent / "hilum")
 
 

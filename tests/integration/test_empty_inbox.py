@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from pydicom.uid import generate_uid
 
-from conftest import MR
+from dicom_files import MR
 from hilum.client.intake.indexing.index import index_archive
 from hilum.client.intake.sources.inbox import Inbox, stated_uid
 from hilum.client.intake.sources.inbox_cleanup import empty_inbox

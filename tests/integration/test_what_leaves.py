@@ -67,8 +67,8 @@ def site(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def study(request):
-    from conftest import study_table
     from hilum.common.config import parse_study
+    from studies import study_table
 
     return parse_study(
         study_table(

@@ -3,11 +3,11 @@
 import subprocess
 import sys
 import venv
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from places import ROOT
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 

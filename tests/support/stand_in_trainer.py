@@ -1,6 +1,6 @@
 """A trainer for tests of the link: the real process's inside, with an answer that does what the message says.
 
-    python tests/stand_in_trainer.py FOLDER CONNECTION_FD LIFELINE_FD
+    python tests/support/stand_in_trainer.py FOLDER CONNECTION_FD LIFELINE_FD
 
 The message's facts hold `do`: a word of `_answer`. FOLDER/taken gets a line for each message.
 """

@@ -1,6 +1,6 @@
 """Attacks on a deployment of three sites on loopback: what a stranger, a site and a server can reach, tried for real.
 
-    python tests/attacks.py STUDY ARCHIVES OUT [--expect SHA256] [--quick]
+    python tests/support/attacks.py STUDY ARCHIVES OUT [--expect SHA256] [--quick]
 
 Three acts. First an honest study runs at the three sites, while strangers with the port and `root.crt`, an approved site
 that takes no part and a revoked one attack its server. Then a hostile server, with the server's own key, attacks a site.

@@ -35,6 +35,7 @@ from gate_site import (
 )
 from hilum.server.gate import MALFORMED, TOO_LARGE, GateBounds, GateGrid
 from hilum.server.gate.objects import ArrivingReply, Malformed, TooLarge, children_of, read_object
+from places import SUPPORT
 
 KIB, MIB = 2**10, 2**20
 BOUNDS = GateBounds()
@@ -427,7 +428,7 @@ def weighed(tmp_path: Path) -> Iterator[tuple[Site, Callable[[str], list[int]]]]
     """A site at a gate in another process, and what that says of its memory: now, at its worst, and codes of replies."""
     federation = Federation(tmp_path)
     identity = federation.site(SITES[0])
-    script = Path(__file__).parents[1] / "gate_server.py"
+    script = SUPPORT / "gate_server.py"
     with subprocess.Popen(
         [sys.executable, str(script), str(tmp_path), str(MIB)],
         stdin=subprocess.PIPE,

@@ -1,6 +1,6 @@
 """The table of `docs/reference/commands.md`, made of the command line itself.
 
-    python tests/commands_table.py
+    python tests/support/commands_table.py
 
 prints it.
 """

@@ -3,7 +3,6 @@
 import re
 import socket
 import ssl
-from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
@@ -14,8 +13,9 @@ from hilum.common.config import SiteConfig, load_site
 from hilum.common.config.load import _options
 from hilum.common.config.site_template import site_template
 from hilum.common.errors import ConfigError
+from places import ROOT
 
-REFERENCE = Path(__file__).parents[2] / "docs" / "reference" / "site.md"
+REFERENCE = ROOT / "docs" / "reference" / "site.md"
 
 
 def keys(model: type[BaseModel], above: str = "") -> list[str]:

@@ -1,4 +1,4 @@
-"""No wrong volume without a refusal, over every defect in `tests/defects.py`."""
+"""No wrong volume without a refusal, over every defect in `tests/support/defects.py`."""
 
 from collections import Counter
 from dataclasses import replace

@@ -4,8 +4,7 @@ import hilum.client
 import hilum.common
 import hilum.server
 import hilum.simulations
-
-ROOT = Path(__file__).parents[2]
+from places import ROOT
 
 
 def test_hilum_is_a_namespace_that_four_folders_share():

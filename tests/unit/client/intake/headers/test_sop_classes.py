@@ -2,7 +2,6 @@
 
 import re
 from itertools import product
-from pathlib import Path
 
 from pydicom.uid import UID
 
@@ -18,8 +17,9 @@ from hilum.client.intake.transfer_syntaxes import (
     SUPPORTED_SYNTAXES,
 )
 from pixel_files import ENCAPSULATED_NATIVE
+from places import ROOT
 
-PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "dicom.md").read_text()
+PAGE = (ROOT / "docs" / "reference" / "dicom.md").read_text()
 
 
 def rows_with_uid():

@@ -23,8 +23,9 @@ from hilum.client.link.trainer import Trainer
 from hilum.common import records
 from hilum.common.files import read_json
 from hilum.common.supervise import Stamp
+from places import SUPPORT
 
-TRAINER = Path(__file__).parents[1] / "stand_in_trainer.py"
+TRAINER = SUPPORT / "stand_in_trainer.py"
 LARGE = 22 * 2**20
 
 

@@ -1,6 +1,6 @@
 """Run seeded mutants of files of every transfer syntax through the sandbox.
 
-    python tests/fuzz_intake.py SEED COUNT [ARCHIVE] [--headers | --index]
+    python tests/support/fuzz_intake.py SEED COUNT [ARCHIVE] [--headers | --index]
 
 Every mutant ends as an image or under a reason, within its time and memory; the counts add up; this process lives. A
 line names each mutant that killed or hung a worker by its seed, so that it can be made again. ARCHIVE adds the files of

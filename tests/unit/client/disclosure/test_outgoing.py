@@ -2,7 +2,6 @@
 
 import ast
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,8 @@ from hilum.client.evaluation.metrics import METRICS
 from hilum.common import records
 from hilum.common.errors import RequestRefused
 from hilum.common.results_table import Comparison, Evaluation, Row
+from places import ROOT
 
-ROOT = Path(__file__).parents[2]
 LIMITS = Limits(threshold=11, rounds=5, size=4, fractions=(0.1, 1.0))
 SHA = "0123456789abcdef" * 4
 

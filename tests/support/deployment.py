@@ -1,6 +1,6 @@
 """A whole deployment on loopback: a server and three sites, each with its own key and certificate.
 
-    python tests/deployment.py STUDY ARCHIVES OUT [--kill-site 1] [--kill-server] [--proxied]
+    python tests/support/deployment.py STUDY ARCHIVES OUT [--kill-site 1] [--kill-server] [--proxied]
 
 It plays admin and every site by the commands that they use, indexes every site into a home of its own, submits the
 study, waits, and fetches the run into OUT/run. With --kill-site all processes of that site get SIGKILL while a round is

@@ -45,7 +45,7 @@ try:
     main()
 except SystemExit as end:
     code = end.code or 0
-own = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # not ru_maxrss: tests/peaks.py
+own = int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])  # not ru_maxrss: tests/support/peaks.py
 print(json.dumps([own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss]), file=sys.stderr)
 sys.exit(code)
 """

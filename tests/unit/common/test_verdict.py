@@ -1,14 +1,14 @@
 """The headline claims what the primary comparison bears out, corrected for the number of rivals."""
 
 import sys
-from pathlib import Path
 
 import pytest
 
 from hilum.common.config.study import EvaluationSection
 from hilum.common.verdict import judge
+from places import ROOT
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+sys.path.insert(0, str(ROOT / "benchmarks"))
 import verdict as null_studies
 
 ALL = EvaluationSection(label_fractions=(0.1, 1.0))

@@ -1,6 +1,6 @@
 """Headers whose statements contradict one another, made by a seed: encoding, bits, sizes, frames, samples, spacing, rescale.
 
-    python tests/lies.py SEED COUNT
+    python tests/support/lies.py SEED COUNT
 
 Each file is one that is right, in which one to three statements were made false. What Hilum makes of it is held against
 the pixels that went in, where no statement about them was touched, and else against what pydicom reads, with the rules of
