@@ -11,7 +11,7 @@ from timing import median_s
 from hilum.client.pretraining.device import make_fabric
 from hilum.client.views import Viewer
 from hilum.common.config import parse_study
-from hilum.common.methods import ViewPlan, build_method
+from hilum.common.methods import ViewGroup, ViewPlan, Views, build_method
 
 BATCH = 32
 TABLE = {
@@ -25,7 +25,7 @@ TABLE = {
 def views() -> None:
     """Compare a batch's strong views at once, against the same operations one image at a time."""
     study = parse_study(TABLE)
-    viewer = Viewer(study.data, ViewPlan(2, "strong"))
+    viewer = Viewer(study.data, ViewPlan({"image": ViewGroup(2, "strong")}))
     images = torch.rand(BATCH, 1, 80, 80)
     rng = torch.Generator().manual_seed(0)
     batched, single = median_s(
@@ -44,10 +44,11 @@ def masked_encoding() -> None:
     method = build_method(study)
     rng = torch.Generator().manual_seed(0)
     images = torch.rand(BATCH, 1, 1, 64, 64)
+    views = Views({"image": images}, {}, None)
     noise = method.draw(BATCH, rng)
 
     def masked() -> None:
-        method(images, noise).mean().backward()
+        method(views, noise).per_image.mean().backward()
 
     def whole() -> None:
         method.encoder(images[:, 0]).mean().backward()

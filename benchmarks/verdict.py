@@ -12,22 +12,42 @@ from collections import Counter
 from dataclasses import asdict
 
 import numpy as np
+import numpy.typing as npt
 from scipy.stats import norm
 
+from hilum.client.data.splits import Split
 from hilum.client.evaluation.measurements import Measurements
+from hilum.client.tasks.classification import Classification
+from hilum.common.config import parse_study
 from hilum.common.config.study import EvaluationSection
+from hilum.common.config.tasks import ClassificationTask
 from hilum.common.verdict import Verdict, judge
 
 SHARED = 0.6  # of the noise's variance is the patient's and the same for all arms
 AUROC = 0.8
 DRAWS = 300
 EVALUATION = EvaluationSection(label_fractions=(1.0,))
+STUDY = parse_study(
+    {
+        "study": {"name": "drawn"},
+        "data": {"modality": "radiograph"},
+        "encoder": {"name": "resnet"},
+        "method": {"name": "simclr"},
+    }
+)
 RIVALS = {"raw": "linear", "random": "linear", "local": "linear", "scratch": "finetune"}
 
 
 def separation(auroc: float) -> float:
     """Return the distance of two normals of variance 1 with that area."""
     return float(norm.ppf(auroc) * np.sqrt(2))
+
+
+def task_of(truth: npt.NDArray[np.int64]) -> Classification:
+    """Return a task whose test images, one a patient, are of these classes."""
+    rows = np.arange(len(truth))
+    split = Split(pretrain=rows[:0], train=rows[:0], test=rows, group=rows)
+    return Classification([str(one) for one in truth], split, STUDY, ClassificationTask())
 
 
 def draw_study(
@@ -53,9 +73,8 @@ def draw_study(
     for number in range(sites):
         ill = max(1, round(positives * patients))
         truth = np.r_[np.ones(ill, np.int64), np.zeros(patients - ill, np.int64)]
-        measured = Measurements(
-            f"site-{number}", np.arange(patients), truth, 2, DRAWS, int(rng.integers(2**31))
-        )
+        seed = int(rng.integers(2**31))
+        measured = Measurements(f"site-{number}", task_of(truth), np.arange(patients), DRAWS, seed)
         own = rng.normal(size=patients) * np.sqrt(SHARED)
         arms = [("federated", "linear"), ("federated", "finetune"), *RIVALS.items()]
         for arm, protocol in arms:
@@ -92,7 +111,7 @@ def coverage(trials: int, ill: int, well: int, auroc: float, seed: int) -> float
     rng, held = np.random.default_rng(seed), 0
     truth = np.r_[np.ones(ill, np.int64), np.zeros(well, np.int64)]
     for _ in range(trials):
-        measured = Measurements("a", np.arange(ill + well), truth, 2, DRAWS, int(rng.integers(2**31)))
+        measured = Measurements("a", task_of(truth), np.arange(ill + well), DRAWS, int(rng.integers(2**31)))
         score = norm.cdf(rng.normal(size=ill + well) + separation(auroc) * (truth - 0.5))
         measured.add("linear", 1.0, "federated", np.stack([1 - score, score], 1))
         row = measured.table().rows[0]

@@ -155,7 +155,7 @@ def _train(site: SiteConfig, asked: Asked) -> RecordDict:
             limits=outgoing.Limits.of(study, asked.base.size),
         )
         charge.sent_bytes = outgoing.size_bytes(reply)
-        if study.tasks.classification is None and asked.round_number == study.federation.rounds:
+        if study.tasks.chosen is None and asked.round_number == study.federation.rounds:
             ledger.finish(run)  # before the answer leaves
         return reply
 
@@ -163,7 +163,7 @@ def _train(site: SiteConfig, asked: Asked) -> RecordDict:
 def _evaluate(site: SiteConfig, asked: Asked) -> RecordDict:
     from hilum.client.evaluation.answered import answer_evaluation
 
-    if asked.study.tasks.classification is None:
+    if asked.study.tasks.chosen is None:
         raise RequestRefused("wrong_format", "the study names no task, so there is nothing to evaluate")
     if site.data.labels is None:
         raise RequestRefused("no_labels", "the site file names no label table (`data.labels`)")

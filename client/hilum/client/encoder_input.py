@@ -7,8 +7,8 @@ from torch import Tensor
 
 from hilum.client.data.prepared import FULL_SCALE, fit, unit_range
 from hilum.client.views import Viewer
-from hilum.common.config.study import DataSection
-from hilum.common.methods import ViewPlan
+from hilum.common.config.data import DataSection
+from hilum.common.config.modalities import Modality
 
 _HIGHEST_OF_8_BITS = 255
 
@@ -36,13 +36,13 @@ def encoder_input(
             f"expected an image of {data.dims} axes and as many distances, or none; found {image.ndim} axes and "
             f"{len(spacing_mm)} distances"
         )
-    _check_values(image, data.modality)
-    fitted = fit(unit_range(image, data.modality), spacing_mm, data.store_size)
+    _check_values(image, data.facts)
+    fitted = fit(unit_range(image, data.facts), spacing_mm, data.store_size)
     stored = np.rint(fitted * FULL_SCALE).astype(np.float32) / FULL_SCALE
-    return Viewer(data, ViewPlan(1, "crop")).whole(torch.from_numpy(stored)[None, None])
+    return Viewer(data).whole(torch.from_numpy(stored)[None, None])
 
 
-def _check_values(image: npt.NDArray[np.generic], modality: str) -> None:
+def _check_values(image: npt.NDArray[np.generic], modality: Modality) -> None:
     """Refuse values that would give an input without any picture in it.
 
     Raises:
@@ -52,7 +52,7 @@ def _check_values(image: npt.NDArray[np.generic], modality: str) -> None:
     if not np.isfinite(values).all():
         raise ValueError("the image holds values that are not finite (NaN or infinity); replace them first")
     highest = values.max()
-    if modality == "radiograph" and highest <= _HIGHEST_OF_8_BITS:
+    if modality.is_displayed and highest <= _HIGHEST_OF_8_BITS:
         factor = "65535" if highest <= 1 else "257"
         raise ValueError(
             f"a radiograph has values from 0 (black) to 65535 (white), and this one's highest is {highest:g}; where "

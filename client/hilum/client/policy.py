@@ -7,6 +7,7 @@ from hilum.client.capacity import free_disk_bytes, free_memory_bytes
 from hilum.common.config import SiteConfig, StudyConfig
 from hilum.common.config.site import PolicySection
 from hilum.common.errors import PolicyRefused
+from hilum.common.footprint import footprint_of
 
 MB, GB = 10**6, 10**9
 
@@ -20,7 +21,7 @@ def check_policy(policy: PolicySection, study: StudyConfig) -> None:
     _listed("policy_methods", "methods", study.method.name, policy.methods)
     _listed("policy_encoders", "encoders", study.encoder.name, policy.encoders)
     _listed("policy_encoders", "sizes", study.encoder.size, policy.sizes)
-    task = study.tasks.classification
+    task = study.tasks.chosen
     if task is not None:
         _listed("policy_labels", "labels", task.label, policy.labels)
     training, evaluation = study.training, study.evaluation
@@ -51,13 +52,11 @@ def check_size(site: SiteConfig, study: StudyConfig, images: int = 0, *, packed:
     Raises:
         PolicyRefused: `policy_patches`, `policy_bytes`, `policy_memory` or `policy_disk`.
     """
-    from hilum.common.footprint import footprint_of, tokens
-
     policy, needed = site.policy, footprint_of(study, images)
     prepared = images * needed.image_bytes
     disk = prepared + needed.state_bytes
     if policy is not None:
-        _at_most("policy_patches", "max_patches", tokens(study), policy.max_patches)
+        _at_most("policy_patches", "max_patches", study.encoder.tokens(study.data), policy.max_patches)
         sent = study.federation.rounds * needed.update_bytes
         _at_most("policy_bytes", "max_sent_mb", sent / MB, policy.max_sent_mb)
         _at_most("policy_memory", "max_memory_gb", needed.memory_bytes / GB, policy.max_memory_gb)

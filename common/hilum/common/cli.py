@@ -89,16 +89,34 @@ def methods(as_json: AsJson = False) -> None:
     """List the self-supervised methods and what each shares."""
     from dataclasses import asdict
 
+    from hilum.common.encoders import encoders_for
     from hilum.common.methods import METHODS
 
+    listed = [
+        {
+            "name": spec.name,
+            "paradigm": spec.paradigm,
+            "dims": spec.dims,
+            "encoders": encoders_for(spec.config),
+            **asdict(spec.parts),
+            "dp": spec.dp,
+            "dp_reason": spec.dp_reason,
+            "views": asdict(spec.views),
+            "paper": spec.paper,
+        }
+        for spec in METHODS.values()
+    ]
     if as_json:
-        print_json([asdict(spec) for spec in METHODS.values()])
+        print_json(listed)
         return
-    for spec in METHODS.values():
-        dims = " and ".join(f"{d}D" for d in spec.dims)
-        print(f"{spec.name}: {spec.paradigm}, {dims}, encoders {', '.join(spec.encoders)} ({spec.paper})")
-        print(f"  shares {', '.join(spec.federated)}; keeps {', '.join(spec.local) or 'nothing'}")
-        print(f"  differential privacy: {'yes' if spec.dp else 'no'}, {spec.dp_reason}")
+    for one in listed:
+        dims = " and ".join(f"{d}D" for d in one["dims"])
+        print(
+            f"{one['name']}: {one['paradigm']}, {dims}, encoders {', '.join(one['encoders'])} ({one['paper']})"
+        )
+        shares, keeps = (", ".join(one[kind]).replace(".*", "") for kind in ("federated", "local"))
+        print(f"  shares {shares}; keeps {keeps or 'nothing'}")
+        print(f"  differential privacy: {'yes' if one['dp'] else 'no'}, {one['dp_reason']}")
 
 
 def encoders(as_json: AsJson = False) -> None:

@@ -44,13 +44,6 @@ class EncoderFiles:
     sha256: str
 
 
-INTENSITY = {
-    "radiograph": "brightness as displayed, bone bright (the file's VOI table or window, MONOCHROME1 inverted), black 0, white 1",
-    "ct": "Hounsfield units, -1000 is 0 and 1000 is 1, clipped",
-    "mr": "the volume's own percentiles, 0.5 is 0 and 99.5 is 1, clipped",
-}
-"""By modality: how values become [0, 1]. Nothing is standardised after that."""
-
 GEOMETRY = (
     "scaled, true to its proportions in millimetres, until the longest edge fills the image (bilinear with antialiasing in 2D, "
     "averaged then trilinear in 3D), centred, the rest 0"
@@ -90,7 +83,7 @@ def write_encoder(
         "input": {
             "channels": 1,
             "range": [0.0, 1.0],
-            "intensity": INTENSITY[study.data.modality],
+            "intensity": study.data.facts.intensity,
             "geometry": GEOMETRY,
         },
         "tensors": Manifest.of(encoder).to_json(),
@@ -128,13 +121,6 @@ def read_encoder(folder: Path, study: StudyConfig) -> EncoderFiles:
     return EncoderFiles(weights, digest)
 
 
-_VALUES = {
-    "radiograph": "(H, W) as displayed, 0 black to 65535 white",
-    "ct": "(H, W) or (D, H, W) in Hounsfield units",
-    "mr": "(H, W) or (D, H, W), any scale",
-}
-
-
 def _model_card(study: StudyConfig, manifest: Manifest, made: Provenance, digest: str) -> str:
     encoder, method = ENCODERS[study.encoder.name], METHODS[study.method.name]
     size = f"{study.data.dims}D, {study.data.image_size} px"
@@ -153,7 +139,7 @@ def _model_card(study: StudyConfig, manifest: Manifest, made: Provenance, digest
 | SHA-256 | `{digest}` |
 | Hilum | {__version__} |
 
-**Input**: one channel. Intensity: {INTENSITY[study.data.modality]}. Geometry: {GEOMETRY}.
+**Input**: one channel. Intensity: {study.data.facts.intensity}. Geometry: {GEOMETRY}.
 
 **Output**: {facts["width"]} features, the {facts["pooling"]}.{heads}
 
@@ -164,11 +150,11 @@ from hilum.client.encoder_input import encoder_input
 from hilum.common.pretrained import load_encoder
 
 pretrained = load_encoder("encoder")  # this folder; checked against its hash
-image = np.load("image.npy")  # {_VALUES[study.data.modality]}
+image = np.load("image.npy")  # {study.data.facts.expects}
 batch = encoder_input(image, pretrained.data)  # (1, 1, {", ".join([str(study.data.image_size)] * study.data.dims)}) in [0, 1]
 with torch.no_grad():
     features = pretrained.encoder(batch)  # (1, {facts["width"]})
-    maps = pretrained.encoder.feature_map(batch)  # for dense tasks
+    maps = pretrained.encoder.feature_maps(batch)  # from fine to coarse, for dense tasks
 ```
 
 Without Hilum: `safetensors.torch.load_file("model.safetensors")` gives the tensors, and `architecture` and `input` in

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from hilum.common.config import parse_study
-from hilum.common.config.study import DataSection
+from hilum.common.config.data import DataSection
 from hilum.common.encoders import Encoder, build_encoder
 from hilum.common.errors import DamagedError, HilumError, RunError
 from hilum.common.export import EncoderFiles, read_encoder

@@ -12,10 +12,9 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, FailFast, Field, TypeAdapter, ValidationError, with_config
 
 from hilum.common.config.study import EvaluationSection, StudyConfig
+from hilum.common.config.tasks import TaskSection
 from hilum.common.errors import UpdateRefused
 
-TASK = "classification"
-METRIC_RANGES = {"auroc": (0.0, 1.0), "balanced_accuracy": (0.0, 1.0)}
 MAX_TABLE_BYTES = 1024 * 1024
 MAX_PATIENTS = 10_000_000
 
@@ -155,12 +154,14 @@ def check_table(table: Evaluation, study: StudyConfig, *, site: str, sent: Colle
         UpdateRefused: `wrong_site`, `not_asked`, `twice`, `out_of_range`, `too_few_patients` or `contradiction`.
     """
     asked = set(combinations(study.evaluation, {*sent, *study.evaluation.arms} - (_SENT_ARMS - set(sent))))
-    if study.tasks.classification is None:
+    task = study.tasks.chosen
+    if task is None:
         asked = set()
-    rows: dict[_Key, Row] = dict(_checked(table.rows, asked, site))
-    comparisons: dict[_Key, Comparison] = dict(_checked(table.comparisons, asked, site))
+    metrics = task.metrics if task else {}
+    rows: dict[_Key, Row] = dict(_checked(table.rows, asked, site, task))
+    comparisons: dict[_Key, Comparison] = dict(_checked(table.comparisons, asked, site, task))
     for (*_, metric), row in rows.items():
-        low, high = METRIC_RANGES[metric]
+        low, high = metrics[metric].low, metrics[metric].high
         if not low <= row.ci_low <= row.ci_high <= high or not low <= row.value <= high:
             raise UpdateRefused("out_of_range", f"{metric} or its interval is not in its range")
         _near(row.value, row.ci_low, row.ci_high)
@@ -184,7 +185,7 @@ def check_table(table: Evaluation, study: StudyConfig, *, site: str, sent: Colle
 
 
 def _checked(
-    lines: Collection[_Line], asked: Collection[tuple[str, float, str]], site: str
+    lines: Collection[_Line], asked: Collection[tuple[str, float, str]], site: str, task: TaskSection | None
 ) -> Iterator[tuple[_Key, _Line]]:
     """Return each line with its key, once it is known to be the sender's, asked for, and the first of its key."""
     seen: set[_Key] = set()
@@ -192,7 +193,7 @@ def _checked(
         if line.site != site:
             raise UpdateRefused("wrong_site", "the results are not the sender's")
         key = (line.protocol, line.label_fraction, line.arm, line.metric)
-        if line.task != TASK or key[:3] not in asked or line.metric not in METRIC_RANGES:
+        if task is None or line.task != task.kind or key[:3] not in asked or line.metric not in task.metrics:
             raise UpdateRefused("not_asked", "the study did not ask for one of the lines")
         if key in seen:
             raise UpdateRefused("twice", "a line is there twice")

@@ -1,10 +1,10 @@
 """An honest sentence about what one run, or several of one study, bear out.
 
-One comparison is primary, and the study fixes it before it runs: the mean over sites of the paired difference in AUROC
-between the federated encoder and each rival, on the first of `evaluation.label_fractions`, by the linear probe (else
-fine-tuned, else by neighbours; against `scratch` both are fine-tuned). What is said of several rivals is corrected for
-their number by Holm (Scandinavian Journal of Statistics 6:65-70, 1979), so that a study in which nothing differs gets a
-headline in at most one of twenty runs (`benchmarks/verdict.py`).
+One comparison is primary, and the study fixes it before it runs: the mean over sites of the paired difference in the
+task's primary metric between the federated encoder and each rival, on the first of `evaluation.label_fractions`, by the
+linear probe (else fine-tuned, else by neighbours; against `scratch` both are fine-tuned). What is said of several rivals
+is corrected for their number by Holm (Scandinavian Journal of Statistics 6:65-70, 1979), so that a study in which nothing
+differs gets a headline in at most one of twenty runs (`benchmarks/verdict.py`).
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from typing import Any, Literal
 from scipy.special import stdtr, stdtrit
 
 from hilum.common.config.study import EvaluationSection
+from hilum.common.config.tasks import ClassificationTask, TaskSection
 from hilum.common.results_table import combinations
 
-METRIC = "auroc"
 ALPHA = 0.05
 SEED_SD = 0.025
 """How much the AUROC of equally good encoders differs at a site between seeds of training: six random encoders had a
@@ -45,7 +45,7 @@ class Against:
     """The federated encoder against one rival.
 
     Attributes:
-        difference: Mean over sites (and runs) of the paired differences in AUROC.
+        difference: Mean over sites (and runs) of the paired differences in the primary metric.
         ci_low: Of its 95 % interval, not corrected for the number of rivals.
         ci_high: The other end.
         p_holm: Corrected for the number of rivals.
@@ -83,13 +83,19 @@ class Verdict:
     not_compared: tuple[str, ...]
 
 
-def judge(runs: Sequence[dict[str, Any]], evaluation: EvaluationSection) -> Verdict:
+def judge(
+    runs: Sequence[dict[str, Any]],
+    evaluation: EvaluationSection,
+    task: type[TaskSection] = ClassificationTask,
+) -> Verdict:
     """Judge runs of one study that differ in their seed alone, by what `results.json` holds of each.
 
     Args:
         runs: One or more, each with `rounds`, `evaluation` and `comparisons`.
         evaluation: The study's.
+        task: The study's.
     """
+    metric = task.primary()
     share = evaluation.label_fractions[0]
     protocol = next(one for one in _PREFERRED if one in evaluation.protocols)
     measured = {(how, arm) for how, _share, arm in combinations(evaluation, ("federated", "local"))}
@@ -98,15 +104,16 @@ def judge(runs: Sequence[dict[str, Any]], evaluation: EvaluationSection) -> Verd
     estimates = {}
     for arm in asked:
         how = how_of[arm]
-        by_run = [_of_run(run, arm, how, share) for run in runs]
+        by_run = [_of_run(run, arm, (how, share, metric)) for run in runs]
         if all(by_run):
             estimates[arm] = _Estimate.of(by_run)
     against = _corrected(estimates)
     missing = tuple(arm for arm in asked if arm not in estimates)
     untrained = any(run["rounds"] and not any(one["update_norm"] for one in run["rounds"]) for run in runs)
     headline = _headline(against, missing, untrained=untrained)
-    detail = _detail(against, missing, protocol, share, len(runs), _patients(runs, share))
-    return Verdict(headline, detail, protocol, share, METRIC, len(runs), against, missing)
+    how_measured = f"{_HOW[protocol].capitalize()} on {share:.0%} of the labels: the mean difference in {task.metrics[metric].words}"
+    detail = _detail(against, missing, how_measured, len(runs), _patients(runs, share, metric))
+    return Verdict(headline, detail, protocol, share, metric, len(runs), against, missing)
 
 
 @dataclass(frozen=True)
@@ -118,9 +125,14 @@ class _Difference:
     patients: int
 
 
-def _of_run(run: dict[str, Any], arm: str, protocol: str, share: float) -> list[_Difference]:
-    """Return each site's difference; the standard error is that of a normal with the interval's width."""
-    place = (protocol, share, METRIC)
+def _of_run(run: dict[str, Any], arm: str, place: tuple[str, float, str]) -> list[_Difference]:
+    """Return each site's difference; the standard error is that of a normal with the interval's width.
+
+    Args:
+        run: One run's results.
+        arm: The rival.
+        place: Protocol, share of the labels, metric.
+    """
     patients = {
         row["site"]: row["n_patients"]
         for row in run["evaluation"]
@@ -222,8 +234,7 @@ def _headline(against: Sequence[Against], missing: Sequence[str], *, untrained: 
 def _detail(
     against: Sequence[Against],
     missing: Sequence[str],
-    protocol: str,
-    share: float,
+    how_measured: str,
     runs: int,
     patients: Sequence[int],
 ) -> str:
@@ -232,8 +243,7 @@ def _detail(
         count = len(against)
         sites = max(one.sites for one in against)
         parts.append(
-            f"{_HOW[protocol].capitalize()} on {share:.0%} of the labels: the mean difference in AUROC over "
-            f"{sites} {'site' if sites == 1 else 'sites'} with {min(patients)} test patients or more each, "
+            f"{how_measured} over {sites} {'site' if sites == 1 else 'sites'} with {min(patients)} test patients or more each, "
             f"{'corrected (Holm) for ' if count > 1 else ''}{count} {'rivals' if count > 1 else 'rival'}; "
             "this comparison alone makes the headline."
         )
@@ -252,12 +262,12 @@ def _detail(
     return " ".join(parts)
 
 
-def _patients(runs: Sequence[dict[str, Any]], share: float) -> list[int]:
+def _patients(runs: Sequence[dict[str, Any]], share: float, metric: str) -> list[int]:
     return [
         row["n_patients"]
         for run in runs
         for row in run["evaluation"]
-        if (row["label_fraction"], row["metric"], row["arm"]) == (share, METRIC, "federated")
+        if (row["label_fraction"], row["metric"], row["arm"]) == (share, metric, "federated")
     ]
 
 

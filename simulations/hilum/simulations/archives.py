@@ -157,7 +157,7 @@ def check_patients(data: SiteData, study: StudyConfig) -> None:
         data.examples(threshold)
     except RequestRefused as refused:
         raise DataError(f"{refused.detail}; {advice}") from None
-    if study.tasks.classification is not None and data.test_patients < threshold:
+    if study.tasks.chosen is not None and data.test_patients < threshold:
         raise DataError(
             f"{data.name}: {data.test_patients} patients would be tested, privacy.min_patients is {threshold}; {advice}"
         )

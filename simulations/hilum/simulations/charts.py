@@ -10,6 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from hilum.common.config.tasks import Metric
+
 # Okabe and Ito's colours, told apart by people with any colour vision.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7f7f7f")
 ARM_COLOURS = {
@@ -53,7 +55,7 @@ def loss_chart(rounds: Sequence[dict[str, Any]]) -> str:
         return _svg(figure)
 
 
-def arms_chart(rows: Sequence[dict[str, Any]], arms: Sequence[str]) -> str:
+def arms_chart(rows: Sequence[dict[str, Any]], arms: Sequence[str], metric: Metric) -> str:
     """Value and interval of every arm at every site, one panel a site."""
     sites = sorted({row["site"] for row in rows})
     shown = [arm for arm in arms if any(row["arm"] == arm for row in rows)]
@@ -61,21 +63,24 @@ def arms_chart(rows: Sequence[dict[str, Any]], arms: Sequence[str]) -> str:
         figure = Figure(figsize=(max(4.5, 2.4 * len(sites)), 0.6 + 0.32 * len(shown)), layout="constrained")
         panels = figure.subplots(1, len(sites), sharex=True, sharey=True, squeeze=False)[0]
         for axes, site in zip(panels, sites, strict=True):
-            _panel(axes, [row for row in rows if row["site"] == site], shown)
+            _panel(axes, [row for row in rows if row["site"] == site], shown, metric)
             axes.set_title(site, fontsize=9)
         return _svg(figure)
 
 
-def _panel(axes: Axes, rows: Sequence[dict[str, Any]], arms: Sequence[str]) -> None:
-    axes.axvline(0.5, color=_INK, linewidth=0.6, linestyle=":")
+def _panel(axes: Axes, rows: Sequence[dict[str, Any]], arms: Sequence[str], metric: Metric) -> None:
+    if metric.chance is not None:
+        axes.axvline(metric.chance, color=_INK, linewidth=0.6, linestyle=":")
     for row in rows:
         place = arms.index(row["arm"])
         axes.plot([row["ci_low"], row["ci_high"]], [place, place], color=ARM_COLOURS[row["arm"]], linewidth=2)
         axes.plot(row["value"], place, "o", color=ARM_COLOURS[row["arm"]], markersize=6)
     axes.set_yticks(range(len(arms)), arms)
     axes.set_ylim(len(arms) - 0.5, -0.5)
-    axes.set_xlim(0, 1.03)
-    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    low, high = metric.low, metric.high
+    ticks = [low, (low + high) / 2, high]
+    axes.set_xlim(low, high + 0.03 * (high - low))
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.tick_params(length=0)
 
 

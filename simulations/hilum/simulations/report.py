@@ -10,11 +10,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from hilum.common.config import parse_study
+from hilum.common.config.tasks import METRICS
 from hilum.common.errors import RunError
 from hilum.common.files import read_json, write_text
 from hilum.common.participation import participation
 from hilum.common.results_table import NOTE_WORDS
-from hilum.common.verdict import METRIC, Verdict, judge
+from hilum.common.verdict import Verdict, judge
 from hilum.simulations.charts import ARM_COLOURS, arms_chart, loss_chart
 from hilum.simulations.claims import claims_of
 
@@ -74,6 +75,7 @@ def write_report(folder: Path, others: Sequence[Path] = ()) -> Path:
         colours=ARM_COLOURS,
         claims=claims_of(results),
         arms=_arm_words(results),
+        metric=METRICS[results["verdict"]["metric"]],
     )
     path = folder / "report.html"
     write_text(path, page)
@@ -85,7 +87,8 @@ def judge_runs(folder: Path, others: Sequence[Path] = ()) -> Verdict:
     run = _read_run(folder)
     runs = [run.results, *(_of_same_study(run, _read_run(other)) for other in others)]
     _need_own_seeds(runs)
-    return judge(runs, parse_study(tomllib.loads(run.study_text)).evaluation)
+    study = parse_study(tomllib.loads(run.study_text))
+    return judge(runs, study.evaluation, study.tasks.judged_by())
 
 
 @dataclass(frozen=True)
@@ -157,13 +160,14 @@ def _protocols(results: dict[str, Any], shares: Sequence[float]) -> list[dict[st
     """Return one section a protocol: a chart for each share of the labels, the verdict's first, and the whole table."""
     sections = []
     rows = results["evaluation"]
+    primary = results["verdict"]["metric"]
     sites = sorted({row["site"] for row in rows})
     for protocol, words in _PROTOCOL_WORDS.items():
         here = [row for row in rows if row["protocol"] == protocol]
         if not here:
             continue
         charted = {
-            share: [row for row in here if row["metric"] == METRIC and row["label_fraction"] == share]
+            share: [row for row in here if row["metric"] == primary and row["label_fraction"] == share]
             for share in shares
         }
         table = [
@@ -183,7 +187,7 @@ def _protocols(results: dict[str, Any], shares: Sequence[float]) -> list[dict[st
                 "name": protocol,
                 "words": words,
                 "charts": [
-                    {"share": share, "svg": arms_chart(chosen, list(ARM_COLOURS))}
+                    {"share": share, "svg": arms_chart(chosen, list(ARM_COLOURS), METRICS[primary])}
                     for share, chosen in charted.items()
                     if chosen
                 ],

@@ -8,6 +8,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import cast
 
 from hilum.client.intake.formats.not_dicom import is_folder_file
 from hilum.client.intake.headers.read_instance import walk
@@ -56,7 +57,7 @@ def look_at(site: SiteConfig, study: StudyConfig, images: Family | None) -> Hold
         DataError: If the folder can't be read.
         ConfigError: If the caller says something that the study would not train on.
     """
-    modality = study.data.modality
+    modality = cast("Family", study.data.modality)  # a test holds that every modality is a family
     if images not in (None, modality):
         raise ConfigError(
             "simulate",
@@ -106,7 +107,7 @@ def with_class_folders(
     Raises:
         DataError: If the folders can't be classes.
     """
-    task = study.tasks.classification
+    task = study.tasks.chosen
     wanted = [
         task is not None and holding.images is not None and site.data.labels is None
         for site, holding in zip(sites, holdings, strict=True)

@@ -12,6 +12,7 @@ from hilum.common.config import SiteConfig, StudyConfig
 from hilum.common.errors import RunError
 from hilum.common.files import read_json
 from hilum.common.methods import build_method
+from hilum.common.methods.parts import get_kept
 
 RUN_NAME_FILE = "run.json"
 _STUDY, _ROUNDS = "study.resolved.toml", "rounds.jsonl"
@@ -61,7 +62,7 @@ def check_kept_parts(out: Path, study: StudyConfig, sites: list[SiteConfig], run
         RunError: If a site that trained lacks them.
     """
     rounds = _rounds(out)
-    if not rounds or len(rounds) >= study.federation.rounds or not build_method(study).local:
+    if not rounds or len(rounds) >= study.federation.rounds or not get_kept(build_method(study)):
         return
     trained = {name for record in rounds for name in record["sites"]}
     for site in sites:

@@ -163,8 +163,8 @@ def _keeps_splits(out: Path, run: str, sites: list[SiteConfig]) -> bool:
 def _tell(study: StudyConfig, tables: list[ClassTable], overlap: Overlap, data: list[SiteData]) -> None:
     """Say on stderr, before anything is trained, what was read and who stands where."""
     lines = []
-    if study.tasks.classification is not None:
-        lines += table_lines(tables, study.tasks.classification.label)
+    if study.tasks.chosen is not None and study.tasks.chosen.labels == "classes":
+        lines += table_lines(tables, study.tasks.chosen.label)
     lines += overlap_lines(overlap, data)
     sys.stderr.writelines(f"{line}\n" for line in lines)
 
@@ -256,7 +256,7 @@ def _central_arm(
     """Pre-training on all sites' images in one place, which only a simulation can do."""
 
     def train() -> Mapping[str, FlatWeights]:
-        if "centralised" not in study.evaluation.arms or study.tasks.classification is None:
+        if "centralised" not in study.evaluation.arms or study.tasks.chosen is None:
             return {}
         with progress_bar("centralised pre-training", study.federation.rounds) as progress:
             return {"centralised": pretrain_alone(pooled(data), study, folder, progress=progress)}

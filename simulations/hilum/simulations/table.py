@@ -3,9 +3,9 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from hilum.common.config.tasks import METRICS
 from hilum.common.participation import participation
 from hilum.common.results_table import NOTE_WORDS
-from hilum.common.verdict import METRIC
 
 
 def print_table(results: dict[str, Any]) -> None:
@@ -14,14 +14,15 @@ def print_table(results: dict[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    rows = [row for row in results["evaluation"] if row["metric"] == METRIC]
+    rows = [row for row in results["evaluation"] if row["metric"] == results["verdict"]["metric"]]
     console = Console()
     if rows:
         share = results["verdict"]["label_fraction"]
         rows = [row for row in rows if row["label_fraction"] == share]
         names = sorted({row["site"] for row in rows})
         table = Table(
-            title=f"AUROC with 95 % intervals over patients, {share:.0%} of the labels", box=box.SIMPLE_HEAD
+            title=f"{METRICS[results['verdict']['metric']].words} with 95 % intervals over patients, {share:.0%} of the labels",
+            box=box.SIMPLE_HEAD,
         )
         for heading in ("protocol", "arm", *names):
             table.add_column(heading, overflow="fold")

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from hilum.client.data.prepared import prepare, unit_range
 from hilum.client.encoder_input import encoder_input
 from hilum.client.pretraining.device import make_fabric
-from hilum.client.tasks.classification import encoder_features
+from hilum.client.tasks.features import encoder_features
 from hilum.common.encoders import build_encoder
 from hilum.common.errors import DamagedError, HilumError, RunError
 from hilum.common.export import Provenance, write_encoder
@@ -276,7 +276,7 @@ def test_values_become_the_same_share_of_the_range_that_the_manifest_states(made
     assert (
         "-1000 is 0 and 1000 is 1" in json.loads((folder / "manifest.json").read_text())["input"]["intensity"]
     )
-    assert unit_range(np.array([-2000.0, -1000, 0, 1000, 3000]), study.data.modality).tolist() == [
+    assert unit_range(np.array([-2000.0, -1000, 0, 1000, 3000]), study.data.facts).tolist() == [
         0,
         0,
         0.5,

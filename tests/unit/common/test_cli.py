@@ -85,8 +85,13 @@ def test_check_lists_every_problem_on_a_line_of_its_own(run_hilum, study_file):
 
 def test_methods_and_encoders_are_listed_as_documented(run_hilum):
     methods = json.loads(run_hilum("methods", "--json").stdout)
-    keys = {"name", "paradigm", "dims", "encoders", "federated", "local", "dp", "dp_reason", "views", "paper"}
+    keys = {"name", "paradigm", "dims", "encoders", "federated", "local", "frozen", "remembered"}
+    keys |= {"dp", "dp_reason", "views", "paper"}
     assert all(set(method) == keys for method in methods)
+    assert {method["name"]: method["encoders"] for method in methods} == {
+        "mae": ["vit"],
+        "simclr": ["vit", "resnet"],
+    }
     encoders = json.loads(run_hilum("encoders", "--json").stdout)
     assert [e["name"] for e in encoders] == ["vit", "resnet"]
     assert "simclr" in run_hilum("methods").stdout

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import peaks
-from hilum.common import footprint
+from batches import views_of
 from hilum.common.config import parse_study
-from hilum.common.footprint import footprint_of, server_bytes, tokens, training_floats, update_floats
+from hilum.common.footprint import footprint_of, server_bytes, training_floats, update_floats
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import federated_manifest
 
@@ -73,7 +73,7 @@ def _built(study):
 def kept_for_backward(study):
     """Bytes of the tensors that the backward pass keeps for one micro-batch, each storage once."""
     method = build_method(study)
-    views = 2 if study.method.name == "simclr" else 1
+    views = study.method.views
     batch = study.training.batch_size
     images = torch.rand(batch, views, 1, *[study.data.image_size] * study.data.dims)
     noise = method.draw(batch, torch.Generator().manual_seed(1))
@@ -87,7 +87,7 @@ def kept_for_backward(study):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        loss = method(images, noise).mean()
+        loss = method(views_of(images), noise).per_image.mean()
         assert loss.isfinite()
         return sum(size for size, _ in kept.values())
 
@@ -108,7 +108,7 @@ def kept_for_backward(study):
 def test_activations_are_within_a_factor_of_two(encoder, method, dims, image_size):
     """At 1,024 patches an attention that is not fused would keep 12 times as much."""
     study = study_of(encoder, method, dims, image_size=image_size)
-    estimate = 4 * study.training.batch_size * footprint._training_floats(study)
+    estimate = 4 * study.training.batch_size * study.method.kept_values(study.encoder, study.data)
     assert 1 <= estimate / kept_for_backward(study) < 2
 
 
@@ -117,9 +117,9 @@ def test_weights_gradients_and_moments_are_what_a_step_leaves(pair):
     study = study_of(*pair)
     method = build_method(study)
     optimizer = torch.optim.AdamW(method.parameters(), lr=1e-3, fused=True)
-    views = 2 if study.method.name == "simclr" else 1
+    views = study.method.views
     images = torch.rand(2, views, 1, *[32] * study.data.dims)
-    method(images, method.draw(2, torch.Generator().manual_seed(1))).mean().backward()
+    method(views_of(images), method.draw(2, torch.Generator().manual_seed(1))).per_image.mean().backward()
     optimizer.step()
     parameters = list(method.parameters())
     held = sum(p.nbytes + p.grad.nbytes for p in parameters)
@@ -206,8 +206,9 @@ def test_raw_pixels_cost_memory_where_they_are_an_arm():
 
 
 def test_patches_and_their_like():
-    assert tokens(study_of(ENCODERS[0], METHODS[0], 3, image_size=64)) == 512
-    assert tokens(study_of(ENCODERS[3], METHODS[2], 3, image_size=64)) == 256
+    for encoder, method, count in ((ENCODERS[0], METHODS[0], 512), (ENCODERS[3], METHODS[2], 256)):
+        study = study_of(encoder, method, 3, image_size=64)
+        assert study.encoder.tokens(study.data) == count
 
 
 @pytest.mark.parametrize("changes", [{"image_size": 64}, {"image_size": 32, "patch": 1}])

@@ -8,12 +8,12 @@ from flwr.app import ConfigRecord, RecordDict
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hilum.client.evaluation.metrics import METRICS
+from hilum.client.tasks import class_metrics
 from hilum.common import records
+from hilum.common.config.tasks import METRICS
 from hilum.common.errors import UpdateRefused
 from hilum.common.results_table import (
     MAX_TABLE_BYTES,
-    METRIC_RANGES,
     Comparison,
     Evaluation,
     Row,
@@ -27,7 +27,7 @@ SENT = {"federated"}
 ROWS = tuple(
     Row("site-0", "classification", "linear", 1.0, arm, metric, value, value - 0.1, value + 0.1, 40)
     for arm, value in (("federated", 0.8), ("local", 0.7), ("random", 0.5), ("raw", 0.6))
-    for metric in METRIC_RANGES
+    for metric in METRICS
 )
 COMPARED = (
     Comparison("site-0", "classification", "linear", 1.0, "raw", "auroc", 0.2, 0.1, 0.3),
@@ -49,7 +49,7 @@ def test_a_sites_own_table_comes_through_as_it_is(make_study):
 
 
 def test_the_metrics_that_sites_measure_are_those_that_the_server_knows():
-    assert set(METRICS) == set(METRIC_RANGES)
+    assert set(class_metrics.METRICS) == set(METRICS)
 
 
 def line(**changes):

@@ -10,10 +10,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hilum.common.config import parse_study, study_to_toml
+from hilum.common.config.tasks import METRICS
 from hilum.common.errors import RunError
 from hilum.common.participation import participation
 from hilum.common.results_table import (
-    METRIC_RANGES,
     NOTE_WORDS,
     Comparison,
     Evaluation,
@@ -149,9 +149,7 @@ NUMBER = st.floats(0, 1).map(lambda value: round(value, 3))
 def admitted_tables(draw):
     """Whatever a site may send and have believed: any rows, any intervals, any of the comparisons, in any order."""
     site = draw(st.sampled_from(["site-0", "site-1"]))
-    keys = draw(
-        st.lists(st.tuples(st.sampled_from(ASKED), st.sampled_from(sorted(METRIC_RANGES))), unique=True)
-    )
+    keys = draw(st.lists(st.tuples(st.sampled_from(ASKED), st.sampled_from(sorted(METRICS))), unique=True))
     rows = {}
     for (protocol, share, arm), metric in keys:
         value, low, high = draw(NUMBER), draw(NUMBER), draw(NUMBER)

@@ -57,8 +57,11 @@ def _tell_classes(study: "StudyConfig", data: "SiteData") -> None:
     """Show on stderr which classes were read; or, without a task, what changed since the run began."""
     from hilum.client.evaluation.class_table import class_table, table_lines
 
-    task = study.tasks.classification
-    lines = data.notes if task is None else table_lines([class_table(data)], task.label)
+    task = study.tasks.chosen
+    if task is None or task.labels != "classes":
+        lines = list(data.notes)
+    else:
+        lines = table_lines([class_table(data)], task.label)
     for line in lines:
         print(line, file=sys.stderr)
 

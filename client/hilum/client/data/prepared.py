@@ -2,8 +2,7 @@
 
 Shapes: N items, C channels, *S space (H W, or D H W), all edges the study's store size.
 
-Values are uint16 over [0, 1] on a scale that the modality fixes: radiographs as displayed, CT from -1000 to 1000 HU
-(-1000 HU is air), MR between the volume's own percentiles. Items are sorted by content, so the order is the same on
+Values are uint16 over [0, 1] on a scale that the modality fixes (`hilum.common.config.modalities`). Items are sorted by content, so the order is the same on
 every machine. The longest edge fills the array, the rest is zero.
 """
 
@@ -21,15 +20,14 @@ import torch.nn.functional as F
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue, Item, Kind
 from hilum.client.state.workspace import Workspace
-from hilum.common.config.study import DataSection
+from hilum.common.config.data import DataSection
+from hilum.common.config.modalities import PERCENTILES, Modality
 from hilum.common.errors import DataError
 from hilum.common.files import replacing, sync_folder
 
 Packed = npt.NDArray[np.uint16]
 FULL_SCALE = 65_535
 _VERSION = 1  # raise it when the meaning of a prepared array changes
-_CT_RANGE_HU = (-1000.0, 1000.0)
-_MR_PERCENTILES = (0.5, 99.5)
 
 
 @dataclass(frozen=True)
@@ -103,6 +101,28 @@ def _nothing_fits(catalogue: Catalogue, data: DataSection) -> str:
     )
 
 
+def cut(
+    images: Packed, rows: npt.NDArray[np.int64], origins: npt.NDArray[np.int64] | None, edge: int
+) -> Packed:
+    """Gather images, or a square or cube out of each.
+
+    Args:
+        images: (N, C, *S).
+        rows: (n,).
+        origins: (n, dims), where each cut begins in its array; None takes whole arrays.
+        edge: Of the cuts.
+
+    Returns:
+        (n, C, *S), or with origins (n, C, *edge).
+    """
+    if origins is None:
+        return np.asarray(images[rows])
+    places = [tuple(slice(begin, begin + edge) for begin in origin) for origin in origins.tolist()]
+    return np.stack(
+        [images[(row, slice(None), *place)] for row, place in zip(rows.tolist(), places, strict=True)]
+    )
+
+
 def _kind(data: DataSection) -> str:
     return f"{data.modality}-{data.dims}d-{data.store_size}px"
 
@@ -123,7 +143,7 @@ def _pack(cache: ArrayCache, items: list[Item], data: DataSection, workspace: Wo
     with replacing(target) as file:
         np.lib.format.write_array_header_2_0(file, header)
         for item in items:
-            values = unit_range(cache.get(item.content_sha256), data.modality)
+            values = unit_range(cache.get(item.content_sha256), data.facts)
             fitted = fit(values, item.spacing_mm, data.store_size)
             file.write(np.rint(fitted * FULL_SCALE).astype(np.uint16).tobytes())
     for earlier in workspace.prepared.glob(f"{_kind(data)}-*"):
@@ -132,12 +152,10 @@ def _pack(cache: ArrayCache, items: list[Item], data: DataSection, workspace: Wo
     sync_folder(workspace.prepared)
 
 
-def unit_range(values: npt.NDArray[np.generic], modality: str) -> npt.NDArray[np.float32]:
+def unit_range(values: npt.NDArray[np.generic], modality: Modality) -> npt.NDArray[np.float32]:
     """Bring an array with known units to [0, 1]."""
     wide = np.asarray(values, np.float32)
-    if modality == "radiograph":
-        return wide / np.float32(FULL_SCALE)
-    low, high = _CT_RANGE_HU if modality == "ct" else np.percentile(wide, _MR_PERCENTILES)
+    low, high = modality.values or np.percentile(wide, PERCENTILES)
     if low == high:
         low, high = float(wide.min()), float(wide.max())
     scaled: npt.NDArray[np.float32] = ((wide - np.float32(low)) / np.float32(high - low)).clip(0, 1)

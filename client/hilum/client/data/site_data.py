@@ -153,8 +153,8 @@ def open_site(
         twins = twins_within(workspace, prepared)
         group = patient_groups(prepared.items, labels.patient_of, twins)
         label_of = tuple(labels.label_of.get(item.item_key) for item in prepared.items)
-        if study.tasks.classification is not None:
-            check_is_classes(study.tasks.classification.label, _patients_by_class(label_of, group))
+        if study.tasks.chosen is not None and study.tasks.chosen.labels == "classes":
+            check_is_classes(study.tasks.chosen.label, _patients_by_class(label_of, group))
     except LabelError as error:
         raise LabelError(f"{site.site.name}: {error.message}", error.cells) from None
     except DataError as error:
@@ -202,9 +202,13 @@ def _split(
     if earlier is not None:
         split, changes = earlier.apply(contents, origin.label_keys, group)
         return split, (changes.words(),) if changes else ()
+    task = study.tasks.chosen
     split = split_patients(
         origin.prepared.items,
-        origin.labels.label_of,
+        # Sides get their share of each class; numbers have none.
+        origin.labels.label_of
+        if task is None or task.labels == "classes"
+        else dict.fromkeys(origin.labels.label_of, ""),
         origin.labels.patient_of,
         test_share=study.evaluation.test_share,
         seed=study.study.seed,
@@ -228,7 +232,7 @@ def _site_data(
     study: StudyConfig,
 ) -> SiteData:
     items = origin.prepared.items
-    needed = 2 if study.method.name == "simclr" else 1
+    needed = study.method.min_batch
     if len(split.pretrain) < needed:
         aside = (
             "test patients, and images that were left out, are set aside"
@@ -298,7 +302,7 @@ def _facts(items: Sequence[Item], labels: Sequence[str | None], split: Split) ->
 
 
 def _labels(site: SiteConfig, study: StudyConfig, workspace: Workspace) -> Labels:
-    task = study.tasks.classification
+    task = study.tasks.chosen
     if task is None or site.data.labels is None:
         return Labels({}, {}, 0)
     catalogue = Catalogue(workspace.catalogue)

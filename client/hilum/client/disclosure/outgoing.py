@@ -19,14 +19,14 @@ from hilum.common import records
 from hilum.common.config import StudyConfig
 from hilum.common.config.base import NAME_PATTERN
 from hilum.common.config.study import Arm, Protocol
+from hilum.common.config.tasks import METRICS, TASKS
 from hilum.common.errors import RequestRefused
 from hilum.common.refusals import REFUSALS
 from hilum.common.results_table import Evaluation, RowNote
 from hilum.common.weights import MAX_ABS_CHANGE, FlatWeights
 
 REFUSAL = "refusal"
-METRIC_NAMES = ("auroc", "balanced_accuracy")
-_TASK = "classification"
+_LOW, _HIGH = min(one.low for one in METRICS.values()), max(one.high for one in METRICS.values())
 _DECIMALS = 3
 _DIGITS = 4
 
@@ -90,8 +90,8 @@ def _is_rounded(value: Any, _limits: Limits) -> bool:
     return math.isfinite(value) and value == round(value, _DECIMALS) and -1 <= value <= 1
 
 
-def _is_share(value: Any, limits: Limits) -> bool:
-    return _is_rounded(value, limits) and bool(value >= 0)
+def _is_score(value: Any, limits: Limits) -> bool:
+    return _is_rounded(value, limits) and bool(_LOW <= value <= _HIGH)
 
 
 def _is_update(value: Any, limits: Limits) -> bool:
@@ -114,13 +114,13 @@ _BAND = (
 )
 _METRIC = "over all test patients, at least as many as the threshold"
 _INTERVAL = "of its 95 % interval over patients"
-_ROUNDED = "0 to 1, three decimals"
+_ROUNDED = f"{_LOW:g} to {_HIGH:g}, three decimals"
 _DIFFERENCE = "-1 to 1, three decimals"
 
 _Line = tuple[str, type, str, str, Callable[[Any, Limits], bool]]
 _SHARED: tuple[_Line, ...] = (
     ("site", str, *_NAME, _is_name),
-    ("task", str, "the task's name", _TASK, lambda value, _: value == _TASK),
+    ("task", str, "the task's name", ", ".join(TASKS), lambda value, _: value in TASKS),
     (
         "protocol",
         str,
@@ -136,13 +136,13 @@ _SHARED: tuple[_Line, ...] = (
         lambda value, limits: value in limits.fractions,
     ),
     ("arm", str, "whose encoder", ", ".join(get_args(Arm)), lambda value, _: value in get_args(Arm)),
-    ("metric", str, "which metric", ", ".join(METRIC_NAMES), lambda value, _: value in METRIC_NAMES),
+    ("metric", str, "which metric", ", ".join(METRICS), lambda value, _: value in METRICS),
 )
 _ROW: tuple[_Line, ...] = (
     *_SHARED,
-    ("value", float, f"the metric {_METRIC}", _ROUNDED, _is_share),
-    ("ci_low", float, f"the lower end {_INTERVAL}", _ROUNDED, _is_share),
-    ("ci_high", float, f"the upper end {_INTERVAL}", _ROUNDED, _is_share),
+    ("value", float, f"the metric {_METRIC}", _ROUNDED, _is_score),
+    ("ci_low", float, f"the lower end {_INTERVAL}", _ROUNDED, _is_score),
+    ("ci_high", float, f"the upper end {_INTERVAL}", _ROUNDED, _is_score),
     (
         "n_patients",
         int,

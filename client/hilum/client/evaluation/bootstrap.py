@@ -1,41 +1,31 @@
 """Patient-level bootstrap: patients are drawn, never images, and the same draws serve every arm."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
+from hilum.client.tasks.base import Interval
 from hilum.common.seeding import generator
 
 _LEVELS = (2.5, 97.5)
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A value and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
 def patient_draws(
-    group: npt.NDArray[np.int64], truth: npt.NDArray[np.int64], draws: int, *, seed: int, site: str
+    group: npt.NDArray[np.int64], strata: npt.NDArray[np.int64], draws: int, *, seed: int, site: str
 ) -> npt.NDArray[np.float64]:
     """Return weights (1 + draws, N): a first row of ones for the value itself, then one resample of patients a row.
 
-    Patients are drawn among those of the same classes (Efron and Tibshirani 1993, chapter 8), so that no resample lacks
+    Patients are drawn among those of the same strata (Efron and Tibshirani 1993, chapter 8), so that no resample lacks
     a class.
 
     Args:
         group: (N,) the patient number of each image.
-        truth: (N,) class numbers.
+        strata: (N,) numbers, such as of classes; all alike where there are none.
         draws: How many resamples.
         seed: The study's.
         site: Its name: two sites of one size do not draw alike.
     """
     patients, place = np.unique(group, return_inverse=True)
-    classes_of = [tuple(np.unique(truth[place == number])) for number in range(len(patients))]
+    classes_of = [tuple(np.unique(strata[place == number])) for number in range(len(patients))]
     rng = generator(seed, "bootstrap", site)
     counts = np.zeros((draws, len(patients)))
     for classes in sorted(set(classes_of)):

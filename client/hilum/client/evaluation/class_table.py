@@ -9,8 +9,8 @@ import numpy as np
 
 from hilum.client.data.kept_split import Side, sides_of
 from hilum.client.data.site_data import SiteData
-from hilum.client.evaluation.small_samples import MIN_CLASS_PATIENTS
 from hilum.client.state.label_values import number_text, spellings
+from hilum.client.tasks.small_samples import MIN_CLASS_PATIENTS
 from hilum.common.config import StudyConfig
 
 _NAMES_SHOWN = 8
@@ -175,11 +175,11 @@ def warnings_across(tables: Sequence[ClassTable]) -> list[str]:
 
 
 def labels_json(study: StudyConfig, tables: Sequence[ClassTable]) -> dict[str, Any] | None:
-    """Return the tables as plain values; None for a study without a task."""
-    if study.tasks.classification is None:
+    """Return the tables as plain values; None for a study without classes."""
+    if study.tasks.chosen is None or study.tasks.chosen.labels != "classes":
         return None
     return {
-        "column": study.tasks.classification.label,
+        "column": study.tasks.chosen.label,
         "min_test_patients": MIN_CLASS_PATIENTS,
         "sites": [table.to_json() for table in tables],
         "warnings": warnings_across(tables) if len(tables) > 1 else [],

@@ -7,25 +7,22 @@ it is `scratch`); `raw` pixels by neighbours and probe.
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from lightning_fabric import Fabric
 
 from hilum.client.data.site_data import SiteData
-from hilum.client.data.splits import labelled_share
 from hilum.client.evaluation.measurements import Measurements
-from hilum.client.tasks import classification
-from hilum.client.tasks.classification import LabelledRows, Probabilities
+from hilum.client.tasks.base import Features, Predictions, Rows, Task
+from hilum.client.tasks.features import encoder_features, pixel_features
+from hilum.client.tasks.finetuning import predict_by_finetuning
+from hilum.client.tasks.registry import open_task
 from hilum.common.config import StudyConfig
 from hilum.common.encoders import Encoder, build_encoder
 from hilum.common.encoders.base import initialise
-from hilum.common.errors import DataError
 from hilum.common.progress import NullProgress, Progress
 from hilum.common.results_table import Evaluation, combinations
 from hilum.common.seeding import derive
 from hilum.common.weights import NamedWeights
-
-_MIN_TEST_CLASSES = 2
 
 
 def encoder_from(study: StudyConfig, weights: NamedWeights | None) -> Encoder:
@@ -56,32 +53,16 @@ def evaluate_site(
         steps: Told after each step of a fine-tuning.
 
     Raises:
-        DataError: If the site's test patients do not have two classes.
+        DataError: If the site's labels do not serve the task.
     """
-    names = sorted({label for label in data.labels if label is not None})
-    test = data.split.test
-    if len({data.labels[row] for row in test}) < _MIN_TEST_CLASSES:
-        raise DataError(
-            f"{data.name}: the test patients have {len({data.labels[row] for row in test})} class(es), two are needed; "
-            "add labelled patients of another class"
-        )
-    number = {name: index for index, name in enumerate(names)}
-    truth = np.array([number[str(data.labels[row])] for row in test], np.int64)
+    task = open_task(data, study)
+    evaluation = study.evaluation
     measured = Measurements(
-        data.name,
-        data.split.group[test],
-        truth,
-        len(names),
-        study.evaluation.bootstrap_draws,
-        study.study.seed,
+        data.name, task, data.split.group[task.test], evaluation.bootstrap_draws, study.study.seed
     )
-    runner = _Runner(data, study, encoders, fabric, steps or NullProgress())
-    for done, (protocol, share, arm) in enumerate(combinations(study.evaluation, encoders), 1):
-        rows = labelled_share(data.split, data.labels, share, seed=study.study.seed)
-        train = LabelledRows(
-            rows, np.array([number[str(data.labels[row])] for row in rows], np.int64), len(names)
-        )
-        measured.add(protocol, share, arm, runner.predict(protocol, arm, train))
+    runner = _Runner(task, data, study, encoders, fabric, steps or NullProgress())
+    for done, (protocol, share, arm) in enumerate(combinations(evaluation, encoders), 1):
+        measured.add(protocol, share, arm, runner.predict(protocol, arm, task.training_rows(share)))
         progress.advance(done, f"{arm} {protocol} {share:.0%}")
     return measured.table()
 
@@ -96,39 +77,33 @@ class _Runner:
 
     def __init__(
         self,
+        task: Task,
         data: SiteData,
         study: StudyConfig,
         encoders: Mapping[str, NamedWeights],
         fabric: Fabric,
         steps: Progress,
     ) -> None:
-        self.steps = steps
-        self.data, self.study, self.encoders, self.fabric = data, study, encoders, fabric
-        self.features: dict[str, npt.NDArray[np.float32]] = {}
+        self.task, self.data, self.study = task, data, study
+        self.encoders, self.fabric, self.steps = encoders, fabric, steps
+        self.features: dict[str, Features] = {}
 
-    def predict(self, protocol: str, arm: str, train: LabelledRows) -> Probabilities:
-        test = self.data.split.test
+    def predict(self, protocol: str, arm: str, train: Rows) -> Predictions:
         if protocol == "finetune":
             encoder = encoder_from(self.study, self.encoders.get(arm))
-            return classification.predict_by_finetuning(
-                encoder, self.data.images, train, test, self.study, self.fabric, self.steps
+            return predict_by_finetuning(
+                self.task, encoder, self.data.images, train, self.study, self.fabric, self.steps
             )
         table = self._features(arm)
-        if protocol == "knn":
-            return classification.predict_by_neighbours(
-                table[train.rows], train, table[test], self.study.evaluation.knn_k
-            )
-        patients = self.data.split.group[train.rows]
-        return classification.predict_by_probe(table[train.rows], train, table[test], patients)
+        by = self.task.predict_by_neighbours if protocol == "knn" else self.task.predict_by_probe
+        return by(table[train], train, table[self.task.test])
 
-    def _features(self, arm: str) -> npt.NDArray[np.float32]:
+    def _features(self, arm: str) -> Features:
         if arm not in self.features:
-            rows = np.arange(len(self.data.images))
+            images, rows = self.data.images, np.arange(len(self.data.images))
             if arm == "raw":
-                self.features[arm] = classification.pixel_features(self.data.images, rows, self.study)
+                self.features[arm] = pixel_features(images, rows, self.study)
             else:
                 encoder = encoder_from(self.study, self.encoders.get(arm))
-                self.features[arm] = classification.encoder_features(
-                    encoder, self.data.images, rows, self.study, self.fabric
-                )
+                self.features[arm] = encoder_features(encoder, images, rows, self.study, self.fabric)
         return self.features[arm]

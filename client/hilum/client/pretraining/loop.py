@@ -1,6 +1,6 @@
 """One round of self-supervised training at one site.
 
-Shapes: B batch, V views, C channels, *S space.
+Shapes: n rows of a micro-batch, C channels, *S space.
 
 The state of a round is the weights, the optimizer and the number of the next step; every random number is derived
 from (seed, site, round, step). So a round that was killed goes on from its last step checkpoint and ends with the
@@ -10,23 +10,27 @@ aggregation has since moved.
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
 
-from hilum.client.data.prepared import Packed
+from hilum.client.data.prepared import Packed, cut
+from hilum.client.data.site_data import SiteData
 from hilum.client.pretraining.checkpoint import load_state, save_state
+from hilum.client.pretraining.mechanisms import MECHANISMS
 from hilum.client.pretraining.parameter_groups import parameter_groups
-from hilum.client.pretraining.sampling import Sampler, StepRows
+from hilum.client.pretraining.sampling import StepDraws
 from hilum.client.pretraining.schedule import learning_rate_factor, step_middle
-from hilum.client.pretraining.step import MicroBatch, PlainStep
+from hilum.client.pretraining.step import MicroBatch, StepOutcome
 from hilum.client.views import Viewer, to_unit
 from hilum.common.config import StudyConfig
 from hilum.common.methods import SSLMethod
 from hilum.common.progress import Progress
 from hilum.common.seeding import derive
+
+_FORMAT = 2  # of a step checkpoint; one of another format is not taken up
 
 
 @dataclass(frozen=True)
@@ -49,19 +53,22 @@ class RoundOutcome:
 
     Attributes:
         loss: Mean over the round's steps.
+        parts: Means of the loss's parts, by name.
+        health: Means of what the method tells of its health, by name.
         steps: How many there were.
         seconds: Wall time, without what was done before an interruption.
     """
 
     loss: float
+    parts: dict[str, float]
+    health: dict[str, float]
     steps: int
     seconds: float
 
 
 def train_round(
     method: SSLMethod,
-    images: Packed,
-    sampler: Sampler,
+    data: SiteData,
     study: StudyConfig,
     place: RoundPlace,
     fabric: Fabric,
@@ -71,15 +78,14 @@ def train_round(
 
     Args:
         method: The method with the round's starting weights, on the CPU.
-        images: uint16 (N, C, *store).
-        sampler: Gives the rows of every step.
-        study: The study.
+        data: The site's images, and who is trained on.
+        study: The study; its `[privacy]` chooses who is drawn and how a step is taken.
         place: Which round this is.
         fabric: The device to train on.
         progress: Told after each step.
     """
     started = time.monotonic()
-    training = study.training
+    training, rounds = study.training, study.federation.rounds
     optimizer = torch.optim.AdamW(
         parameter_groups(method, training.weight_decay),
         lr=training.learning_rate,
@@ -88,33 +94,54 @@ def train_round(
     )
     wrapped, wrapped_optimizer = fabric.setup(method, optimizer)
     wrapped.train()
-    step = PlainStep(fabric, wrapped, wrapped_optimizer, training.gradient_clip)
-    plan = sampler.plan(study.study.seed, place.site, place.round_number)
+    mechanism = MECHANISMS[study.privacy.mechanism]
+    step = mechanism.step(fabric, wrapped, wrapped_optimizer, study)
+    plan = mechanism.sampler(data, study).plan(study.study.seed, place.site, place.round_number)
     viewer = Viewer(study.data, method.spec.views)
-    start, losses = _restore_checkpoint(method, optimizer, place, len(plan))
+    start, outcomes = _restore_checkpoint(method, optimizer, place, len(plan))
     for index in range(start, len(plan)):
-        done = (place.round_number - 1 + step_middle(index, len(plan))) / study.federation.rounds
+        done = (place.round_number - 1 + step_middle(index, len(plan))) / rounds
         for group in optimizer.param_groups:
             group["lr"] = training.learning_rate * learning_rate_factor(done, training.warmup)
         rng = torch.Generator().manual_seed(
             derive(study.study.seed, place.site, "round", place.round_number, "step", index)
         )
-        batches = _micro_batches(plan[index], images, viewer, method, rng, fabric)
-        losses.append(step(batches, len(plan[index])))
-        progress.advance(index + 1, f"loss {losses[-1]:.4f}")
+        batches = _micro_batches(plan[index], data.images, viewer, method, rng, fabric)
+        outcome = step(batches, len(plan[index]))
+        method.after_step((place.round_number - 1 + (index + 1) / len(plan)) / rounds)
+        if outcome is not None:
+            outcomes.append(outcome)
+        progress.advance(index + 1, _words(outcomes[-1]) if outcomes else "")
         if place.checkpoint and (index + 1) % training.checkpoint_steps == 0 and index + 1 < len(plan):
-            _keep(method, optimizer, place, index + 1, losses)
+            _keep(method, optimizer, place, index + 1, outcomes)
     if place.checkpoint:
         place.checkpoint.unlink(missing_ok=True)
-    return RoundOutcome(sum(losses) / len(losses), len(losses), time.monotonic() - started)
+    return RoundOutcome(
+        sum(one.loss for one in outcomes) / len(outcomes),
+        _means([one.parts for one in outcomes]),
+        _means([one.health for one in outcomes]),
+        len(outcomes),
+        time.monotonic() - started,
+    )
+
+
+def _words(outcome: StepOutcome) -> str:
+    numbers = {"loss": outcome.loss, **outcome.parts, **outcome.health}
+    return ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
+
+
+def _means(told: list[dict[str, float]]) -> dict[str, float]:
+    return {name: sum(one[name] for one in told) / len(told) for name in told[0]}
 
 
 def _micro_batches(
-    rows: StepRows, images: Packed, viewer: Viewer, method: SSLMethod, rng: torch.Generator, fabric: Fabric
+    draws: StepDraws, images: Packed, viewer: Viewer, method: SSLMethod, rng: torch.Generator, fabric: Fabric
 ) -> Iterator[MicroBatch]:
-    for batch in rows:
-        views = viewer(to_unit(images[batch], fabric.device), rng)
-        yield views, method.draw(len(batch), rng).to(fabric.device)
+    for batch in draws:
+        stored = cut(images, batch.rows, batch.origins, viewer.data.store_size)
+        views = viewer(to_unit(stored, fabric.device), rng)
+        noise = {name: drawn.to(fabric.device) for name, drawn in method.draw(len(batch.rows), rng).items()}
+        yield MicroBatch(views, noise, torch.from_numpy(batch.patients))
 
 
 def _keep(
@@ -122,16 +149,17 @@ def _keep(
     optimizer: torch.optim.Optimizer,
     place: RoundPlace,
     next_step: int,
-    losses: list[float],
+    outcomes: list[StepOutcome],
 ) -> None:
     assert place.checkpoint is not None
     save_state(
         place.checkpoint,
         {
+            "format": _FORMAT,
             "round": place.round_number,
             "start": place.start,
             "next_step": next_step,
-            "losses": losses,
+            "outcomes": [asdict(outcome) for outcome in outcomes],
             "method": method.state_dict(),
             "optimizer": optimizer.state_dict(),
         },
@@ -140,12 +168,13 @@ def _keep(
 
 def _restore_checkpoint(
     method: SSLMethod, optimizer: torch.optim.Optimizer, place: RoundPlace, steps: int
-) -> tuple[int, list[float]]:
-    """Load this round's step checkpoint, if there is one; give the next step and the losses so far."""
+) -> tuple[int, list[StepOutcome]]:
+    """Load this round's step checkpoint, if there is one; give the next step and the steps' outcomes so far."""
     state = load_state(place.checkpoint) if place.checkpoint else None
-    if state is None or (state["round"], state["start"]) != (place.round_number, place.start):
+    wanted = {"format": _FORMAT, "round": place.round_number, "start": place.start}
+    if state is None or any(state.get(key) != value for key, value in wanted.items()):
         return 0, []
     assert state["next_step"] < steps, "the same start and round have the same plan"
     method.load_state_dict(state["method"])
     optimizer.load_state_dict(state["optimizer"])
-    return state["next_step"], state["losses"]
+    return state["next_step"], [StepOutcome(**outcome) for outcome in state["outcomes"]]

@@ -12,12 +12,11 @@ from hilum.client.data.site_data import SiteData
 from hilum.client.pretraining.checkpoint import LocalParts, load_state, save_state
 from hilum.client.pretraining.device import Device, make_fabric
 from hilum.client.pretraining.loop import RoundOutcome, RoundPlace, train_round
-from hilum.client.pretraining.sampling import ShuffledEpochs
 from hilum.common.config import StudyConfig
 from hilum.common.methods import build_method
-from hilum.common.methods.parts import federated_manifest, get_federated, get_local, set_federated, set_local
+from hilum.common.methods.parts import get_federated, get_kept, receive, start_sha256
 from hilum.common.progress import NullProgress, Progress
-from hilum.common.weights import FlatWeights, apply_update, difference, limit_norm, sha256_of
+from hilum.common.weights import FlatWeights, apply_update, difference, limit_norm
 
 
 @dataclass(frozen=True)
@@ -58,27 +57,18 @@ def site_round(
     """
     fabric = make_fabric(device, study.training.precision, study.training.threads)
     method = build_method(study)
-    set_federated(method, base)
     local = LocalParts(folder)
-    if (parts := local.before(round_number)) is not None:
-        set_local(method, parts)
-    manifest = federated_manifest(method)
-    base_sha256 = sha256_of(manifest.unflatten(base))
+    receive(method, base, local.before(round_number))
+    base_sha256 = start_sha256(method, base)
     start = f"{base_sha256} {data.content_sha256}"
     place = RoundPlace(data.name, round_number, start, folder / "step.pt")
-    sampler = ShuffledEpochs(
-        data.split.pretrain,
-        batch_size=study.training.batch_size,
-        accumulate=study.training.accumulate,
-        epochs=study.training.local_epochs,
-    )
-    outcome = train_round(method, data.images, sampler, study, place, fabric, progress or NullProgress())
+    outcome = train_round(method, data, study, place, fabric, progress or NullProgress())
     method.cpu()
     update = difference(get_federated(method), base)
     if study.privacy.max_update_norm is not None:
         update = limit_norm(update, study.privacy.max_update_norm)
-    if method.local:
-        local.save(round_number, get_local(method))
+    if kept := get_kept(method):
+        local.save(round_number, kept)
     return SiteUpdate(update, base_sha256, outcome)
 
 

@@ -4,6 +4,7 @@ Patient-level DP-SGD fills it with per-sample gradients, clipped and noised. `Pl
 """
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -11,14 +12,32 @@ from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import Tensor
 
-MicroBatch = tuple[Tensor, Tensor]  # views (B, V, C, *S) and the method's random numbers (B, any)
+from hilum.common.methods import Loss, Noise, Views
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """What a method sees at once, its random numbers, and the patient number of each image, (B,)."""
+
+    views: Views
+    noise: Noise
+    patients: Tensor
+
+
+@dataclass(frozen=True)
+class StepOutcome:
+    """What a step tells of itself: the mean loss, the means of its parts, and the method's health, by name."""
+
+    loss: float
+    parts: dict[str, float]
+    health: dict[str, float]
 
 
 class Step(Protocol):
     """Moves the weights once."""
 
-    def __call__(self, batches: Iterable[MicroBatch], count: int) -> float:
-        """Take `count` micro-batches, move the weights, give the mean loss."""
+    def __call__(self, batches: Iterable[MicroBatch], count: int) -> StepOutcome | None:
+        """Take `count` micro-batches and move the weights; give None if none of them held an image."""
 
 
 class PlainStep:
@@ -30,15 +49,40 @@ class PlainStep:
         self.fabric, self.method, self.optimizer = fabric, method, optimizer
         self.gradient_clip = gradient_clip
 
-    def __call__(self, batches: Iterable[MicroBatch], count: int) -> float:
+    def __call__(self, batches: Iterable[MicroBatch], count: int) -> StepOutcome | None:
         """See `Step`."""
+        if not count:
+            return None
         self.optimizer.zero_grad()
-        total = torch.zeros((), device=self.fabric.device)
-        for index, (views, noise) in enumerate(batches):
+        told: list[dict[str, Tensor]] = []
+        for index, batch in enumerate(batches):
             with self.fabric.no_backward_sync(self.method, enabled=index + 1 < count):
-                loss = self.method(views, noise).mean()
-                self.fabric.backward(loss / count)
-            total += loss.detach() / count
+                loss: Loss = self.method(batch.views, batch.noise)
+                mean = loss.per_image.mean()
+                self.fabric.backward(mean / count)
+            told.append({"": mean.detach(), **_named("part", loss.parts), **_named("health", loss.health)})
         self.fabric.clip_gradients(self.method, self.optimizer, max_norm=self.gradient_clip)
         self.optimizer.step()
-        return float(total)
+        return _outcome(told)
+
+
+def _named(kind: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{kind} {name}": value.detach() for name, value in values.items()}
+
+
+def _outcome(told: list[dict[str, Tensor]]) -> StepOutcome:
+    """Return the means over micro-batches, fetched from the device at once."""
+    names = list(told[0])
+    totals = torch.zeros(len(names), device=told[0][""].device)
+    for one in told:
+        totals = totals + torch.stack([one[name].float() for name in names]) / len(told)
+    means = dict(zip(names, totals.tolist(), strict=True))
+
+    def of(kind: str) -> dict[str, float]:
+        return {
+            name.removeprefix(f"{kind} "): value
+            for name, value in means.items()
+            if name.startswith(f"{kind} ")
+        }
+
+    return StepOutcome(means[""], of("part"), of("health"))

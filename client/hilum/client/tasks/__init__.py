@@ -1,1 +1,1 @@
-"""What a site uses the encoder for."""
+"""What a site uses the encoder for: one file a task over the `Task` protocol, and what tasks share."""

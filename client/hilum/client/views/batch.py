@@ -6,6 +6,8 @@ All random numbers come from one CPU generator, so a step gives the same views o
 """
 
 import math
+from dataclasses import replace
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
@@ -16,17 +18,11 @@ from torch import Tensor
 from hilum.client.data.prepared import FULL_SCALE
 from hilum.client.views import ct, mr, operations, radiograph
 from hilum.client.views.recipe import Recipe
-from hilum.common.config.study import DataSection
-from hilum.common.methods import ViewPlan
+from hilum.common.config.data import DataSection
+from hilum.common.methods import Geometry, ViewPlan, Views
 
-_RECIPES = {
-    ("radiograph", "crop"): radiograph.CROP,
-    ("radiograph", "strong"): radiograph.STRONG,
-    ("ct", "crop"): ct.CROP,
-    ("ct", "strong"): ct.STRONG,
-    ("mr", "crop"): mr.CROP,
-    ("mr", "strong"): mr.STRONG,
-}
+_RECIPES: dict[str, ModuleType] = {"radiograph": radiograph, "ct": ct, "mr": mr}
+"""By modality, the file with its `CROP` and `STRONG`."""
 
 
 def to_unit(rows: npt.NDArray[np.uint16], device: torch.device) -> Tensor:
@@ -40,13 +36,32 @@ def to_unit(rows: npt.NDArray[np.uint16], device: torch.device) -> Tensor:
 class Viewer:
     """Makes the views that a method wants of a study's images."""
 
-    def __init__(self, data: DataSection, plan: ViewPlan) -> None:
-        self.data, self.plan = data, plan
-        self.recipe: Recipe = _RECIPES[data.modality, plan.strength]
+    def __init__(self, data: DataSection, plan: ViewPlan | None = None) -> None:
+        self.data, self.plan = data, plan or ViewPlan({})
+        modality = _RECIPES[data.modality]
+        recipes: dict[str, Recipe] = {"crop": modality.CROP, "strong": modality.STRONG}
+        self._recipes = {
+            name: replace(recipes[group.strength], area=group.area or recipes[group.strength].area)
+            for name, group in self.plan.groups.items()
+        }
 
-    def __call__(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """(B, C, *store) in [0, 1] -> (B, V, C, *image)."""
-        return torch.stack([self._view(images, rng) for _ in range(self.plan.count)], dim=1)
+    def __call__(self, images: Tensor, rng: torch.Generator) -> Views:
+        """(B, C, *store) in [0, 1] -> the groups of the plan, and what else it wants."""
+        groups, geometry = {}, {}
+        for name, group in self.plan.groups.items():
+            size = round(self.data.image_size * group.edge)
+            made = [self._view(images, self._recipes[name], size, rng) for _ in range(group.count)]
+            groups[name] = torch.stack([view for view, _ in made], dim=1)
+            if self.plan.geometry:
+                geometry[name] = Geometry(
+                    *(torch.stack(one, dim=1) for one in zip(*(g for _, g in made), strict=True))
+                )
+        return Views(groups, geometry, self.whole(images) if self.plan.clean else None)
+
+    def one(self, images: Tensor, rng: torch.Generator) -> Tensor:
+        """(B, C, *store) -> (B, C, *image): one mild view of each, as supervised training takes it."""
+        crop = _RECIPES[self.data.modality].CROP
+        return self._view(images, crop, self.data.image_size, rng)[0]
 
     def whole(self, images: Tensor) -> Tensor:
         """(B, C, *store) -> (B, C, *image), the whole image, for evaluation."""
@@ -55,8 +70,10 @@ class Viewer:
             return F.interpolate(images, size, mode="bilinear", antialias=True)
         return F.interpolate(images, size, mode="trilinear")
 
-    def _view(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        B, recipe, size = images.shape[0], self.recipe, self.data.image_size
+    def _view(
+        self, images: Tensor, recipe: Recipe, size: int, rng: torch.Generator
+    ) -> tuple[Tensor, Geometry]:
+        B = images.shape[0]
 
         def uniform(low: float, high: float, *shape: int) -> Tensor:
             drawn = torch.rand(B, *shape, generator=rng) * (high - low) + low
@@ -65,7 +82,8 @@ class Viewer:
         scale = uniform(*recipe.area) ** (1 / self.data.dims)
         centre = uniform(-1, 1, self.data.dims)
         turn = math.radians(recipe.rotation_deg)
-        out = operations.crop_and_rotate(images, scale, centre, uniform(-turn, turn), size)
+        angle = uniform(-turn, turn)
+        out = operations.crop_and_rotate(images, scale, centre, angle, size)
         if recipe.gamma != (1.0, 1.0):
             low, high = map(math.log, recipe.gamma)
             out = operations.adjust_gamma(out, uniform(low, high).exp())
@@ -81,4 +99,4 @@ class Viewer:
             grain = torch.randn(out.shape, generator=rng).to(images.device)
             deviation = uniform(0, recipe.noise).view(-1, *[1] * (out.ndim - 1))
             out = (out + grain * deviation).clamp(0, 1)
-        return out
+        return out, Geometry(scale, centre, angle)

@@ -5,12 +5,13 @@ import re
 import tomllib
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from hilum.common.config.base import NAME_PATTERN, Section
+from hilum.common.config.named import name_of, options_of
 from hilum.common.config.site import SERVER_PATTERN, STUDY_KEY_PATTERN, SiteConfig
 from hilum.common.config.study import StudyConfig
 from hilum.common.errors import ConfigError
@@ -122,26 +123,17 @@ def _allowed(problem: Any) -> list[str]:
 
 
 def _tags(model: type[BaseModel], where: list[str]) -> str:
-    return ", ".join(sorted(_tag_of(option) for option in _options(model.model_fields[where[0]].annotation)))
-
-
-def _tag_of(section: type[BaseModel]) -> str:
-    return str(get_args(section.model_fields["name"].annotation)[0])
-
-
-def _options(annotation: Any) -> list[type[BaseModel]]:
-    """Return the section classes inside an annotation: one, or those of a union."""
-    if isinstance(annotation, type):
-        return [annotation] if issubclass(annotation, BaseModel) else []
-    return [option for inner in get_args(annotation) for option in _options(inner)]
+    return ", ".join(
+        sorted(name_of(option) for option in options_of(model.model_fields[where[0]].annotation))
+    )
 
 
 def _written(model: type[BaseModel], where: list[str]) -> list[str]:
     """Return the path as the file has it: pydantic adds a union's tag (`encoder.vit.patch_size`), which is dropped."""
     if len(where) > 1 and where[0] in model.model_fields:
-        options = _options(model.model_fields[where[0]].annotation)
+        options = options_of(model.model_fields[where[0]].annotation)
         if len(options) > 1 and where[1] in {
-            _tag_of(option) for option in options if "name" in option.model_fields
+            name_of(option) for option in options if "name" in option.model_fields
         }:
             return [where[0], *where[2:]]
     return where
@@ -151,8 +143,8 @@ def _known_keys(model: type[BaseModel], where: Iterable[str]) -> list[str]:
     """Return the keys that the table at `where` may have."""
     options: list[type[BaseModel]] = [model]
     for part in where:
-        tagged = [o for o in options if len(options) > 1 and _tag_of(o) == part]
+        tagged = [o for o in options if len(options) > 1 and name_of(o) == part]
         options = tagged or [
-            i for o in options if part in o.model_fields for i in _options(o.model_fields[part].annotation)
+            i for o in options if part in o.model_fields for i in options_of(o.model_fields[part].annotation)
         ]
     return sorted({key for option in options for key in option.model_fields})

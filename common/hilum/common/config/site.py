@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hilum.common.config.base import Name, Positive, Section
-from hilum.common.config.choices import EncoderName, MethodName, Size
+from hilum.common.config.encoders import EncoderName, Size
+from hilum.common.config.methods import MethodName
 from hilum.common.config.study import MIN_PATIENTS
 
 FolderPath = Annotated[Path, Field(strict=False)]

@@ -9,14 +9,15 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from hilum.common.config.base import Name, Section, Share
-from hilum.common.config.choices import EncoderConfig, MethodConfig, VitConfig
+from hilum.common.config.data import DataSection
+from hilum.common.config.encoders import EncoderConfig, EncoderSection
+from hilum.common.config.methods import MethodConfig, MethodSection
+from hilum.common.config.modalities import MODALITIES
+from hilum.common.config.named import name_of, options_of
+from hilum.common.config.tasks import TasksSection
 
-Modality = Literal["radiograph", "ct", "mr"]
 Arm = Literal["federated", "local", "centralised", "scratch", "random", "raw"]
 Protocol = Literal["knn", "linear", "finetune"]
-
-_IMAGES_ALONE = frozenset({"radiograph"})
-"""Modalities whose objects are images and never volumes."""
 
 MAX_SITES = 1000
 MIN_PATIENTS = 11
@@ -31,19 +32,6 @@ class StudySection(Section):
 
     name: Name
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 7
-
-
-class DataSection(Section):
-    """Which images, and at what size the encoder sees them."""
-
-    modality: Modality
-    dims: Literal[2, 3] = 2
-    image_size: Annotated[int, Field(ge=8, le=1024)] = 64
-
-    @property
-    def store_size(self) -> int:
-        """Edge of the prepared arrays: a quarter more than the view, so that crops keep real detail."""
-        return self.image_size + self.image_size // 4
 
 
 class TrainingSection(Section):
@@ -89,18 +77,6 @@ class PrivacySection(Section):
     mechanism: Literal["none"] = "none"
     max_update_norm: Annotated[float, Field(gt=0, le=1e9)] | None = None
     min_patients: Annotated[int, Field(ge=1, le=1000)] = MIN_PATIENTS
-
-
-class ClassificationTask(Section):
-    """Predict one column of the site's label table for an image."""
-
-    label: Annotated[str, Field(min_length=1, max_length=64)] = "label"
-
-
-class TasksSection(Section):
-    """What each site fine-tunes the shared encoder for."""
-
-    classification: ClassificationTask | None = None
 
 
 class EvaluationSection(Section):
@@ -154,34 +130,53 @@ class StudyConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        if isinstance(self.encoder, VitConfig) and self.data.image_size % self.encoder.patch_size:
-            raise ValueError(
-                f"data.image_size = {self.data.image_size} is not a multiple of "
-                f"encoder.patch_size = {self.encoder.patch_size}; choose one that is"
-            )
-        if self.data.dims == 3 and self.data.modality in _IMAGES_ALONE:  # noqa: PLR2004 - volumes
+        if unfit := self.encoder.misfit(self.data):
+            raise ValueError(unfit)
+        if self.data.dims == 3 and not self.data.facts.volumes:  # noqa: PLR2004 - volumes
+            others = _either([name for name, facts in MODALITIES.items() if facts.volumes])
             raise ValueError(
                 f'data.dims = 3 asks for volumes, and data.modality = "{self.data.modality}" has images alone; '
-                'write data.dims = 2, or data.modality = "ct" or "mr"'
+                f"write data.dims = 2, or data.modality = {others}"
             )
-        if self.method.name == "mae" and self.encoder.name != "vit":
-            raise ValueError(
-                f'method.name = "mae" drops patches before the encoder, which encoder.name = "{self.encoder.name}" '
-                'can\'t do; write encoder.name = "vit", or method.name = "simclr"'
-            )
+        if does := type(self.method).misfit(type(self.encoder)):
+            raise ValueError(self._no_pair(does))
         if self.quorum > self.federation.sites:
             raise ValueError(
                 f"federation.quorum = {self.quorum} is more than federation.sites = {self.federation.sites}; "
                 "a quorum is at most the number of sites"
             )
-        if self.method.name == "simclr" and self.training.batch_size < 2:  # noqa: PLR2004 - a pair needs a rival
+        if self.training.batch_size < self.method.min_batch:
             raise ValueError(
-                'method.name = "simclr" contrasts images, so training.batch_size must be 2 or more'
+                f'method.name = "{self.method.name}" {self.method.min_batch_reason}, so training.batch_size must be '
+                f"{self.method.min_batch} or more"
             )
         return self
+
+    def _no_pair(self, does: str) -> str:
+        """Return what to write instead of a method and an encoder that don't go together."""
+        method, encoder = self.method, self.encoder
+        fields = type(self).model_fields
+        encoders = [
+            name_of(one)
+            for one in options_of(fields["encoder"].annotation)
+            if issubclass(one, EncoderSection) and not method.misfit(one)
+        ]
+        methods = [
+            name_of(one)
+            for one in options_of(fields["method"].annotation)
+            if issubclass(one, MethodSection) and not one.misfit(type(encoder))
+        ]
+        return (
+            f'method.name = "{method.name}" {does}, which encoder.name = "{encoder.name}" can\'t do; write encoder.name = '
+            f"{_either(encoders)}, or method.name = {_either(methods)}"
+        )
 
     @property
     def quorum(self) -> int:
         """How many updates a round needs to count: a majority and at least two, unless the study says otherwise."""
         sites = self.federation.sites
         return self.federation.quorum or min(sites, max(2, sites // 2 + 1))
+
+
+def _either(names: list[str]) -> str:
+    return " or ".join(f'"{name}"' for name in names)

@@ -13,12 +13,12 @@ dims = 2                   # 2 for radiographs; 3 for CT and MR volumes
 image_size = 64            # edge in pixels (or voxels) of what the encoder sees
 
 [encoder]
-name = "vit"               # vit or resnet: `hilum encoders`
+name = "vit"               # one of `hilum encoders`
 size = "tiny"              # tiny, small or base
 patch_size = 8             # vit only; image_size must be a multiple of it
 
 [method]
-name = "mae"               # mae or simclr: `hilum methods`
+name = "mae"               # one of `hilum methods`
 mask_ratio = 0.75          # mae only; 0.9 suits large radiographs
 share_decoder = true       # mae only; false keeps the decoder at each site, and the encoder alone travels
 

@@ -1,6 +1,7 @@
 """What every encoder offers, and how its weights begin.
 
-Shapes: B batch, C channels, *S space (H W, or D H W), E embedding, *G the feature map's grid.
+Shapes: B batch, C channels, *S space (H W, or D H W), E embedding, *G the grid of a feature map. In a mask, 1 means
+removed.
 """
 
 import abc
@@ -11,27 +12,40 @@ from torch import Tensor, nn
 
 
 class Encoder(nn.Module, abc.ABC):
-    """Maps images to features.
+    """Maps images to features, at one scale or several.
 
     Attributes:
         dims: 2 or 3.
-        width: E.
+        width: E, of the last feature map.
+        strides: The edge of the image over that of each feature map, from fine to coarse.
+        widths: The channels of each feature map.
     """
 
     dims: int
     width: int
+    strides: tuple[int, ...]
+    widths: tuple[int, ...]
 
     @abc.abstractmethod
     def architecture(self) -> dict[str, Any]:
         """Return all that one needs beside the tensors to build the network again elsewhere, as plain values."""
 
     @abc.abstractmethod
-    def feature_map(self, images: Tensor) -> Tensor:
-        """(B, C, *S) float in [0, 1] -> (B, E, *G), for dense tasks."""
+    def feature_maps(self, images: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+        """Return the feature maps of a batch, from fine to coarse, for dense tasks and for methods that mask.
+
+        Args:
+            images: (B, C, *S) float in [0, 1], of the size that the encoder was made for or another one.
+            mask: (B, *G) on the grid of the last map, 1 where the image is removed; None removes nothing. What lies
+                under the mask has no influence on any map, and every map is 0 there. Each image keeps something.
+
+        Returns:
+            Each (B, width, *G), G the image's edge over the stride.
+        """
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, C, *S) -> (B, E): the mean of the feature map."""
-        return self.feature_map(images).flatten(2).mean(2)
+        """(B, C, *S) -> (B, E): the mean of the last feature map."""
+        return self.feature_maps(images)[-1].flatten(2).mean(2)
 
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm)

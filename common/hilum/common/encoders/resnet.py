@@ -1,24 +1,50 @@
 """Residual networks (arXiv 1512.03385), 2D and 3D, with GroupNorm (arXiv 1803.08494) in place of batch statistics.
 
 Shapes: B batch, C channels, *S space, E embedding. No operation is in place, so that every way of taking per-sample
-gradients works.
+gradients works. With a mask, what is removed is 0 before and after every layer, and norms are over what is seen
+(arXiv 2301.03580), so nothing of it reaches the rest.
 """
 
+import itertools
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hilum.common.config.data import DataSection
+from hilum.common.config.encoders.resnet import POOL_FROM_SIZE, SIZES, ResNetConfig
 from hilum.common.encoders.base import Encoder
 
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 _POOL = {2: F.max_pool2d, 3: F.max_pool3d}
 _GROUP_WIDTH = 16
-POOL_FROM_SIZE = 96  # smaller images keep their resolution after the stem
 
 
 def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(max(1, channels // _GROUP_WIDTH), channels)
+
+
+def _normed(norm: nn.GroupNorm, x: Tensor, seen: Tensor | None) -> Tensor:
+    """Normalise (B, C, *S) over what is seen, (B, 1, *any) of 0 and 1, or over all; what is not seen becomes 0."""
+    if seen is None:
+        out: Tensor = norm(x)
+        return out
+    B, G = len(x), norm.num_groups
+    here = _at(seen, x).expand_as(x)
+    inside = here.reshape(B, G, -1)
+    values = (x * here).reshape(B, G, -1)
+    count = inside.sum(2, keepdim=True)
+    centred = (values - values.sum(2, keepdim=True) / count) * inside
+    variance = centred.square().sum(2, keepdim=True) / count
+    scaled = (centred / (variance + norm.eps).sqrt()).view_as(x)
+    wide = [1, -1, *[1] * (x.ndim - 2)]
+    shifted: Tensor = scaled * norm.weight.view(wide) + norm.bias.view(wide)
+    return shifted * here
+
+
+def _at(seen: Tensor, x: Tensor) -> Tensor:
+    """Bring what is seen to the resolution of `x`."""
+    return F.interpolate(seen, x.shape[2:], mode="nearest")
 
 
 class BasicBlock(nn.Module):
@@ -33,13 +59,13 @@ class BasicBlock(nn.Module):
         self.norm1 = _norm(width)
         self.conv2 = conv(width, width, 3, 1, 1, bias=False)
         self.norm2 = _norm(width)
-        self.shortcut = _shortcut(dims, inside, width, stride)
+        self.shortcut = Shortcut(dims, inside, width, stride)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
         """(B, inside, *S) -> (B, width, *S / stride)."""
-        out = F.relu(self.norm1(self.conv1(x)))
-        out = self.norm2(self.conv2(out))
-        return F.relu(out + self.shortcut(x))
+        out = F.relu(_normed(self.norm1, self.conv1(x), seen))
+        out = _normed(self.norm2, self.conv2(out), seen)
+        return F.relu(out + self.shortcut(x, seen))
 
 
 class Bottleneck(nn.Module):
@@ -56,20 +82,32 @@ class Bottleneck(nn.Module):
         self.norm2 = _norm(width)
         self.conv3 = conv(width, width * self.expansion, 1, bias=False)
         self.norm3 = _norm(width * self.expansion)
-        self.shortcut = _shortcut(dims, inside, width * self.expansion, stride)
+        self.shortcut = Shortcut(dims, inside, width * self.expansion, stride)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
         """(B, inside, *S) -> (B, 4 * width, *S / stride)."""
-        out = F.relu(self.norm1(self.conv1(x)))
-        out = F.relu(self.norm2(self.conv2(out)))
-        out = self.norm3(self.conv3(out))
-        return F.relu(out + self.shortcut(x))
+        out = F.relu(_normed(self.norm1, self.conv1(x), seen))
+        out = F.relu(_normed(self.norm2, self.conv2(out), seen))
+        out = _normed(self.norm3, self.conv3(out), seen)
+        return F.relu(out + self.shortcut(x, seen))
 
 
-def _shortcut(dims: int, inside: int, outside: int, stride: int) -> nn.Module:
-    if inside == outside and stride == 1:
-        return nn.Identity()
-    return nn.Sequential(_CONV[dims](inside, outside, 1, stride, bias=False), _norm(outside))
+class Shortcut(nn.Sequential):
+    """The way around a block: nothing, or a convolution of 1 and a norm where shapes differ."""
+
+    def __init__(self, dims: int, inside: int, outside: int, stride: int) -> None:
+        same = inside == outside and stride == 1
+        super().__init__(
+            *([] if same else [_CONV[dims](inside, outside, 1, stride, bias=False), _norm(outside)])
+        )
+
+    def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
+        """(B, inside, *S) -> (B, outside, *S / stride)."""
+        if not len(self):
+            return x
+        convolution, norm = self
+        assert isinstance(norm, nn.GroupNorm)
+        return _normed(norm, convolution(x), seen)
 
 
 class ResNet(Encoder):
@@ -99,15 +137,30 @@ class ResNet(Encoder):
         self.pool_stem = image_size >= POOL_FROM_SIZE
         self.stem = _CONV[dims](channels, stem_width, 3, 2, 1, bias=False)
         self.stem_norm = _norm(stem_width)
-        stages, inside = [], stem_width
+        blocks, inside = [], stem_width
         for stage, depth in enumerate(depths):
             width = stem_width * 2**stage
             for index in range(depth):
                 stride = 2 if stage > 0 and index == 0 else 1
-                stages.append(block(dims, inside, width, stride))
+                blocks.append(block(dims, inside, width, stride))
                 inside = width * block.expansion
-        self.stages = nn.Sequential(*stages)
+        self.stages = nn.ModuleList(blocks)
         self.width = inside
+        self.widths = tuple(stem_width * block.expansion * 2**stage for stage in range(len(depths)))
+        first = 4 if self.pool_stem else 2
+        self.strides = tuple(first * 2**stage for stage in range(len(depths)))
+
+    @classmethod
+    def of(cls, config: ResNetConfig, data: DataSection) -> "ResNet":
+        """Return the network of a study's section."""
+        shape = SIZES[config.size]
+        return cls(
+            dims=data.dims,
+            image_size=data.image_size,
+            block=BasicBlock if shape.expansion == BasicBlock.expansion else Bottleneck,
+            depths=shape.depths,
+            stem_width=shape.stem_width,
+        )
 
     def architecture(self) -> dict[str, Any]:
         """Return depths, widths, strides, norms and pooling."""
@@ -132,10 +185,19 @@ class ResNet(Encoder):
             "pooling": "mean over the feature map",
         }
 
-    def feature_map(self, images: Tensor) -> Tensor:
-        """(B, C, *S) -> (B, E, *S / 16), or *S / 32 with a pooled stem."""
-        x = F.relu(self.stem_norm(self.stem(images)))
+    def feature_maps(self, images: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+        """Return a map for each of the four stages, at 1/2 to 1/16 of the image, or 1/4 to 1/32; see `Encoder`."""
+        seen = None if mask is None else 1 - mask[:, None].to(images.dtype)
+        if seen is not None:
+            images = images * _at(seen, images)
+        x = F.relu(_normed(self.stem_norm, self.stem(images), seen))
         if self.pool_stem:
             x = _POOL[self.dims](x, 3, 2, 1)
-        maps: Tensor = self.stages(x)
+            if seen is not None:
+                x = x * _at(seen, x)
+        maps, ends = [], list(itertools.accumulate(self.depths))
+        for number, block in enumerate(self.stages, 1):
+            x = block(x, seen)
+            if number in ends:
+                maps.append(x)
         return maps

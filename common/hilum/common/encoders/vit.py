@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hilum.common.config.data import DataSection
+from hilum.common.config.encoders.vit import SIZES, VitConfig
 from hilum.common.encoders.base import Encoder
 from hilum.common.encoders.transformer import Block, sincos_positions
 
@@ -74,6 +76,7 @@ class ViT(Encoder):
     ) -> None:
         super().__init__()
         self.dims, self.width, self.patch_size, self.channels = dims, width, patch_size, channels
+        self.strides, self.widths = (patch_size,), (width,)
         self.space = (image_size,) * dims
         self.grid = (image_size // patch_size,) * dims
         self.patch_embed = nn.Linear(patch_size**dims * channels, width)
@@ -82,20 +85,36 @@ class ViT(Encoder):
         self.positions: Tensor
         self.register_buffer("positions", sincos_positions(self.grid, width), persistent=False)
 
+    @classmethod
+    def of(cls, config: VitConfig, data: DataSection) -> "ViT":
+        """Return the network of a study's section."""
+        width, depth, heads = SIZES[config.size]
+        return cls(
+            dims=data.dims,
+            image_size=data.image_size,
+            patch_size=config.patch_size,
+            width=width,
+            depth=depth,
+            heads=heads,
+        )
+
     @property
     def tokens(self) -> int:
         """L, the number of patches in one image."""
         return math.prod(self.grid)
 
-    def embed(self, patches: Tensor) -> Tensor:
-        """(B, L, P) -> (B, L, E) with positions."""
-        embedded: Tensor = self.patch_embed(patches) + self.positions
+    def embed(self, patches: Tensor, grid: tuple[int, ...] | None = None) -> Tensor:
+        """(B, L, P) -> (B, L, E) with positions; of a grid other than the encoder's own, they span the same range."""
+        positions = self.positions
+        if grid is not None and grid != self.grid:
+            positions = sincos_positions(grid, self.width, span=self.grid).to(patches.device)
+        embedded: Tensor = self.patch_embed(patches) + positions
         return embedded
 
-    def encode(self, tokens: Tensor) -> Tensor:
-        """(B, any number of tokens, E) -> the same shape."""
+    def encode(self, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
+        """(B, any number of tokens, E) -> the same shape; of tokens that are not `seen` (B, L) none takes notice."""
         for block in self.blocks:
-            tokens = block(tokens)
+            tokens = block(tokens, seen)
         encoded: Tensor = self.norm(tokens)
         return encoded
 
@@ -127,10 +146,14 @@ class ViT(Encoder):
             "pooling": "mean over all tokens",
         }
 
-    def feature_map(self, images: Tensor) -> Tensor:
-        """(B, C, *S) -> (B, E, *grid)."""
-        tokens = self.encode(self.embed(patchify(images, self.patch_size)))
-        return tokens.transpose(1, 2).reshape(len(images), self.width, *self.grid)
+    def feature_maps(self, images: Tensor, mask: Tensor | None = None) -> list[Tensor]:
+        """Return one map (B, E, *grid); see `Encoder`."""
+        grid = tuple(edge // self.patch_size for edge in images.shape[2:])
+        seen = None if mask is None else mask.flatten(1) == 0
+        tokens = self.encode(self.embed(patchify(images, self.patch_size), grid), seen)
+        if seen is not None:
+            tokens = tokens * seen[:, :, None]
+        return [tokens.transpose(1, 2).reshape(len(images), self.width, *grid)]
 
 
 def keep_tokens(tokens: Tensor, index: Tensor) -> Tensor:

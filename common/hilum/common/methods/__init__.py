@@ -1,6 +1,28 @@
 """Self-supervised methods: one file each over the `SSLMethod` protocol."""
 
-from hilum.common.methods.base import MethodSpec, SSLMethod, ViewPlan
+from hilum.common.methods.base import (
+    Geometry,
+    Loss,
+    MethodSpec,
+    Noise,
+    Parts,
+    SSLMethod,
+    ViewGroup,
+    ViewPlan,
+    Views,
+)
 from hilum.common.methods.registry import METHODS, build_method
 
-__all__ = ["METHODS", "MethodSpec", "SSLMethod", "ViewPlan", "build_method"]
+__all__ = [
+    "METHODS",
+    "Geometry",
+    "Loss",
+    "MethodSpec",
+    "Noise",
+    "Parts",
+    "SSLMethod",
+    "ViewGroup",
+    "ViewPlan",
+    "Views",
+    "build_method",
+]

@@ -7,9 +7,10 @@ encoder and decoder. In a mask, 1 means removed.
 import torch
 from torch import Tensor, nn
 
+from hilum.common.config.methods import MaeConfig
 from hilum.common.encoders.transformer import HEAD_WIDTH, Block, sincos_positions
 from hilum.common.encoders.vit import ViT, keep_tokens, patchify, unpatchify
-from hilum.common.methods.base import MethodSpec, SSLMethod, ViewPlan
+from hilum.common.methods.base import Loss, MethodSpec, Noise, Parts, SSLMethod, ViewGroup, ViewPlan, Views
 from hilum.common.methods.losses.masked_pixels import masked_pixel_loss, normalise_patches
 
 
@@ -46,67 +47,53 @@ class MAE(SSLMethod):
         name="mae",
         paradigm="generative",
         dims=(2, 3),
-        encoders=("vit",),
-        federated=("encoder", "decoder"),
-        local=(),
+        parts=Parts(federated=("encoder.*", "decoder.*")),
         dp=True,
         dp_reason="the loss of an image depends on that image alone",
-        views=ViewPlan(count=1, strength="crop"),
+        views=ViewPlan({"image": ViewGroup(1, "crop")}),
         paper="arXiv 2111.06377",
+        config=MaeConfig,
     )
 
-    def __init__(
-        self,
-        encoder: ViT,
-        *,
-        mask_ratio: float,
-        decoder_width: int,
-        decoder_depth: int,
-        share_decoder: bool = True,
-    ) -> None:
+    def __init__(self, encoder: ViT, config: MaeConfig) -> None:
         super().__init__()
-        self.share_decoder = share_decoder
+        self.share_decoder = config.share_decoder
         self.encoder: ViT = encoder
-        self.decoder = MaeDecoder(encoder, decoder_width, decoder_depth)
-        self.kept = min(max(1, round(encoder.tokens * (1 - mask_ratio))), encoder.tokens - 1)
+        self.decoder = MaeDecoder(encoder, config.decoder_width, config.decoder_depth)
+        self.kept = config.kept_patches(encoder.tokens)
 
     @property
-    def federated(self) -> tuple[str, ...]:
-        """The encoder, and the decoder where the study shares it."""
-        return ("encoder", "decoder") if self.share_decoder else ("encoder",)
+    def parts(self) -> Parts:
+        """The decoder stays at the site where the study does not share it."""
+        return self.spec.parts if self.share_decoder else Parts(("encoder.*",), local=("decoder.*",))
 
-    @property
-    def local(self) -> tuple[str, ...]:
-        """The decoder, where the study does not share it."""
-        return () if self.share_decoder else ("decoder",)
+    def draw(self, batch: int, rng: torch.Generator) -> Noise:
+        """Return `order`, uniform (B, L): the patches with the smallest numbers stay."""
+        return {"order": torch.rand(batch, self.encoder.tokens, generator=rng)}
 
-    def draw(self, batch: int, rng: torch.Generator) -> Tensor:
-        """Uniform (B, L): the patches with the smallest numbers stay."""
-        return torch.rand(batch, self.encoder.tokens, generator=rng)
-
-    def reconstruct(self, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Images (B, C, *S), noise (B, L) -> prediction (B, L, P), patches (B, L, P), mask (B, L)."""
+    def reconstruct(self, images: Tensor, order: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Images (B, C, *S), order (B, L) -> prediction (B, L, P), patches (B, L, P), mask (B, L)."""
         patches = patchify(images, self.encoder.patch_size)
-        shuffle = noise.argsort(dim=1, stable=True)
+        shuffle = order.argsort(dim=1, stable=True)
         restore = shuffle.argsort(dim=1, stable=True)
         visible = keep_tokens(self.encoder.embed(patches), shuffle[:, : self.kept])
         predicted = self.decoder(self.encoder.encode(visible), restore)
         mask = (restore >= self.kept).to(patches.dtype)
         return predicted, patches, mask
 
-    def forward(self, views: Tensor, noise: Tensor) -> Tensor:
-        """(B, 1, C, *S), (B, L) -> (B,)."""
-        predicted, patches, mask = self.reconstruct(views[:, 0], noise)
-        return masked_pixel_loss(predicted.float(), normalise_patches(patches), mask)
+    def forward(self, views: Views, noise: Noise) -> Loss:
+        """Return the error on the removed patches."""
+        predicted, patches, mask = self.reconstruct(views.groups["image"][:, 0], noise["order"])
+        return Loss(masked_pixel_loss(predicted.float(), normalise_patches(patches), mask), {}, {})
 
     @torch.no_grad()
-    def preview(self, views: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    def preview(self, views: Views, noise: Noise) -> dict[str, Tensor]:
         """Return the image, what the encoder saw, and the prediction in the removed patches.
 
         The target is normalised by patch, so each predicted patch is shown with its true mean and contrast.
         """
-        images = views[:, 0]
-        predicted, patches, mask = self.reconstruct(images, noise)
+        images = views.groups["image"][:, 0]
+        predicted, patches, mask = self.reconstruct(images, noise["order"])
         mean, deviation = patches.mean(2, keepdim=True), patches.std(2, keepdim=True)
         removed = mask[:, :, None]
         seen = patches * (1 - removed) + 0.5 * removed

@@ -1,22 +1,22 @@
-"""Which of a method's tensors travel and which stay.
+"""Which of a method's tensors travel, which stay, and which never change.
 
-Every tensor of a method belongs to a federated or to a local part. Federated parts may hold parameters alone: a
-persistent buffer (batch statistics, a counter) has no meaning as an average, so it is refused here.
+Every tensor of a method belongs to one part. Federated parts may hold parameters alone: a persistent buffer (batch
+statistics, a counter) has no meaning as an average, so it is refused here.
 """
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from hilum.common.methods.base import SSLMethod
-from hilum.common.weights import FlatWeights, Manifest
+from hilum.common.methods.base import SSLMethod, matches
+from hilum.common.weights import FlatWeights, Manifest, sha256_of
 
 
 def federated_manifest(method: SSLMethod) -> Manifest:
     """Names and shapes of what travels.
 
     Raises:
-        ValueError: If a tensor belongs to no declared part, or a federated part holds a buffer.
+        ValueError: If a tensor belongs to no part or to several, or a federated part holds a buffer.
     """
     travels = _federated(method)
     return Manifest(tuple((name, tuple(travels[name].shape)) for name in sorted(travels)))
@@ -36,23 +36,43 @@ def set_federated(method: SSLMethod, flat: FlatWeights) -> None:
         tensor.copy_(torch.from_numpy(named[name].copy()))
 
 
-def get_local(method: SSLMethod) -> dict[str, Tensor]:
-    """Return copies of what stays at the site."""
-    return {k: v.detach().clone().cpu() for k, v in method.state_dict().items() if _part(k) in method.local}
-
-
-@torch.no_grad()
-def set_local(method: SSLMethod, tensors: dict[str, Tensor]) -> None:
-    """Put back what `get_local` gave.
+def receive(method: SSLMethod, flat: FlatWeights, kept: dict[str, Tensor] | None) -> None:
+    """Begin a round: the method takes up what it received and what `get_kept` gave after the site's last round.
 
     Raises:
-        ValueError: If names differ from the method's own.
+        ValueError: If what was kept is of another method.
     """
-    own = {k: v for k, v in method.state_dict().items() if _part(k) in method.local}
-    if set(own) != set(tensors):
+    if kept is not None and set(kept) != set(get_kept(method)):
         raise ValueError("these local parts belong to another method")
-    for name, tensor in own.items():
-        tensor.copy_(tensors[name])
+    named = federated_manifest(method).unflatten(flat)
+    method.receive({name: torch.from_numpy(array.copy()) for name, array in named.items()}, kept or {})
+
+
+def get_kept(method: SSLMethod) -> dict[str, Tensor]:
+    """Return copies of what a site keeps between rounds: the local parts, and what the method remembers."""
+    parts = method.parts
+    return {
+        name: tensor.detach().clone().cpu()
+        for name, tensor in method.state_dict().items()
+        if parts.kind_of(name) == "local" or matches(name, parts.remembered)
+    }
+
+
+def freeze(method: SSLMethod) -> None:
+    """Let no step move the frozen parts."""
+    for name, parameter in method.named_parameters():
+        if method.parts.kind_of(name) == "frozen":
+            parameter.requires_grad = False
+
+
+def start_sha256(method: SSLMethod, flat: FlatWeights) -> str:
+    """Hash what a round starts from: the weights that travel, and the frozen parts, which all must have alike."""
+    frozen = {
+        name: tensor.float().cpu().numpy()
+        for name, tensor in method.state_dict().items()
+        if method.parts.kind_of(name) == "frozen"
+    }
+    return sha256_of({**federated_manifest(method).unflatten(flat), **frozen})
 
 
 def encoder_part(
@@ -64,21 +84,17 @@ def encoder_part(
     return {name.removeprefix(prefix): array for name, array in named.items() if name.startswith(prefix)}
 
 
-def _part(name: str) -> str:
-    return name.split(".", 1)[0]
-
-
 def _federated(method: SSLMethod) -> dict[str, Tensor]:
-    spec = method.spec
     parameters = {name for name, _ in method.named_parameters()}
     travels = {}
     for name, tensor in method.state_dict().items():
-        if _part(name) in method.federated:
+        kind = method.parts.kind_of(name)
+        if kind is None:
+            raise ValueError(f"{method.spec.name}: {name} belongs to no declared part")
+        if kind == "federated":
             if name not in parameters:
                 raise ValueError(
-                    f"{spec.name}: the buffer {name} can't be averaged; keep it out of the state"
+                    f"{method.spec.name}: the buffer {name} can't be averaged; keep it out of the state"
                 )
             travels[name] = tensor
-        elif _part(name) not in method.local:
-            raise ValueError(f"{spec.name}: {name} belongs to no declared part")
     return travels

@@ -1,18 +1,22 @@
 """The one list of methods."""
 
+from typing import Any
+
 import torch
 
 from hilum.common.config import StudyConfig
-from hilum.common.config.choices import MaeConfig, SimclrConfig
 from hilum.common.encoders import build_encoder
 from hilum.common.encoders.base import initialise
-from hilum.common.encoders.vit import ViT
-from hilum.common.methods.base import MethodSpec, SSLMethod
+from hilum.common.methods.base import SSLMethod
 from hilum.common.methods.mae import MAE
+from hilum.common.methods.parts import freeze
 from hilum.common.methods.simclr import SimCLR
 from hilum.common.seeding import derive
 
-METHODS: dict[str, MethodSpec] = {spec.name: spec for spec in (MAE.spec, SimCLR.spec)}
+_METHODS: dict[str, Any] = {method.spec.name: method for method in (MAE, SimCLR)}
+"""Each takes an encoder that its section accepts, and its section."""
+
+METHODS = {name: method.spec for name, method in _METHODS.items()}
 
 
 def build_method(study: StudyConfig) -> SSLMethod:
@@ -20,19 +24,7 @@ def build_method(study: StudyConfig) -> SSLMethod:
 
     Every participant who builds it gets the same bits, the local parts included.
     """
-    encoder = build_encoder(study)
-    method: SSLMethod
-    match study.method:
-        case MaeConfig() as config:
-            assert isinstance(encoder, ViT), "StudyConfig refuses other pairs"
-            method = MAE(
-                encoder,
-                mask_ratio=config.mask_ratio,
-                decoder_width=config.decoder_width,
-                decoder_depth=config.decoder_depth,
-                share_decoder=config.share_decoder,
-            )
-        case SimclrConfig() as config:
-            method = SimCLR(encoder, temperature=config.temperature, projection_width=config.projection_width)
+    method: SSLMethod = _METHODS[study.method.name](build_encoder(study), study.method)
     initialise(method, torch.Generator().manual_seed(derive(study.study.seed, "initial weights")))
+    freeze(method)
     return method

@@ -5,10 +5,12 @@ statistics leak between sites' images and have no meaning as an average.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hilum.common.config.methods import SimclrConfig
 from hilum.common.encoders import Encoder
-from hilum.common.methods.base import MethodSpec, SSLMethod, ViewPlan
+from hilum.common.methods.base import Loss, MethodSpec, Noise, Parts, SSLMethod, ViewGroup, ViewPlan, Views
 from hilum.common.methods.losses.nt_xent import nt_xent_loss
 
 
@@ -19,40 +21,44 @@ class SimCLR(SSLMethod):
         name="simclr",
         paradigm="contrastive",
         dims=(2, 3),
-        encoders=("vit", "resnet"),
-        federated=("encoder",),
-        local=("projector",),
+        parts=Parts(federated=("encoder.*",), local=("projector.*",)),
         dp=False,
         dp_reason="NT-Xent compares each image with all others of the batch, so no per-sample gradient bounds "
         "what one patient adds; MAE can serve",
-        views=ViewPlan(count=2, strength="strong"),
+        views=ViewPlan({"image": ViewGroup(2, "strong")}),
         paper="arXiv 2002.05709",
+        config=SimclrConfig,
     )
 
-    def __init__(self, encoder: Encoder, *, temperature: float, projection_width: int) -> None:
+    def __init__(self, encoder: Encoder, config: SimclrConfig) -> None:
         super().__init__()
         self.encoder = encoder
-        self.temperature = temperature
+        self.temperature = config.temperature
         self.projector = nn.Sequential(
             nn.Linear(encoder.width, encoder.width),
             nn.LayerNorm(encoder.width),
             nn.ReLU(),
-            nn.Linear(encoder.width, projection_width),
+            nn.Linear(encoder.width, config.projection_width),
         )
 
-    def draw(self, batch: int, rng: torch.Generator) -> Tensor:
-        """(B, 0): the views hold all the randomness."""
-        del rng
-        return torch.zeros(batch, 0)
+    def draw(self, batch: int, rng: torch.Generator) -> Noise:
+        """Return nothing: the views hold all the randomness."""
+        del batch, rng
+        return {}
 
-    def forward(self, views: Tensor, noise: Tensor) -> Tensor:
-        """(B, 2, C, *S) -> (B,)."""
+    def forward(self, views: Views, noise: Noise) -> Loss:
+        """Return the loss of each pair, and how near its two views are on average, in [-1, 1]."""
         del noise
-        B = views.shape[0]
-        projected = self.projector(self.encoder(torch.cat([views[:, 0], views[:, 1]])))
-        return nt_xent_loss(projected[:B], projected[B:], self.temperature)
+        images = views.groups["image"]
+        B = images.shape[0]
+        projected = self.projector(self.encoder(torch.cat([images[:, 0], images[:, 1]])))
+        first, second = projected[:B], projected[B:]
+        with torch.no_grad():
+            alignment = F.cosine_similarity(first.float(), second.float()).mean()
+        return Loss(nt_xent_loss(first, second, self.temperature), {}, {"alignment": alignment})
 
-    def preview(self, views: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    def preview(self, views: Views, noise: Noise) -> dict[str, Tensor]:
         """Return the two views of each image."""
         del noise
-        return {"view 1": views[:, 0], "view 2": views[:, 1]}
+        images = views.groups["image"]
+        return {"view 1": images[:, 0], "view 2": images[:, 1]}

@@ -51,7 +51,8 @@ def build_results(
         "comparisons": [asdict(one) for found in evaluations for one in found.comparisons],
         "notes": notes,
     }
-    return {**results, "verdict": asdict(judge([results], study.evaluation))}
+    verdict = judge([results], study.evaluation, study.tasks.judged_by())
+    return {**results, "verdict": asdict(verdict)}
 
 
 def run_notes(study: StudyConfig, done: RunState, roster: Roster) -> list[str]:

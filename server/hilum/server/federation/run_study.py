@@ -60,7 +60,7 @@ def run_study(grid: Grid, work: RunSpec) -> dict[str, Any]:
 def _evaluate(federation: Federation) -> tuple[list[Evaluation], list[str]]:
     """Ask every site to measure the encoder. A site that can't is noted; the run is not lost for it."""
     work, study = federation.work, federation.work.study
-    if study.tasks.classification is None:
+    if study.tasks.chosen is None:
         return [], ["the study names no task, so nothing was evaluated"]
     arms = {"federated": federation.done.weights, **work.more_arms()}
     wanted: dict[str, FlatWeights] = {arm: flat for arm, flat in arms.items() if arm in study.evaluation.arms}

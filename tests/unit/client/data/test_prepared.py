@@ -1,10 +1,15 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 
 from hilum.client.data.prepared import FULL_SCALE, fit, prepare, unit_range
 from hilum.client.intake.indexing.index import index_archive
+from hilum.client.intake.instance import Family
 from hilum.client.state.workspace import Workspace
-from hilum.common.config.study import DataSection
+from hilum.client.views import batch
+from hilum.common.config.data import DataSection
+from hilum.common.config.modalities import MODALITIES
 from hilum.common.errors import DataError
 from hilum.common.progress import NullProgress
 
@@ -74,9 +79,15 @@ def test_a_volume_is_scaled_by_millimetres_not_voxels():
 
 
 def test_scales_are_those_of_the_modality():
-    assert unit_range(np.array([0, FULL_SCALE], np.uint16), "radiograph").tolist() == [0, 1]
-    assert unit_range(np.array([-2000, -1000, 0, 1000, 3000], np.int16), "ct").tolist() == [0, 0, 0.5, 1, 1]
-    mr = unit_range(np.arange(1001, dtype=np.float32), "mr")
+    assert unit_range(np.array([0, FULL_SCALE], np.uint16), MODALITIES["radiograph"]).tolist() == [0, 1]
+    assert unit_range(np.array([-2000, -1000, 0, 1000, 3000], np.int16), MODALITIES["ct"]).tolist() == [
+        0,
+        0,
+        0.5,
+        1,
+        1,
+    ]
+    mr = unit_range(np.arange(1001, dtype=np.float32), MODALITIES["mr"])
     assert mr[0] == 0
     assert mr[-1] == 1
     assert mr[500] == pytest.approx(0.5)
@@ -168,3 +179,8 @@ def test_a_nifti_ct_without_air_is_not_taken_for_hounsfield_units(tmp_path, lowe
     [item] = catalogue.items()
     catalogue.close()
     assert item.units == units
+
+
+def test_every_modality_of_a_study_is_a_family_of_the_catalogue_and_has_views():
+    assert set(MODALITIES) <= set(get_args(Family))
+    assert set(batch._RECIPES) == set(MODALITIES)

@@ -8,8 +8,8 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from hilum.client.data.splits import labelled_share, patient_groups, split_patients
 from hilum.client.evaluation.bootstrap import interval, patient_draws
-from hilum.client.evaluation.metrics import auroc, balanced_accuracy
 from hilum.client.state.catalogue import Item
+from hilum.client.tasks.class_metrics import auroc, balanced_accuracy
 
 
 def item(number, patient):

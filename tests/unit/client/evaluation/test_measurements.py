@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 
-from hilum.client.evaluation.bootstrap import Interval
+from hilum.client.data.splits import Split
 from hilum.client.evaluation.measurements import Measurements
-from hilum.client.evaluation.small_samples import patients_by_class, widened, widened_difference
+from hilum.client.tasks.base import Interval
+from hilum.client.tasks.classification import Classification
+from hilum.client.tasks.small_samples import patients_by_class, widened, widened_difference
+from hilum.common.config import parse_study
+from studies import study_table
 
 
 def predicted(truth, classes=2, right=1.0, seed=0):
@@ -18,9 +22,16 @@ def predicted(truth, classes=2, right=1.0, seed=0):
 
 
 def table(truth, arms, classes=2, group=None, site="site-0"):
+    """The table of test images of these classes; each class has an image that is trained on besides."""
     truth = np.asarray(truth, np.int64)
     group = np.arange(len(truth)) if group is None else np.asarray(group)
-    measured = Measurements(site, group, truth, classes, 200, 3)
+    test = np.arange(len(truth))
+    trained = np.arange(len(truth), len(truth) + classes)
+    of_all = np.concatenate([group, group.max() + 1 + np.arange(classes)])
+    study = parse_study(study_table())
+    labels = [str(k) for k in [*truth, *range(classes)]]
+    task = Classification(labels, Split(trained, trained, test, of_all), study, study.tasks.classification)
+    measured = Measurements(site, task, group, 200, 3)
     for arm, scores in arms.items():
         measured.add("linear", 1.0, arm, np.asarray(scores, float))
     return measured.table()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from batches import views_of
 from hilum.client.data.site_data import SiteData
 from hilum.client.data.splits import Split
 from hilum.client.pretraining.checkpoint import LocalParts, load_state, save_state
@@ -9,9 +10,10 @@ from hilum.client.pretraining.device import make_fabric
 from hilum.client.pretraining.sampling import ShuffledEpochs
 from hilum.client.pretraining.schedule import learning_rate_factor
 from hilum.client.pretraining.site import pretrain_alone, site_round
-from hilum.client.pretraining.step import PlainStep
+from hilum.client.pretraining.step import MicroBatch, PlainStep
 from hilum.client.state.workspace import Workspace
-from hilum.client.tasks.classification import LabelledRows, predict_by_finetuning
+from hilum.client.tasks.classification import Classification
+from hilum.client.tasks.finetuning import predict_by_finetuning
 from hilum.common.encoders import build_encoder
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import get_federated
@@ -37,17 +39,20 @@ class StopAt:
 
 
 def test_an_epoch_sees_every_image_once_in_batches_of_like_size():
-    sampler = ShuffledEpochs(np.arange(50), batch_size=16, accumulate=3, epochs=2)
+    sampler = ShuffledEpochs(np.arange(50), np.arange(50) // 2, batch_size=16, accumulate=3, epochs=2)
     steps = sampler.plan(1, "a", 1)
     assert [len(step) for step in steps] == [3, 1, 3, 1]
-    first = np.concatenate([rows for step in steps[:2] for rows in step])
+    first = np.concatenate([draws.rows for step in steps[:2] for draws in step])
     assert sorted(first) == list(range(50))
-    assert {len(rows) for step in steps for rows in step} <= {12, 13}
+    assert {len(draws.rows) for step in steps for draws in step} <= {12, 13}
+    assert all(np.array_equal(draws.patients, draws.rows // 2) for step in steps for draws in step)
 
 
 def test_the_plan_depends_on_seed_site_and_round():
     plans = [
-        ShuffledEpochs(np.arange(30), batch_size=30, accumulate=1, epochs=1).plan(*key)[0][0].tolist()
+        ShuffledEpochs(np.arange(30), np.arange(30), batch_size=30, accumulate=1, epochs=1)
+        .plan(*key)[0][0]
+        .rows.tolist()
         for key in [(1, "a", 1), (2, "a", 1), (1, "b", 1), (1, "a", 2), (1, "a", 1)]
     ]
     assert plans[0] == plans[4]
@@ -90,9 +95,12 @@ def test_accumulated_micro_batches_make_one_step_of_their_mean(make_study):
         before = torch.cat([p.detach().flatten().clone() for p in method.parameters()])
         wrapped, optimizer = fabric.setup(method, torch.optim.SGD(method.parameters(), lr=0.1))
         noise = method.draw(8, torch.Generator().manual_seed(4))
-        batches = list(zip(views.chunk(parts), noise.chunk(parts), strict=True))
-        loss = PlainStep(fabric, wrapped, optimizer, gradient_clip=1e9)(batches, parts)
-        moved[parts] = loss, torch.cat([p.detach().flatten() for p in method.parameters()]) - before
+        batches = [
+            MicroBatch(views_of(images), {"order": order}, torch.arange(len(images)))
+            for images, order in zip(views.chunk(parts), noise["order"].chunk(parts), strict=True)
+        ]
+        told = PlainStep(fabric, wrapped, optimizer, gradient_clip=1e9)(batches, parts)
+        moved[parts] = told.loss, torch.cat([p.detach().flatten() for p in method.parameters()]) - before
     assert moved[1][0] == pytest.approx(moved[4][0], rel=1e-5)
     assert moved[1][1].norm() > 1e-3
     torch.testing.assert_close(moved[4][1], moved[1][1], atol=1e-6, rtol=0)
@@ -212,9 +220,10 @@ def test_hours_that_are_used_up_stop_every_training_at_its_next_step(make_study,
     study = make_study(training={"batch_size": 4}, evaluation={"finetune_epochs": 100})
     with pytest.raises(KeyboardInterrupt):
         pretrain_alone(data, study, tmp_path, device="cpu", steps=StopAt(2))
-    train = LabelledRows(np.arange(10), np.arange(10) % 2, 2)
+    labels = [str(n % 2) for n in range(len(data.images))]
+    task = Classification(labels, data.split, study, study.tasks.classification)
     fabric = make_fabric("cpu", "fp32", 1)
     with pytest.raises(KeyboardInterrupt):
         predict_by_finetuning(
-            build_encoder(study), data.images, train, np.arange(10, 20), study, fabric, StopAt(2)
+            task, build_encoder(study), data.images, np.arange(10), study, fabric, StopAt(2)
         )

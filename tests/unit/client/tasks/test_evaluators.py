@@ -4,19 +4,22 @@ import numpy as np
 import pytest
 import torch
 
+from hilum.client.data.splits import Split
 from hilum.client.pretraining.device import make_fabric
 from hilum.client.pretraining.schedule import learning_rate_factor, step_middle
-from hilum.client.tasks.classification import (
-    LabelledRows,
-    finetuning_steps,
-    predict_by_finetuning,
-    predict_by_neighbours,
-    predict_by_probe,
-)
+from hilum.client.tasks.classification import Classification
+from hilum.client.tasks.finetuning import finetuning_steps, predict_by_finetuning
 from hilum.client.tasks.probe import fit_probe
 from hilum.common.encoders import build_encoder
 from hilum.common.encoders.base import initialise
 from hilum.common.progress import NullProgress
+
+
+def task_of(study, labels, trained):
+    """A classification whose first images are trained on, and the others tested; each is a patient of its own."""
+    rows = np.arange(len(labels))
+    split = Split(pretrain=rows[:trained], train=rows[:trained], test=rows[trained:], group=rows)
+    return Classification([str(label) for label in labels], split, study, study.tasks.classification)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 10, 1000])
@@ -54,9 +57,9 @@ def test_fine_tuning_learns_from_six_images_what_no_constant_tells(make_study):
     )
     encoder = build_encoder(study)
     initialise(encoder, torch.Generator().manual_seed(1))
-    train = LabelledRows(np.arange(6), classes[:6], 2)
+    task = task_of(study, classes, 6)
     fabric = make_fabric("cpu", "fp32", 1)
-    scores = predict_by_finetuning(encoder, images, train, np.arange(6, 26), study, fabric, NullProgress())
+    scores = predict_by_finetuning(task, encoder, images, np.arange(6), study, fabric, NullProgress())
     assert (scores.argmax(1) == classes[6:]).all()
 
 
@@ -99,22 +102,32 @@ def test_a_probe_of_more_features_than_images_is_the_same_in_their_span():
 
 
 @pytest.mark.parametrize("counts", [(1, 1), (2, 9)])
-def test_a_probe_of_too_few_patients_for_a_choice_still_fits(counts):
+def test_a_probe_of_too_few_patients_for_a_choice_still_fits(make_study, counts):
     classes = np.repeat([0, 1], counts)
     table = features(len(classes), 0.0)[0]
-    scores = predict_by_probe(
-        table, LabelledRows(np.arange(len(classes)), classes, 3), table, np.arange(len(classes))
-    )
+    task = task_of(make_study(), [*classes, 2], len(classes))
+    scores = task.predict_by_probe(table, np.arange(len(classes)), table)
     assert scores.shape == (len(classes), 3)
     assert (scores[:, 2] == 0).all()
 
 
-def test_neighbours_do_not_see_what_all_images_share():
+def test_neighbours_do_not_see_what_all_images_share(make_study):
     table, classes = features(40, 0.0)
     table = table[:, :4]
     table[:, 0] += 4 * classes
-    train = LabelledRows(np.arange(20), classes[:20], 2)
-    plain = predict_by_neighbours(table[:20], train, table[20:], 5)
-    shifted = predict_by_neighbours(table[:20] + 1000, train, table[20:] + 1000, 5)
+    task = task_of(make_study(evaluation={"knn_k": 5}), classes, 20)
+    plain = task.predict_by_neighbours(table[:20], np.arange(20), table[20:])
+    shifted = task.predict_by_neighbours(table[:20] + 1000, np.arange(20), table[20:] + 1000)
     np.testing.assert_allclose(shifted, plain, atol=1e-2)
     assert (plain.argmax(1) == classes[20:]).mean() > 0.9
+
+
+def test_a_rare_class_weighs_as_much_as_a_frequent_one(make_study):
+    """Nine of one class and one of another: the loss is the mean of the two classes' losses, not of the images'."""
+    task = task_of(make_study(), [0] * 9 + [1, 0, 1], 10)
+    rows = np.arange(10)
+    outputs = torch.zeros(10, 2)
+    outputs[:, 0] = 2.0
+    found = task.criterion(rows, torch.device("cpu"))(outputs, rows)
+    of_class = [float(torch.nn.functional.cross_entropy(outputs[:1], torch.tensor([k]))) for k in (0, 1)]
+    assert float(found) == pytest.approx(np.mean(of_class))

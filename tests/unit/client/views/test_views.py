@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from hilum.client.views import Viewer, operations, to_unit
-from hilum.common.config.study import DataSection
-from hilum.common.methods import ViewPlan
+from hilum.common.config.data import DataSection
+from hilum.common.methods import ViewGroup, ViewPlan
 
 CPU = torch.device("cpu")
 
@@ -61,10 +61,11 @@ def test_a_bias_field_is_smooth_and_bounded():
 @pytest.mark.parametrize("dims", [2, 3])
 def test_views_have_the_studys_size_and_stay_in_range_and_repeat(modality, strength, dims):
     data = DataSection(modality=modality, dims=dims, image_size=16)
-    viewer = Viewer(data, ViewPlan(2, strength))
+    viewer = Viewer(data, ViewPlan({"image": ViewGroup(2, strength)}))
     images = torch.rand(3, 1, *[data.store_size] * dims)
-    views, again = (viewer(images, torch.Generator().manual_seed(4)) for _ in range(2))
-    other = viewer(images, torch.Generator().manual_seed(5))
+    views, again, other = (
+        viewer(images, torch.Generator().manual_seed(seed)).groups["image"] for seed in (4, 4, 5)
+    )
     assert views.shape == (3, 2, 1, *[16] * dims)
     assert views.min() >= 0
     assert views.max() <= 1
@@ -79,7 +80,10 @@ def test_a_view_of_a_radiograph_is_never_mirrored():
     data = DataSection(modality="radiograph", image_size=16)
     images = torch.zeros(64, 1, 20, 20)
     images[..., :10] = 1
-    views = Viewer(data, ViewPlan(1, "strong"))(images, torch.Generator().manual_seed(0))[:, 0]
+    views = Viewer(data, ViewPlan({"image": ViewGroup(1, "strong")}))(
+        images, torch.Generator().manual_seed(0)
+    )
+    views = views.groups["image"][:, 0]
     left, right = views[..., :8].mean((1, 2, 3)), views[..., 8:].mean((1, 2, 3))
     assert torch.all(left >= right)
 
@@ -93,9 +97,43 @@ def test_stored_values_come_back_on_the_unit_scale():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_views_on_a_gpu_are_those_of_the_cpu():
     data = DataSection(modality="radiograph", image_size=32)
-    viewer = Viewer(data, ViewPlan(2, "strong"))
+    viewer = Viewer(data, ViewPlan({"image": ViewGroup(2, "strong")}))
     images = torch.rand(4, 1, 40, 40)
     one, other = (
-        viewer(images.to(device), torch.Generator().manual_seed(1)).cpu() for device in ("cpu", "cuda")
+        viewer(images.to(device), torch.Generator().manual_seed(1)).groups["image"].cpu()
+        for device in ("cpu", "cuda")
     )
     assert torch.allclose(one, other, atol=1e-4)
+
+
+def test_groups_have_sizes_and_areas_of_their_own_and_tell_where_they_were_cut_out():
+    data = DataSection(modality="ct", image_size=32)
+    plan = ViewPlan(
+        {"whole": ViewGroup(2, "crop"), "local": ViewGroup(3, "strong", edge=0.5, area=(0.1, 0.2))},
+        geometry=True,
+        clean=True,
+    )
+    viewer = Viewer(data, plan)
+    images = torch.rand(4, 1, data.store_size, data.store_size)
+    views = viewer(images, torch.Generator().manual_seed(2))
+    assert views.groups["whole"].shape == (4, 2, 1, 32, 32)
+    assert views.groups["local"].shape == (4, 3, 1, 16, 16)
+    assert torch.equal(views.clean, viewer.whole(images))
+    local = views.geometry["local"]
+    assert local.scale.shape == local.angle.shape == (4, 3)
+    assert local.centre.shape == (4, 3, 2)
+    assert (local.scale**2).min() >= 0.0999
+    assert (local.scale**2).max() <= 0.2001
+    # A mild view is what the geometry says, and nothing else.
+    where = views.geometry["whole"]
+    again = operations.crop_and_rotate(images, where.scale[:, 1], where.centre[:, 1], where.angle[:, 1], 32)
+    assert torch.equal(again, views.groups["whole"][:, 1])
+
+
+def test_a_plan_that_asks_for_neither_gets_neither():
+    data = DataSection(modality="ct", image_size=16)
+    views = Viewer(data, ViewPlan({"image": ViewGroup(1, "crop")}))(
+        torch.rand(2, 1, 20, 20), torch.Generator().manual_seed(0)
+    )
+    assert views.clean is None
+    assert views.geometry == {}

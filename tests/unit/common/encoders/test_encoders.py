@@ -2,6 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from hilum.common.config.encoders import EncoderConfig
+from hilum.common.config.named import names_of
 from hilum.common.encoders import ENCODERS, build_encoder
 from hilum.common.encoders.base import initialise
 from hilum.common.encoders.transformer import sincos_positions
@@ -20,7 +22,7 @@ def test_an_encoder_maps_images_to_features_of_its_width(make_study, name, extra
     )
     encoder = build_encoder(study)
     images = torch.rand(2, 1, *[32] * dims)
-    features, maps = encoder(images), encoder.feature_map(images)
+    features, maps = encoder(images), encoder.feature_maps(images)[-1]
     assert features.shape == (2, encoder.width)
     assert maps.shape[:2] == (2, encoder.width)
     assert maps.ndim == 2 + dims
@@ -45,7 +47,12 @@ def test_the_large_stem_pools(make_study):
     study = make_study(
         encoder={"name": "resnet", "size": "tiny"}, method={"name": "simclr"}, data={"image_size": 128}
     )
-    assert build_encoder(study).feature_map(torch.rand(1, 1, 128, 128)).shape[2:] == (4, 4)
+    assert [one.shape[2] for one in build_encoder(study).feature_maps(torch.rand(1, 1, 128, 128))] == [
+        32,
+        16,
+        8,
+        4,
+    ]
 
 
 def test_first_values_depend_on_the_generator_alone(make_study):
@@ -83,4 +90,70 @@ def test_positions_tell_all_cells_apart(grid):
 
 
 def test_the_registry_lists_what_the_config_accepts(make_study):
-    assert set(ENCODERS) == {name for name, _ in CHOICES}
+    assert set(ENCODERS) == set(names_of(EncoderConfig)) == {name for name, _ in CHOICES}
+
+
+def encoder_of(make_study, name, extra, *, dims=2, image_size=32, size="tiny"):
+    study = make_study(
+        encoder={"name": name, "size": size, **extra},
+        method={"name": "simclr"},
+        data={"image_size": image_size, "dims": dims, "modality": "ct"},
+    )
+    encoder = build_encoder(study)
+    initialise(encoder, torch.Generator().manual_seed(1))
+    return encoder.eval()
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize(("name", "extra"), CHOICES)
+def test_feature_maps_go_from_fine_to_coarse_by_the_strides_that_are_told(make_study, name, extra, dims):
+    encoder = encoder_of(make_study, name, extra, dims=dims)
+    maps = encoder.feature_maps(torch.rand(2, 1, *[32] * dims))
+    assert [one.shape[1] for one in maps] == list(encoder.widths)
+    assert [32 // one.shape[2] for one in maps] == list(encoder.strides) == sorted(encoder.strides)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("size", ["tiny", "base"])
+@pytest.mark.parametrize(("name", "extra"), CHOICES)
+def test_what_lies_under_a_mask_reaches_no_feature(make_study, name, extra, size, dims):
+    edge = 32
+    encoder = encoder_of(make_study, name, extra, dims=dims, size=size, image_size=edge)
+    images = torch.rand(2, 1, *[edge] * dims)
+    grid = [edge // encoder.strides[-1]] * dims
+    mask = torch.zeros(2, *grid)
+    mask[0].view(-1)[0] = mask[1].view(-1)[-1] = 1  # another place in each image
+    hidden = torch.nn.functional.interpolate(mask[:, None], images.shape[2:])
+    changed = torch.where(hidden == 1, torch.rand_like(images), images)
+    before, after = encoder.feature_maps(images, mask), encoder.feature_maps(changed, mask)
+    for one, other in zip(before, after, strict=True):
+        assert torch.equal(one, other)
+        under = torch.nn.functional.interpolate(mask[:, None], one.shape[2:]).expand_as(one) == 1
+        assert one[under].abs().max() == 0
+        assert one[~under].abs().max() > 0
+    assert not torch.allclose(before[-1], encoder.feature_maps(images)[-1])
+
+
+@pytest.mark.parametrize(("name", "extra"), CHOICES)
+def test_a_mask_that_removes_nothing_changes_nothing(make_study, name, extra):
+    encoder = encoder_of(make_study, name, extra)
+    images = torch.rand(2, 1, 32, 32)
+    nothing = torch.zeros(2, *[32 // encoder.strides[-1]] * 2)
+    for one, other in zip(encoder.feature_maps(images), encoder.feature_maps(images, nothing), strict=True):
+        torch.testing.assert_close(one, other, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("name", "extra"), CHOICES)
+def test_an_encoder_takes_images_of_another_size(make_study, name, extra):
+    encoder = encoder_of(make_study, name, extra)
+    for edge in (16, 48):
+        assert encoder.feature_maps(torch.rand(1, 1, edge, edge))[-1].shape[2] == edge // encoder.strides[-1]
+
+
+def test_positions_of_another_grid_span_the_same_range():
+    own = sincos_positions((4, 4), 32)
+    assert torch.equal(own, sincos_positions((4, 4), 32, span=(4, 4)))
+    # Of a grid twice as fine, cells 2k and 2k + 1 lie a quarter of a cell on either side of cell k.
+    fine = sincos_positions((8, 8), 32, span=(4, 4)).view(8, 8, 32)
+    frequency = 10_000 ** (-torch.arange(8) / 8)
+    assert torch.allclose(fine[2, 0, :8], (0.75 * frequency).sin(), atol=1e-6)

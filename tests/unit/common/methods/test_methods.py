@@ -2,7 +2,10 @@ import numpy as np
 import pytest
 import torch
 
+from batches import views_of
 from hilum.common.config import parse_study
+from hilum.common.config.methods import MethodConfig
+from hilum.common.config.named import names_of
 from hilum.common.methods import METHODS, build_method
 from hilum.common.methods.losses.masked_pixels import masked_pixel_loss, normalise_patches
 from hilum.common.methods.losses.nt_xent import nt_xent_loss
@@ -10,9 +13,8 @@ from hilum.common.methods.parts import (
     encoder_part,
     federated_manifest,
     get_federated,
-    get_local,
-    set_federated,
-    set_local,
+    get_kept,
+    receive,
 )
 
 SIMCLR = {"method": {"name": "simclr"}}
@@ -72,13 +74,13 @@ def test_mae_shows_the_encoder_the_kept_patches_only(make_study, ratio, kept):
     )
     assert method.kept == kept
     images, noise = torch.rand(2, 1, 64, 64), method.draw(2, torch.Generator().manual_seed(1))
-    predicted, patches, mask = method.reconstruct(images, noise)
+    predicted, patches, mask = method.reconstruct(images, noise["order"])
     assert mask.sum(1).tolist() == [64 - kept] * 2
     changed = patches.clone()
     changed[mask.bool()] = 0.123
     from hilum.common.encoders.vit import unpatchify
 
-    again, _, _ = method.reconstruct(unpatchify(changed, 8, (64, 64)), noise)
+    again, _, _ = method.reconstruct(unpatchify(changed, 8, (64, 64)), noise["order"])
     assert torch.equal(predicted, again), "what is masked must not reach the prediction"
 
 
@@ -88,14 +90,14 @@ def test_a_method_gives_one_finite_loss_an_image_and_learns(make_study, changes,
     study = make_study(**changes, data={"image_size": 16, "dims": dims, "modality": "ct"})
     method = build_method(study)
     rng = torch.Generator().manual_seed(0)
-    count = method.spec.views.count
+    count = study.method.views
     base = torch.rand(8, 1, 1, *[16] * dims, generator=rng)
     views = (base + 0.02 * torch.rand(8, count, 1, *[16] * dims, generator=rng)).clamp(0, 1)
     noise = method.draw(8, rng)
     optimizer = torch.optim.AdamW(method.parameters(), lr=1e-3)
     losses = []
     for _ in range(12):
-        loss = method(views, noise)
+        loss = method(views_of(views), noise).per_image
         assert loss.shape == (8,)
         assert torch.isfinite(loss).all()
         optimizer.zero_grad()
@@ -107,11 +109,14 @@ def test_a_method_gives_one_finite_loss_an_image_and_learns(make_study, changes,
 
 def test_mae_losses_of_a_batch_are_independent_and_simclrs_are_not(make_study):
     for changes, independent in (({}, True), (SIMCLR, False)):
-        method = build_method(make_study(**changes))
+        study = make_study(**changes)
+        method = build_method(study)
         assert method.spec.dp is independent
         rng = torch.Generator().manual_seed(0)
-        views, noise = torch.rand(4, method.spec.views.count, 1, 16, 16, generator=rng), method.draw(4, rng)
-        whole, half = method(views, noise)[:2], method(views[:2], noise[:2])
+        views, noise = torch.rand(4, study.method.views, 1, 16, 16, generator=rng), method.draw(4, rng)
+        first = {name: drawn[:2] for name, drawn in noise.items()}
+        whole = method(views_of(views), noise).per_image[:2]
+        half = method(views_of(views[:2]), first).per_image
         assert torch.allclose(whole, half, atol=1e-5) is independent
 
 
@@ -124,11 +129,15 @@ def test_opacus_serves_the_mae_and_the_encoders_as_they_are(make_study, part):
     module = method if part == "mae" else method.encoder
     rng = torch.Generator().manual_seed(0)
     images = torch.rand(3, 1, 1, 16, 16, generator=rng, dtype=torch.float64)
-    inputs = (images, method.draw(3, rng).double()) if part == "mae" else (images[:, 0].requires_grad_(),)
+    noise = {name: drawn.double() for name, drawn in method.draw(3, rng).items()}
+    seen = images[:, 0].requires_grad_()
 
     def loss_of(model, chosen):
-        out = model(*(tensor[chosen] for tensor in inputs))
-        return out if part == "mae" else out.square().sum(1)
+        if part == "mae":
+            return model(
+                views_of(images[chosen]), {name: drawn[chosen] for name, drawn in noise.items()}
+            ).per_image
+        return model(seen[chosen]).square().sum(1)
 
     one_by_one = []
     for index in range(3):
@@ -160,13 +169,12 @@ def test_what_travels_and_what_stays_make_the_whole_method(make_study, changes):
             parse_study({**study.model_dump(exclude_none=True), "study": {"name": "b", "seed": 99}})
         ),
     )
-    set_federated(other, get_federated(one))
-    set_local(other, get_local(one))
+    receive(other, get_federated(one), get_kept(one))
     assert all(
         torch.equal(a, b) for a, b in zip(one.state_dict().values(), other.state_dict().values(), strict=True)
     )
     manifest = federated_manifest(one)
-    assert all(name.split(".")[0] in one.spec.federated for name, _ in manifest.entries)
+    assert all(one.parts.kind_of(name) == "federated" for name, _ in manifest.entries)
     encoder = encoder_part(manifest, get_federated(one))
     assert set(encoder) == set(one.encoder.state_dict())
 
@@ -174,7 +182,7 @@ def test_what_travels_and_what_stays_make_the_whole_method(make_study, changes):
 def test_simclr_keeps_its_projection_head_at_the_site(make_study):
     method = build_method(make_study(**SIMCLR))
     assert not any("projector" in name for name, _ in federated_manifest(method).entries)
-    assert all(name.startswith("projector.") for name in get_local(method))
+    assert all(name.startswith("projector.") for name in get_kept(method))
 
 
 def test_a_buffer_can_not_be_federated(make_study):
@@ -192,19 +200,19 @@ def test_a_part_that_nobody_declared_is_refused(make_study):
 
 
 def test_every_method_says_what_it_shares_and_whether_dp_can_serve_it(make_study):
-    assert set(METHODS) == {"mae", "simclr"}
+    assert set(METHODS) == set(names_of(MethodConfig)) == {"mae", "simclr"}
     for spec in METHODS.values():
-        assert "encoder" in spec.federated
+        assert "encoder.*" in spec.parts.federated
         assert spec.dp_reason
         assert spec.paper.startswith("arXiv ")
 
 
 def test_previews_are_pictures(make_study):
     for changes in ({}, SIMCLR):
-        method = build_method(make_study(**changes))
+        study = make_study(**changes)
+        method = build_method(study)
         rng = torch.Generator().manual_seed(0)
-        shown = method.preview(
-            torch.rand(2, method.spec.views.count, 1, 16, 16, generator=rng), method.draw(2, rng)
-        )
+        images = torch.rand(2, study.method.views, 1, 16, 16, generator=rng)
+        shown = method.preview(views_of(images), method.draw(2, rng))
         assert len(shown) >= 2
         assert all(p.shape == (2, 1, 16, 16) and p.min() >= 0 and p.max() <= 1 for p in shown.values())

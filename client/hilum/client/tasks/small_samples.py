@@ -12,7 +12,7 @@ import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.special import ndtri
 
-from hilum.client.evaluation.bootstrap import Interval
+from hilum.client.tasks.base import Interval
 
 MIN_CLASS_PATIENTS = 5
 """Test patients of each class that a comparison between arms takes: half a patient must not be more than a tenth of a

@@ -1,0 +1,97 @@
+"""What a task is to the rest of Hilum.
+
+Shapes: N prepared images, M test images, n training images, R bootstrap draws and one, E features.
+
+A task knows its labels, its head on the encoder's feature maps, its loss, and how predictions are measured. The standard
+protocol (`hilum.client.evaluation.protocol`) asks it for all of that, and knows no task by name.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from hilum.common.config.tasks import TaskSection
+from hilum.common.encoders import Encoder
+from hilum.common.results_table import RowNote
+
+Rows = npt.NDArray[np.int64]
+Features = npt.NDArray[np.float32]
+Predictions = npt.NDArray[Any]
+Criterion = Callable[[Tensor, Rows], Tensor]
+"""Gives the mean loss of a model's outputs for some training rows."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A metric of one arm over all draws.
+
+    Attributes:
+        draws: (R,) the value itself, then that of each resample of patients.
+        note: What is the matter with the number, if anything.
+        comparable: The number may be compared with another arm's.
+    """
+
+    draws: npt.NDArray[np.float64] = field(repr=False)
+    note: RowNote = ""
+    comparable: bool = True
+
+
+class Task(Protocol):
+    """One task at one site for one study.
+
+    Attributes:
+        section: The study's section: its name, and its metrics with their ranges.
+        test: (M,) the rows that are tested.
+        strata: (M,) numbers; patients are drawn among those of the same ones.
+    """
+
+    section: TaskSection
+    test: Rows
+    strata: Rows
+
+    def training_rows(self, share: float) -> Rows:
+        """Return the rows (n,) of a share of the labelled training patients; smaller shares are parts of larger ones."""
+
+    def head(self, encoder: Encoder) -> nn.Module:
+        """Return a head, its first values fixed, that maps the encoder's feature maps (a list) to outputs."""
+
+    def criterion(self, train: Rows, device: torch.device) -> Criterion:
+        """Return the loss of fine-tuning on these rows."""
+
+    def predictions(self, outputs: Tensor) -> Predictions:
+        """Return predictions (m, ...) from a model's outputs for m images."""
+
+    def predict_by_neighbours(self, features: Features, train: Rows, test: Features) -> Predictions:
+        """Return predictions (M, ...) from the nearest training images.
+
+        Args:
+            features: (n, E) of the training rows.
+            train: (n,).
+            test: (M, E).
+        """
+
+    def predict_by_probe(self, features: Features, train: Rows, test: Features) -> Predictions:
+        """Return predictions (M, ...) of a linear model on frozen features; arguments as by neighbours."""
+
+    def scores(self, predicted: Predictions, weights: npt.NDArray[np.float64]) -> dict[str, Scored]:
+        """Measure predictions (M, ...) of the test rows under (R, M) weights of patients, by metric."""
+
+    def widened(self, metric: str, known: Interval) -> Interval:
+        """Return an interval as wide as so few patients have it, or wider."""
+
+    def widened_difference(self, metric: str, known: Interval) -> Interval | None:
+        """Return the same of a paired difference; None where there are too few patients for any comparison."""

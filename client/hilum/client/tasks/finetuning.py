@@ -1,0 +1,112 @@
+"""Fine-tuning: the encoder and a task's head, trained together on the labelled images."""
+
+import copy
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from hilum.client.data.prepared import Packed
+from hilum.client.pretraining.parameter_groups import parameter_groups
+from hilum.client.pretraining.schedule import learning_rate_factor, step_middle
+from hilum.client.tasks.base import Predictions, Rows, Task
+from hilum.client.tasks.features import INFERENCE_BATCH
+from hilum.client.views import Viewer, to_unit
+from hilum.common.config import StudyConfig
+from hilum.common.encoders import Encoder
+from hilum.common.progress import Progress
+from hilum.common.seeding import derive, generator
+
+_WARMUP = 0.1
+_WEIGHT_DECAY = 0.05
+
+
+class EncoderWithHead(nn.Module):
+    """An encoder, and a head on its feature maps."""
+
+    def __init__(self, encoder: Encoder, head: nn.Module) -> None:
+        super().__init__()
+        self.encoder, self.head = encoder, head
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, C, *S) -> the head's outputs."""
+        outputs: Tensor = self.head(self.encoder.feature_maps(images))
+        return outputs
+
+
+class PooledLinear(nn.Linear):
+    """A linear layer on the mean of the last feature map; it begins at zero, so no output is preferred."""
+
+    def __init__(self, encoder: Encoder, outputs: int) -> None:
+        super().__init__(encoder.width, outputs)
+        nn.init.zeros_(self.weight)
+        nn.init.zeros_(self.bias)
+
+    def forward(self, maps: list[Tensor]) -> Tensor:  # type: ignore[override]  # a head takes feature maps
+        """Feature maps -> (B, outputs)."""
+        return super().forward(maps[-1].flatten(2).mean(2))
+
+
+def predict_by_finetuning(
+    task: Task,
+    encoder: Encoder,
+    images: Packed,
+    train: Rows,
+    study: StudyConfig,
+    fabric: Fabric,
+    steps: Progress,
+) -> Predictions:
+    """Return predictions of the test rows after training a copy of the encoder and the task's head on `train`.
+
+    Every arm trains for as many steps, on the same batches and views: they depend on the study alone. The rate climbs
+    over a tenth of the steps and falls to zero by a cosine.
+    """
+    evaluation, seed = study.evaluation, study.study.seed
+    model = EncoderWithHead(copy.deepcopy(encoder), task.head(encoder))
+    optimizer = torch.optim.AdamW(
+        parameter_groups(model, _WEIGHT_DECAY), lr=evaluation.finetune_learning_rate, fused=True
+    )
+    module, wrapped_optimizer = fabric.setup(model, optimizer)
+    module.train()
+    viewer, criterion = Viewer(study.data), task.criterion(train, fabric.device)
+    steps_an_epoch, epochs = finetuning_steps(len(train), study)
+    total = steps_an_epoch * epochs
+    for epoch in range(epochs):
+        order = generator(seed, "finetune", epoch).permutation(len(train))
+        for index, places in enumerate(np.array_split(order, steps_an_epoch)):
+            number = epoch * steps_an_epoch + index
+            for group in optimizer.param_groups:
+                group["lr"] = evaluation.finetune_learning_rate * learning_rate_factor(
+                    step_middle(number, total), _WARMUP
+                )
+            rng = torch.Generator().manual_seed(derive(seed, "finetune", "step", number))
+            views = viewer.one(to_unit(images[train[places]], fabric.device), rng)
+            wrapped_optimizer.zero_grad()
+            fabric.backward(criterion(module(views), train[places]))
+            fabric.clip_gradients(module, wrapped_optimizer, max_norm=1.0)
+            wrapped_optimizer.step()
+            steps.advance(number + 1)
+    return _predict(task, module, viewer, images, fabric)
+
+
+def finetuning_steps(images: int, study: StudyConfig) -> tuple[int, int]:
+    """Return the steps of an epoch, and how many epochs of them it takes to reach the study's epochs and its least steps.
+
+    Args:
+        images: How many are trained on, one or more.
+        study: The study.
+    """
+    evaluation = study.evaluation
+    steps = -(-images // evaluation.finetune_batch_size)
+    return steps, max(evaluation.finetune_epochs, -(-evaluation.finetune_min_steps // steps))
+
+
+@torch.no_grad()
+def _predict(task: Task, module: nn.Module, viewer: Viewer, images: Packed, fabric: Fabric) -> Predictions:
+    module.eval()
+    parts = []
+    for start in range(0, len(task.test), INFERENCE_BATCH):
+        batch = to_unit(images[task.test[start : start + INFERENCE_BATCH]], fabric.device)
+        parts.append(task.predictions(module(viewer.whole(batch)).float()))
+    return np.concatenate(parts)

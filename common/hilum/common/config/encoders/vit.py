@@ -1,0 +1,76 @@
+"""The section of the vision transformer, and its size.
+
+Shapes: L patches, E embedding, P values in a patch.
+"""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from hilum.common.config.data import DataSection
+from hilum.common.config.encoders.base import EncoderSection, Size
+
+SIZES: dict[Size, tuple[int, int, int]] = {"tiny": (192, 12, 3), "small": (384, 12, 6), "base": (768, 12, 12)}
+"""Width, depth, heads."""
+
+BLOCK_VALUES = 18
+"""Widths kept of one token by one block: two norms and their outputs, q, k, v, mixed, the MLP's 4 and 4."""
+
+
+def block_parameters(width: int) -> int:
+    """Return the parameters of a transformer block: attention 4 E^2 + 4 E, MLP 8 E^2 + 5 E, two norms 4 E."""
+    return 12 * width**2 + 13 * width
+
+
+class VitConfig(EncoderSection):
+    """Vision transformer (arXiv 2010.11929) over square or cubic patches."""
+
+    drops_patches: ClassVar[bool] = True
+
+    name: Literal["vit"]
+    size: Size = "tiny"
+    patch_size: Annotated[int, Field(ge=1, le=64)] = 8
+
+    def misfit(self, data: DataSection) -> str | None:
+        """See `EncoderSection`."""
+        if data.image_size % self.patch_size:
+            return (
+                f"data.image_size = {data.image_size} is not a multiple of encoder.patch_size = {self.patch_size}; "
+                "choose one that is"
+            )
+        return None
+
+    @property
+    def width(self) -> int:
+        """See `EncoderSection`."""
+        return SIZES[self.size][0]
+
+    def parameters(self, data: DataSection) -> int:
+        """See `EncoderSection`."""
+        width, depth, _ = SIZES[self.size]
+        return (self.patch_values(data) + 1) * width + depth * block_parameters(width) + 2 * width
+
+    def tokens(self, data: DataSection) -> int:
+        """See `EncoderSection`."""
+        return int((data.image_size // self.patch_size) ** data.dims)
+
+    def patch_values(self, data: DataSection) -> int:
+        """See `EncoderSection`."""
+        return int(self.patch_size**data.dims)
+
+    def kept_values(self, data: DataSection, seen: int | None = None) -> int:
+        """See `EncoderSection`."""
+        width, depth, _ = SIZES[self.size]
+        L = self.tokens(data)
+        encoded = L if seen is None else seen
+        return L * (self.patch_values(data) + width) + encoded * width * (BLOCK_VALUES * depth + 4)
+
+    @property
+    def layers(self) -> int:
+        """See `EncoderSection`."""
+        return SIZES[self.size][1]
+
+    @property
+    def position_width(self) -> int:
+        """See `EncoderSection`."""
+        return self.width
