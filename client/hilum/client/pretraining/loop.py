@@ -107,31 +107,35 @@ def train_round(
             derive(study.study.seed, place.site, "round", place.round_number, "step", index)
         )
         batches = _micro_batches(plan[index], data.images, viewer, method, rng, fabric)
-        outcome = step(batches, len(plan[index]))
-        method.after_step((place.round_number - 1 + (index + 1) / len(plan)) / rounds)
-        if outcome is not None:
+        if (outcome := step(batches, len(plan[index]))) is not None:
             outcomes.append(outcome)
+        method.after_step((place.round_number - 1 + (index + 1) / len(plan)) / rounds)
         progress.advance(index + 1, _words(outcomes[-1]) if outcomes else "")
         if place.checkpoint and (index + 1) % training.checkpoint_steps == 0 and index + 1 < len(plan):
             _keep(method, optimizer, place, index + 1, outcomes)
     if place.checkpoint:
         place.checkpoint.unlink(missing_ok=True)
+    return _of_round(outcomes, time.monotonic() - started)
+
+
+def _of_round(outcomes: list[StepOutcome], seconds: float) -> RoundOutcome:
+    """Return the means over steps."""
+
+    def means(told: list[dict[str, float]]) -> dict[str, float]:
+        return {name: sum(one[name] for one in told) / len(told) for name in told[0]}
+
     return RoundOutcome(
         sum(one.loss for one in outcomes) / len(outcomes),
-        _means([one.parts for one in outcomes]),
-        _means([one.health for one in outcomes]),
+        means([one.parts for one in outcomes]),
+        means([one.health for one in outcomes]),
         len(outcomes),
-        time.monotonic() - started,
+        seconds,
     )
 
 
 def _words(outcome: StepOutcome) -> str:
     numbers = {"loss": outcome.loss, **outcome.parts, **outcome.health}
     return ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
-
-
-def _means(told: list[dict[str, float]]) -> dict[str, float]:
-    return {name: sum(one[name] for one in told) / len(told) for name in told[0]}
 
 
 def _micro_batches(
