@@ -85,11 +85,15 @@ def footprint_of(study: StudyConfig, images: int = 0) -> Footprint:
     )
 
 
-def server_bytes(study: StudyConfig) -> int:
-    """Estimate the memory that aggregation takes of a server, apart from updates that are on their way in.
+def server_bytes(study: StudyConfig, aggregator_bytes: int) -> int:
+    """Estimate the memory that a run takes of a server, apart from updates that are on their way in.
 
     The weights are built once, with their positions: a list of tuples first, then angles, sines and cosines in float64.
-    Later the sum, the mean and both sides of a round are there at once, in eight bytes each, and two sets of weights.
+    Later there are at once what the aggregator holds, both sides of a round in eight bytes each, and two sets of weights.
+
+    Args:
+        study: The study.
+        aggregator_bytes: What its aggregator holds at most.
     """
     footprint = footprint_of(study)
     widths = _encoder_width(study) + (
@@ -99,7 +103,7 @@ def server_bytes(study: StudyConfig) -> int:
     built = 2 * _FLOAT * footprint.parameters
     if isinstance(study.encoder, VitConfig):
         built += positions
-    return max(built, 40 * footprint.travelling)
+    return max(built, 24 * footprint.travelling + aggregator_bytes)
 
 
 def _evaluating_floats(study: StudyConfig, travelling: int, images: int) -> int:

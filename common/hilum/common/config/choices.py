@@ -1,4 +1,4 @@
-"""The sections whose keys depend on a name: encoders and methods, each with its own parameters and no others.
+"""The sections whose keys depend on a name: encoders, methods and aggregators, each with its own parameters and no others.
 
 Every number has an upper bound: a study comes from elsewhere. What a machine can hold is estimated besides
 (`hilum.common.footprint`).
@@ -53,3 +53,25 @@ class SimclrConfig(Section):
 
 
 MethodConfig = Annotated[MaeConfig | SimclrConfig, Field(discriminator="name")]
+
+
+class FedAvgConfig(Section):
+    """Federated averaging (arXiv 1602.05629)."""
+
+    name: Literal["fedavg"]
+
+
+class FedAvgMConfig(Section):
+    """Federated averaging with momentum at the server (arXiv 1909.06335).
+
+    Attributes:
+        momentum: What is kept of the rounds before. An update that is the same in every round moves the weights up to
+            `learning_rate / (1 - momentum)` times as far as federated averaging does.
+    """
+
+    name: Literal["fedavgm"]
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1.0
+
+
+AggregatorConfig = Annotated[FedAvgConfig | FedAvgMConfig, Field(discriminator="name")]

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from hilum.common.config.base import Name, Section, Share
-from hilum.common.config.choices import EncoderConfig, MethodConfig, VitConfig
+from hilum.common.config.choices import AggregatorConfig, EncoderConfig, FedAvgConfig, MethodConfig, VitConfig
 
 Modality = Literal["radiograph", "ct", "mr"]
 Arm = Literal["federated", "local", "centralised", "scratch", "random", "raw"]
@@ -67,6 +67,7 @@ class FederationSection(Section):
     Attributes:
         return_s: How long a round that has its quorum waits for a site that was lost on the way.
         norm_ratio: An update may be so many times as large as the running median of the updates' norms.
+        aggregator: How a round's updates become one change of the weights.
     """
 
     rounds: Annotated[int, Field(ge=1, le=100_000)] = 5
@@ -76,6 +77,7 @@ class FederationSection(Section):
     return_s: Deadline = 120.0
     example_cap: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     norm_ratio: Annotated[float, Field(ge=1.5, le=1e6)] = 10.0
+    aggregator: AggregatorConfig = FedAvgConfig(name="fedavg")
 
 
 class PrivacySection(Section):

@@ -1,4 +1,4 @@
-"""One round's updates on their way into one mean, never more than one of them in memory.
+"""One round's updates on their way into the aggregator, never more than one of them in memory.
 
 The first round has no norms before it to be held against, so its updates wait on disk until all are there and their
 own median is known: the rule must not depend on the order in which they come.
@@ -10,14 +10,13 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from hilum.common import records
 from hilum.common.errors import UpdateRefused
 from hilum.common.files import private_folder
 from hilum.common.weights import FlatWeights
-from hilum.server.federation.accumulator import FixedPointMean
 from hilum.server.federation.admission import Admitted, Terms, admit, check_norm, norm_bound
+from hilum.server.federation.aggregators.base import Aggregator, UpdateFacts
 from hilum.server.federation.exchange import Answer, content_of
 from hilum.server.federation.roster import Site
 from hilum.server.federation.store import RunStore
@@ -57,12 +56,12 @@ class HeldUpdates:
 
 
 class RoundUpdates:
-    """Admits a round's answers and sums them up.
+    """Admits a round's answers and hands them to the aggregator.
 
     Args:
         terms: What updates are held against.
         held: Where they wait, if there is no bound on their norms yet.
-        most_weight: An upper bound on the sum of all weights.
+        aggregator: Has begun the round.
         ratio: Of a norm to the median of norms.
 
     Attributes:
@@ -71,9 +70,9 @@ class RoundUpdates:
         bytes_up: What all updates that could be read weighed.
     """
 
-    def __init__(self, terms: Terms, held: HeldUpdates, most_weight: int, ratio: float) -> None:
+    def __init__(self, terms: Terms, held: HeldUpdates, aggregator: Aggregator, ratio: float) -> None:
         self._terms, self._held, self._ratio = terms, held, ratio
-        self._mean = FixedPointMean(terms.size, most_weight)
+        self._aggregator = aggregator
         self._admitted: dict[str, Admitted] = {}
         self.trained: dict[str, dict[str, float]] = {}
         self.failures: dict[str, str] = {}
@@ -88,11 +87,6 @@ class RoundUpdates:
         except UpdateRefused as refused:
             self._refuse(site.name, refused)
             return
-        if self._terms.norm_bound is None:
-            self._held.put(site.name, reply.update)
-            self._admitted[site.name] = admitted
-        else:
-            self._mean.add(reply.update, admitted.weight)
         self.trained[site.name] = {
             "examples": reply.examples,
             "loss": reply.loss,
@@ -100,6 +94,11 @@ class RoundUpdates:
             "attempts": answer.attempts,
             "norm": admitted.norm,
         }
+        if self._terms.norm_bound is None:
+            self._held.put(site.name, reply.update)
+            self._admitted[site.name] = admitted
+        else:
+            self._add(site.name, reply.update, admitted.weight)
 
     def settle(self) -> None:
         """Hold the updates that wait on disk against their own median, and add the others."""
@@ -111,12 +110,13 @@ class RoundUpdates:
                 del self.trained[name]
                 self._refuse(name, refused)
             else:
-                self._mean.add(self._held.get(name), one.weight)
+                self._add(name, self._held.get(name), one.weight)
         self._admitted.clear()
 
-    def mean(self) -> npt.NDArray[np.float64]:
-        """(P,) the weighted mean of all that counts."""
-        return self._mean.mean()
+    def _add(self, name: str, update: FlatWeights, weight: int) -> None:
+        told = self.trained[name]
+        facts = UpdateFacts(name, int(told["examples"]), told["loss"], told["norm"])
+        self._aggregator.add(update, weight, facts)
 
     def _refuse(self, name: str, refused: UpdateRefused) -> None:
         # The words, not the exception: its traceback would keep the update in memory, here or with the log's handlers.

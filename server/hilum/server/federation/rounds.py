@@ -15,6 +15,8 @@ from hilum.common.methods.parts import federated_manifest, get_federated
 from hilum.common.progress import Progress
 from hilum.common.weights import FlatWeights, Manifest, apply_update, sha256_of
 from hilum.server.federation.admission import Terms, running_bound
+from hilum.server.federation.aggregators.base import AggregatorState
+from hilum.server.federation.aggregators.registry import build_aggregator
 from hilum.server.federation.exchange import BoundedGrid, Closing, Presence, exchange
 from hilum.server.federation.greeting import Greeter
 from hilum.server.federation.roster import STRIKES, Roster, Site, code_of
@@ -78,10 +80,10 @@ class Federation:
             on_round(record)
         progress.advance(len(self.done.rounds))
         for number in range(len(self.done.rounds) + 1, self.work.study.federation.rounds + 1):
-            weights, record = self._one_round(number)
+            weights, record, remembered = self._one_round(number)
             fallen = self.roster.close_round(number, record.failures)
             record = replace(record, suspended=fallen)
-            self.done = RunState(weights, (*self.done.rounds, record))
+            self.done = RunState(weights, (*self.done.rounds, record), remembered)
             self.work.store.save(self.done, self.manifest)
             on_round(record)
             _tell(record, self.work.study.federation.rounds)
@@ -105,7 +107,7 @@ class Federation:
         if isinstance(self.grid, BoundedGrid):
             self.grid.reply_limit(message_type, size_bytes + _ENVELOPE_BYTES)
 
-    def _one_round(self, number: int) -> tuple[FlatWeights, RoundRecord]:
+    def _one_round(self, number: int) -> tuple[FlatWeights, RoundRecord, AggregatorState]:
         self._wait_for_greetings(for_all=False)
         started = time.monotonic()
         study, base = self.work.study, self.done.weights
@@ -119,8 +121,10 @@ class Federation:
             example_cap=study.federation.example_cap,
         )
         most_weight = terms.example_cap * len(self.roster.names)
+        aggregator = build_aggregator(study.federation.aggregator, most_weight)
+        aggregator.begin(self.manifest, self.done.aggregator)
         with HeldUpdates(self.work.store) as held:
-            updates = RoundUpdates(terms, held, most_weight, study.federation.norm_ratio)
+            updates = RoundUpdates(terms, held, aggregator, study.federation.norm_ratio)
             bytes_down = base.nbytes * self._train(updates, sites)
             updates.settle()
         absences = self.roster.absences(site.name for site in sites.values())
@@ -134,7 +138,7 @@ class Federation:
                 f"round {number} has {len(updates.trained)} of the {study.quorum} updates that it needs ({why}); "
                 f"{remedy} and go on with --resume"
             )
-        change = updates.mean()
+        found = aggregator.finish()
         record = RoundRecord(
             round=number,
             wall_seconds=round(time.monotonic() - started, 3),
@@ -145,9 +149,9 @@ class Federation:
             sites=dict(sorted(updates.trained.items())),
             failures=failures,
             suspended=[],
-            update_norm=float(np.linalg.norm(change)),
+            update_norm=float(np.linalg.norm(found.change)),
         )
-        return apply_update(base, change), record
+        return apply_update(base, found.change), record, found.state
 
     def _train(self, updates: RoundUpdates, sites: dict[int, Site]) -> int:
         """Have a round's sites train; return how many times the weights were sent."""

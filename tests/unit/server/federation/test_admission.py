@@ -10,8 +10,9 @@ from federated_sites import changed, honest
 from hilum.common import records
 from hilum.common.errors import FederationError, UpdateRefused
 from hilum.common.refusals import REFUSALS
-from hilum.common.weights import apply_update
+from hilum.common.weights import Manifest, apply_update
 from hilum.server.federation.admission import WINDOW_ROUNDS, Terms, admit, norm_bound, running_bound
+from hilum.server.federation.aggregators.fedavg import FedAvg
 from hilum.server.federation.exchange import Answer
 from hilum.server.federation.roster import Site
 from hilum.server.federation.round_updates import HeldUpdates, RoundUpdates
@@ -177,7 +178,9 @@ def test_in_the_first_round_the_order_of_arrival_changes_nothing(store):
     outcomes = set()
     for order in itertools.permutations(values):
         with HeldUpdates(store) as held:
-            updates = RoundUpdates(Terms(1, "x", 4, None, None, 100), held, 300, ratio=3.0)
+            mean = FedAvg(most_weight=300)
+            mean.begin(Manifest((("a", (4,)),)), {})
+            updates = RoundUpdates(Terms(1, "x", 4, None, None, 100), held, mean, ratio=3.0)
             for number, name in enumerate(order):
                 update = np.full(4, values[name], np.float32)
                 reply = records.TrainReply(name, 1, "x", 10, 1.0, 1.0, update)
@@ -185,11 +188,12 @@ def test_in_the_first_round_the_order_of_arrival_changes_nothing(store):
                 updates.take(Site(name, number, 10), answer)
                 assert (held._folder / f"{name}.f32").stat().st_size == 16
             updates.settle()
-            outcomes.add((updates.mean().tobytes(), str(updates.failures), tuple(sorted(updates.trained))))
-    [(mean, failures, trained)] = outcomes
+            change = mean.finish().change.tobytes()
+            outcomes.add((change, str(updates.failures), tuple(sorted(updates.trained))))
+    [(change, failures, trained)] = outcomes
     assert trained == ("a", "b")
     assert "the norm is 15.8, federation.norm_ratio times the median of norms is 12" in failures
-    assert mean == np.full(4, 1.5).tobytes()
+    assert change == np.full(4, 1.5).tobytes()
     assert not (store.folder / ".held").exists()
 
 

@@ -39,6 +39,38 @@ def test_a_site_weighs_at_most_the_cap(make_study, federate, small_model):
     assert done.weights.tobytes() == apply_update(base, np.full(base.shape, 20 / 1024)).tobytes()
 
 
+MOMENTUM = {"name": "fedavgm", "momentum": 0.5, "learning_rate": 2.0}
+
+
+def test_a_study_chooses_its_aggregator_and_a_run_that_goes_on_has_the_same_bits(
+    make_study, federate, small_model
+):
+    """The mean is the same in every round here, so with half of it kept the third step is 1 + 0.5 + 0.25 of it."""
+    study = make_study(federation={"rounds": 3, "aggregator": MOMENTUM})
+    undisturbed, records_seen = federate(study)
+    mean = (10 * 10 + 30 * 30 + 20 * 20) / 60 / 1024
+    moved = undisturbed.weights.astype(float) - small_model.base
+    assert moved == pytest.approx(2 * mean * (1 + 1.5 + 1.75), rel=1e-6)
+    norms = [record.update_norm / small_model.base.size**0.5 for record in records_seen]
+    assert norms == pytest.approx([2 * mean, 3 * mean, 3.5 * mean], rel=1e-6)
+    assert undisturbed.aggregator["momentum"] == pytest.approx(1.75 * mean, rel=1e-6)
+
+    def killed_in(number):
+        def answer(name, request):
+            return (
+                records.Refusal(name, "failed") if request.round_number == number else honest(name, request)
+            )
+
+        return dict.fromkeys(EXAMPLES, answer)
+
+    for number in (2, 3):  # it goes on from a checkpoint after each
+        with pytest.raises(FederationError, match=f"round {number} has 0 of the 2 updates"):
+            federate(study, killed_in(number), folder="killed", resume=number > 2)
+    resumed, _ = federate(study, folder="killed", resume=True)
+    assert resumed.weights.tobytes() == undisturbed.weights.tobytes()
+    assert resumed.aggregator["momentum"].tobytes() == undisturbed.aggregator["momentum"].tobytes()
+
+
 def test_too_few_updates_end_the_run_with_a_line_that_says_why_and_resume_goes_on(
     make_study, federate, tmp_path
 ):
