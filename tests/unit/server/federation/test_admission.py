@@ -10,12 +10,12 @@ from federated_sites import changed, honest
 from hilum.common import records
 from hilum.common.errors import FederationError, UpdateRefused
 from hilum.common.refusals import REFUSALS
-from hilum.common.weights import Manifest, apply_update
+from hilum.common.weights import apply_update
 from hilum.server.federation.admission import WINDOW_ROUNDS, Terms, admit, norm_bound, running_bound
-from hilum.server.federation.aggregators.fedavg import FedAvg
+from hilum.server.federation.aggregators.base import UpdateFacts
 from hilum.server.federation.exchange import Answer
 from hilum.server.federation.roster import Site
-from hilum.server.federation.round_updates import HeldUpdates, RoundUpdates
+from hilum.server.federation.round_updates import HeldUpdates, RoundTally, admit_round
 from hilum.server.federation.store import RoundRecord, RunStore
 
 
@@ -157,10 +157,11 @@ def test_an_update_beyond_the_agreed_norm_is_refused():
     reply = records.TrainReply("a", 1, "x", 5, 1.0, 1.0, np.full(4, 1, np.float32))
 
     def terms(max_norm=None, bound=None):
-        return Terms(1, "x", 4, max_norm, bound, 3)
+        return Terms(1, "x", 4, max_norm, bound, norm_ratio=10.0, example_cap=3)
 
     admitted = admit(reply, terms(2.0, 2.0), site="a", examples=5)
-    assert (admitted.weight, admitted.norm) == (3, 2.0)
+    assert (admitted.weight, admitted.facts) == (3, UpdateFacts("a", 5, 1.0, 2.0))
+    assert admitted.update is reply.update
     with pytest.raises(UpdateRefused, match=r"too_large: the norm is 2, privacy.max_update_norm is 1.9"):
         admit(reply, terms(max_norm=1.9), site="a", examples=5)
     with pytest.raises(UpdateRefused, match=r"too_large: the norm is 2, federation.norm_ratio times .* 1.9"):
@@ -173,28 +174,54 @@ def store(make_study, make_order, tmp_path):
         yield made
 
 
+def answers_of(values):
+    """What sites answer in round 1 whose updates have one value throughout, with 10 images each."""
+    for number, (name, value) in enumerate(values.items()):
+        reply = records.TrainReply(name, 1, "x", 10, 1.0, 1.0, np.full(4, value, np.float32))
+        yield Site(name, number, 10), Answer(number, records.pack_training_reply(reply), attempts=2)
+
+
 def test_in_the_first_round_the_order_of_arrival_changes_nothing(store):
-    values = {"a": 1.0, "b": 2.0, "c": 7.9}
+    terms = Terms(1, "x", 4, None, None, norm_ratio=3.0, example_cap=100)
     outcomes = set()
-    for order in itertools.permutations(values):
+    for order in itertools.permutations({"a": 1.0, "b": 2.0, "c": 7.9}.items()):
+        tally = RoundTally(1)
         with HeldUpdates(store) as held:
-            mean = FedAvg(most_weight=300)
-            mean.begin(Manifest((("a", (4,)),)), {})
-            updates = RoundUpdates(Terms(1, "x", 4, None, None, 100), held, mean, ratio=3.0)
-            for number, name in enumerate(order):
-                update = np.full(4, values[name], np.float32)
-                reply = records.TrainReply(name, 1, "x", 10, 1.0, 1.0, update)
-                answer = Answer(number, records.pack_training_reply(reply))
-                updates.take(Site(name, number, 10), answer)
-                assert (held._folder / f"{name}.f32").stat().st_size == 16
-            updates.settle()
-            change = mean.finish().change.tobytes()
-            outcomes.add((change, str(updates.failures), tuple(sorted(updates.trained))))
-    [(change, failures, trained)] = outcomes
-    assert trained == ("a", "b")
-    assert "the norm is 15.8, federation.norm_ratio times the median of norms is 12" in failures
-    assert change == np.full(4, 1.5).tobytes()
+            admitted = admit_round(answers_of(dict(order)), terms, held, tally)
+            first = next(admitted)
+            files = sorted((store.folder / ".held").iterdir())
+            assert [(path.name, path.stat().st_size) for path in files] == [
+                (f"{name}.f32", 16) for name in "abc"
+            ]
+            outcomes.add(
+                str([(one.facts.site, one.update.tolist(), one.weight) for one in (first, *admitted)])
+            )
+        assert sorted(tally.trained) == ["a", "b"]
+        assert (
+            "the norm is 15.8, federation.norm_ratio times the median of norms is 12" in tally.failures["c"]
+        )
+        assert (tally.sent, tally.bytes_up) == (6, 48)
+    assert outcomes == {str([("a", [1.0] * 4, 10), ("b", [2.0] * 4, 10)])}
     assert not (store.folder / ".held").exists()
+
+
+def test_with_a_bound_each_update_goes_on_before_the_next_is_asked_for(store):
+    terms = Terms(1, "x", 4, None, norm_bound=5.0, norm_ratio=3.0, example_cap=7)
+    tally, asked = RoundTally(1), []
+
+    def answers():
+        for site, answer in answers_of({"c": 1.0, "a": 7.9, "b": 2.0}):
+            asked.append(site.name)
+            yield site, answer
+
+    with HeldUpdates(store) as held:
+        admitted = admit_round(answers(), terms, held, tally)
+        first = next(admitted)
+        assert (first.facts.site, first.weight, asked) == ("c", 7, ["c"])
+        assert [one.facts.site for one in admitted] == ["b"]
+        assert not list((store.folder / ".held").iterdir())
+    assert tally.failures["a"].startswith("too_large: ")
+    assert tally.trained["b"] == {"examples": 10, "loss": 1.0, "seconds": 1.0, "attempts": 2, "norm": 4.0}
 
 
 def test_later_rounds_are_held_against_the_norms_before_them(make_study, federate, small_model):
