@@ -20,7 +20,7 @@ from timing import median_s
 from hilum.common import records
 from hilum.common.config import parse_study
 from hilum.common.signing import sign_study
-from hilum.server.federation.accumulator import FixedPointMean
+from hilum.server.federation.aggregators.accumulator import FixedPointMean
 from hilum.server.federation.exchange import exchange
 from hilum.simulations.grid import InProcessGrid
 

@@ -76,18 +76,22 @@ def footprint_of(study: StudyConfig, images: int = 0) -> Footprint:
     )
 
 
-def server_bytes(study: StudyConfig) -> int:
-    """Estimate the memory that aggregation takes of a server, apart from updates that are on their way in.
+def server_bytes(study: StudyConfig, aggregator_bytes: int) -> int:
+    """Estimate the memory that a run takes of a server, apart from updates that are on their way in.
 
     The weights are built once, with their positions: a list of tuples first, then angles, sines and cosines in float64.
-    Later the sum, the mean and both sides of a round are there at once, in eight bytes each, and two sets of weights.
+    Later there are at once what the aggregator holds, both sides of a round in eight bytes each, and two sets of weights.
+
+    Args:
+        study: The study.
+        aggregator_bytes: What its aggregator holds at most.
     """
     footprint = footprint_of(study)
     built = 2 * _FLOAT * footprint.parameters
     if study.encoder.position_width:
         widths = study.encoder.position_width + study.method.position_width
         built += study.encoder.tokens(study.data) * (_TUPLE_BYTES + _POSITION_BYTES * widths)
-    return max(built, 40 * footprint.travelling)
+    return max(built, 24 * footprint.travelling + aggregator_bytes)
 
 
 def _evaluating_floats(study: StudyConfig, travelling: int, images: int) -> int:

@@ -9,12 +9,13 @@ from flwr.serverapp import Grid, ServerApp
 
 from hilum.common.config import StudyConfig
 from hilum.common.errors import RunError
-from hilum.common.footprint import server_bytes
+from hilum.common.footprint import footprint_of, server_bytes
 from hilum.common.lockdown import close_outbound
 from hilum.common.log_setup import configure_logging
 from hilum.common.memory import free_machine_bytes
 from hilum.common.signing import SignedStudy, StudyOrder
 from hilum.common.wire_ids import SERVER_NODE_ID, run_id_of
+from hilum.server.federation.aggregators.registry import AGGREGATORS
 from hilum.server.federation.run_spec import Polling, RunSpec
 from hilum.server.federation.run_study import run_study
 from hilum.server.federation.store import RunStore
@@ -68,7 +69,9 @@ def _check_memory(study: StudyConfig) -> None:
     Raises:
         RunError: If it does not.
     """
-    needed, free = server_bytes(study), free_machine_bytes()
+    spec = AGGREGATORS[study.federation.aggregator.name]
+    held = spec.memory_bytes(footprint_of(study).travelling, study.federation.sites)
+    needed, free = server_bytes(study, held), free_machine_bytes()
     if needed > free:
         raise RunError(
             f"the study's weights take about {needed / _GB:.3g} GB of this server, {free / _GB:.3g} GB are free; choose "

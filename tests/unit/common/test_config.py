@@ -64,6 +64,22 @@ def test_the_resolved_form_reads_back_as_the_same_study():
             "`encoder.name = 'vt'` is unknown; choose one of resnet, vit",
         ),
         (lambda t: t["method"].pop("name"), "`method.name` is missing; choose one of mae, simclr"),
+        (
+            lambda t: t["federation"].update(aggregator={"name": "fedavgn"}),
+            "`federation.aggregator.name = 'fedavgn'` is unknown; choose one of fedavg, fedavgm",
+        ),
+        (
+            lambda t: t["federation"].update(aggregator={"name": "fedavgm", "momentun": 0.5}),
+            "unknown key `federation.aggregator.momentun`; did you mean `momentum`?",
+        ),
+        (
+            lambda t: t["federation"].update(aggregator={"name": "fedavgm", "momentum": 1.0}),
+            "`federation.aggregator.momentum = 1.0`: input should be less than 1",
+        ),
+        (
+            lambda t: t["federation"].update(aggregator="fedavg"),
+            "must be a table, `[federation.aggregator]`",
+        ),
         (lambda t: t.pop("data"), "the table `data` is missing"),
         (lambda t: t.update(data=3), "must be a table, `[data]`"),
         (lambda t: t["study"].update(name="../x"), "`study.name = '../x'`: expected letters, digits"),

@@ -218,5 +218,5 @@ def test_what_building_takes_of_a_server_is_within_a_factor_of_three(changes):
     peaks.forget_peak()
     before = peaks.resident_bytes()
     method = build_method(study)
-    assert (peaks.peak_bytes() - before) / 3 < server_bytes(study)
+    assert (peaks.peak_bytes() - before) / 3 < server_bytes(study, 0)
     del method

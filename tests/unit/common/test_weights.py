@@ -16,7 +16,7 @@ from hilum.common.weights import (
     limit_norm,
     sha256_of,
 )
-from hilum.server.federation.accumulator import FixedPointMean
+from hilum.server.federation.aggregators.accumulator import FixedPointMean
 
 floats = st.floats(-4, 4, width=32)
 vectors = numpy_arrays(np.float32, 5, elements=floats)

@@ -38,6 +38,11 @@ def test_waiting_may_differ_and_gives_the_same_terms(make_study, make_order, tmp
     [
         ("training", {"learning_rate": 0.5}, "training.learning_rate was 0.001, is 0.5"),
         ("federation", {"quorum": 2}, "federation.quorum was not set, is 2"),
+        (
+            "federation",
+            {"aggregator": {"name": "fedavgm"}},
+            "federation.aggregator.momentum was not set, is 0.9; federation.aggregator.name was 'fedavg', is 'fedavgm'",
+        ),
         ("data", {"image_size": 32}, "data.image_size was 16, is 32"),
         ("evaluation", {"protocols": ["knn"]}, "evaluation.protocols was ['linear'], is ['knn']"),
     ],
@@ -51,6 +56,29 @@ def test_what_is_computed_may_not_differ(make_study, make_order, tmp_path, secti
         check_output(tmp_path / "run", other, resume=True)
     assert words in str(refused.value)
     assert all(key in str(refused.value) for key in MAY_DIFFER)
+
+
+def test_a_run_of_before_there_was_a_choice_of_aggregators_is_the_same_study(
+    make_study, make_order, tmp_path
+):
+    """Its stored study has no such table; its sites know it by terms, and the split that they keep by a digest, without one."""
+    study = make_study()
+    table = study.model_dump(mode="json")
+    earlier = {**table, "federation": {**table["federation"]}}
+    del earlier["federation"]["aggregator"]
+    assert lasting(table) == lasting(earlier)
+    assert differences(earlier, table) == []
+    with RunStore.open(tmp_path / "run", make_order(study)[1], resume=False):
+        pass
+    stored = tmp_path / "run" / "study.resolved.toml"
+    kept = stored.read_text().replace('[federation.aggregator]\nname = "fedavg"\n', "")
+    assert "aggregator" not in kept
+    stored.write_text(kept)
+    check_output(tmp_path / "run", study, resume=True)
+    with pytest.raises(RunError, match=r"federation\.aggregator\.name was 'fedavg', is 'fedavgm'"):
+        check_output(
+            tmp_path / "run", make_study(federation={"aggregator": {"name": "fedavgm"}}), resume=True
+        )
 
 
 def test_every_key_that_may_differ_exists(make_study):

@@ -16,8 +16,8 @@ from hilum.client.commands.network import pull, receive
 from hilum.client.commands.quarantine import quarantine
 from hilum.client.commands.setup import check, new
 from hilum.client.commands.skipped import skipped
-from hilum.common.cli import AsJson, Home, print_json
-from hilum.common.home import hilum_home
+from hilum.client.commands.status import status
+from hilum.common.cli import AsJson, print_json
 from hilum.common.interrupt import going_on
 from hilum.common.progress import progress_bar
 
@@ -66,17 +66,7 @@ def _tell_classes(study: "StudyConfig", data: "SiteData") -> None:
         print(line, file=sys.stderr)
 
 
-@app.command()
-def status(home: Home = None, as_json: AsJson = False) -> None:
-    """Show what is indexed. This is for the site alone: nothing of it is sent."""
-    from hilum.client.gallery.status import site_status, status_lines
-    from hilum.client.state.workspace import Workspace
-
-    found = site_status(Workspace(hilum_home(home) / "site"))
-    if as_json:
-        print_json(found)
-    else:
-        print("\n".join(status_lines(found)))
+app.command()(status)
 
 
 @app.command()

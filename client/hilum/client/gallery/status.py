@@ -3,13 +3,13 @@
 import re
 import shutil
 from collections import Counter, defaultdict
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
-from hilum.client.intake.quarantine.store import Quarantine
-from hilum.client.intake.reasons import EXPLAINED, Reason
-from hilum.client.state.catalogue import Catalogue, Item
+from hilum.client.intake.quarantine.store import Quarantine, State
+from hilum.client.state.catalogue import Catalogue, Counts, Item
 from hilum.client.state.index_runs import IndexRun, index_runs
 from hilum.client.state.workspace import Workspace
 from hilum.common.errors import DataError
@@ -18,8 +18,99 @@ _PREPARED = re.compile(r"(?P<family>[a-z]+)-(?P<dims>[23])d-(?P<edge>\d+)px-")
 _SHAPES_SHOWN = 5
 
 
-def site_status(workspace: Workspace) -> dict[str, Any]:
-    """Return the whole state of a site, as plain values.
+@dataclass(frozen=True)
+class ShapeCount:
+    """How many items have one shape."""
+
+    shape: tuple[int, ...]
+    items: int
+
+
+@dataclass(frozen=True)
+class FamilyStatus:
+    """What is indexed of one family of images.
+
+    Attributes:
+        kinds: How many items of each kind.
+        shapes: The most frequent ones.
+        other_shapes: How many items have none of these.
+        series_of_several_volumes: How many series hold more than one volume.
+        spacing_mm: By kind: least and greatest spacing along each axis, of the items that have one.
+        not_in_hounsfield_units: How many volumes of CT no study takes; None for other families.
+    """
+
+    patients: int
+    studies: int
+    kinds: Mapping[str, int]
+    shapes: tuple[ShapeCount, ...]
+    other_shapes: int
+    series_of_several_volumes: int
+    spacing_mm: Mapping[str, tuple[tuple[float, float], ...]]
+    not_in_hounsfield_units: int | None
+
+
+@dataclass(frozen=True)
+class IndexRunStatus:
+    """One index that is remembered.
+
+    Attributes:
+        folder: None where the inbox alone was looked at.
+        began: UTC, ISO 8601.
+        seconds: How long it took; None if it has not ended.
+        decoded: How many files had their pixels read.
+        removed: How many known files were gone.
+    """
+
+    folder: str | None
+    began: str
+    seconds: float | None
+    decoded: int
+    removed: int
+    state: Literal["finished", "running", "interrupted"]
+
+
+@dataclass(frozen=True)
+class FolderSize:
+    """What lies in a folder and all below it."""
+
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class PreparedStatus:
+    """What is packed for studies of one kind; `bytes` on disk."""
+
+    family: str
+    dims: int
+    image_size: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class SiteStatus:
+    """The whole state of a site.
+
+    Attributes:
+        counts: Of the catalogue.
+        families: By name.
+        quarantine: By state, how many images of each family.
+        index_runs: The latest first.
+        prepared: By name of their folder.
+    """
+
+    counts: Counts
+    families: Mapping[str, FamilyStatus]
+    quarantine: Mapping[State, Mapping[str, int]]
+    index_runs: tuple[IndexRunStatus, ...]
+    cache_bytes: int
+    inbox: FolderSize
+    free_bytes: int
+    prepared: tuple[PreparedStatus, ...]
+
+
+def site_status(workspace: Workspace) -> SiteStatus:
+    """Return the whole state of a site.
 
     Raises:
         DataError: If nothing is indexed yet.
@@ -32,170 +123,75 @@ def site_status(workspace: Workspace) -> dict[str, Any]:
         held, runs = Quarantine(workspace, catalogue).counts(), index_runs(catalogue)
     finally:
         catalogue.close()
-    return {
-        **asdict(counts),
-        "families": _families(items),
-        "quarantine": held,
-        "index_runs": _index_runs(runs, workspace),
-        "cache_bytes": _size_bytes(workspace.cache),
-        "inbox": {"files": len(_sizes(workspace.inbox)), "bytes": _size_bytes(workspace.inbox)},
-        "free_bytes": shutil.disk_usage(workspace.folder).free,
-        "prepared": _prepared(workspace),
-    }
+    return SiteStatus(
+        counts=counts,
+        families=_families(items),
+        quarantine=held,
+        index_runs=_index_runs(runs, workspace),
+        cache_bytes=_size_of(workspace.cache).bytes,
+        inbox=_size_of(workspace.inbox),
+        free_bytes=shutil.disk_usage(workspace.folder).free,
+        prepared=_prepared(workspace),
+    )
 
 
-def _families(items: list[Item]) -> dict[str, Any]:
+def _families(items: Sequence[Item]) -> dict[str, FamilyStatus]:
     of_family: dict[str, list[Item]] = defaultdict(list)
     for item in items:
         of_family[item.family].append(item)
-    return {
-        family: {
-            "patients": len({item.patient_key for item in members}),
-            "studies": len({item.study_key for item in members}),
-            "kinds": dict(sorted(Counter(item.kind for item in members).items())),
-            "shapes": _shapes(members),
-            "other_shapes": _other_shapes(members),
-            "series_of_several_volumes": _series_of_several(members),
-            "spacing_mm": _spacing_ranges(members),
-            **(
-                {"not_in_hounsfield_units": sum(not item.has_known_units for item in members)}
-                if family == "ct"
-                else {}
-            ),
-        }
-        for family, members in sorted(of_family.items())
-    }
+    return {family: _family(family, members) for family, members in sorted(of_family.items())}
 
 
-def _shapes(items: list[Item]) -> list[dict[str, Any]]:
-    """Return the most frequent shapes, and how often each occurs."""
-    counts = Counter(item.shape for item in items)
-    frequent = sorted(counts, key=lambda shape: (-counts[shape], shape))[:_SHAPES_SHOWN]
-    return [{"shape": list(shape), "items": counts[shape]} for shape in frequent]
-
-
-def _other_shapes(items: list[Item]) -> int:
-    """Return how many items have none of the most frequent shapes."""
-    frequent = Counter(item.shape for item in items).most_common(_SHAPES_SHOWN)
-    return len(items) - sum(count for _shape, count in frequent)
-
-
-def _series_of_several(items: list[Item]) -> int:
-    """Return how many series hold more than one volume."""
+def _family(family: str, items: Sequence[Item]) -> FamilyStatus:
+    shapes = Counter(item.shape for item in items)
+    frequent = sorted(shapes, key=lambda shape: (-shapes[shape], shape))[:_SHAPES_SHOWN]
     volumes = Counter(item.series_key for item in items if item.kind == "volume")
-    return sum(count > 1 for count in volumes.values())
+    return FamilyStatus(
+        patients=len({item.patient_key for item in items}),
+        studies=len({item.study_key for item in items}),
+        kinds=dict(sorted(Counter(item.kind for item in items).items())),
+        shapes=tuple(ShapeCount(shape, shapes[shape]) for shape in frequent),
+        other_shapes=len(items) - sum(shapes[shape] for shape in frequent),
+        series_of_several_volumes=sum(count > 1 for count in volumes.values()),
+        spacing_mm=_spacing_ranges(items),
+        not_in_hounsfield_units=sum(not item.has_known_units for item in items) if family == "ct" else None,
+    )
 
 
-def _spacing_ranges(items: list[Item]) -> dict[str, list[list[float]]]:
-    """By kind: least and greatest spacing along each axis, of the items that have one."""
+def _spacing_ranges(items: Sequence[Item]) -> dict[str, tuple[tuple[float, float], ...]]:
     known: dict[str, list[tuple[float, ...]]] = defaultdict(list)
     for item in items:
         if item.spacing_mm:
             known[item.kind].append(item.spacing_mm)
     return {
-        kind: [[min(axis), max(axis)] for axis in zip(*spacings, strict=False)]
+        kind: tuple((min(axis), max(axis)) for axis in zip(*spacings, strict=False))
         for kind, spacings in sorted(known.items())
     }
 
 
-def _index_runs(runs: list[IndexRun], workspace: Workspace) -> list[dict[str, Any]]:
-    """Return the remembered runs, the latest first, and how each of them stands. Only the latest can still be at work."""
-    return [
-        {
-            **asdict(run),
-            "folder": run.folder or None,
-            "state": _state(run, latest=run is runs[0], workspace=workspace),
-        }
-        for run in runs
-    ]
+def _index_runs(runs: Sequence[IndexRun], workspace: Workspace) -> tuple[IndexRunStatus, ...]:
+    """Return the remembered runs, and how each of them stands. Only the latest can still be at work."""
+    found = []
+    for run in runs:
+        state: Literal["finished", "running", "interrupted"] = "finished"
+        if run.seconds is None:
+            state = "running" if run is runs[0] and workspace.is_locked() else "interrupted"
+        found.append(
+            IndexRunStatus(run.folder or None, run.began, run.seconds, run.decoded, run.removed, state)
+        )
+    return tuple(found)
 
 
-def _state(run: IndexRun, *, latest: bool, workspace: Workspace) -> str:
-    if run.seconds is not None:
-        return "finished"
-    return "running" if latest and workspace.is_locked() else "interrupted"
+def _size_of(folder: Path) -> FolderSize:
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    return FolderSize(len(sizes), sum(sizes))
 
 
-def _size_bytes(folder: Path) -> int:
-    return sum(_sizes(folder))
-
-
-def _sizes(folder: Path) -> list[int]:
-    """Of each file below a folder, in bytes."""
-    return [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
-
-
-def _prepared(workspace: Workspace) -> list[dict[str, Any]]:
-    """Return what is packed for studies: family, dimensions, edge and size on disk."""
+def _prepared(workspace: Workspace) -> tuple[PreparedStatus, ...]:
     folders = sorted(workspace.prepared.glob("*")) if workspace.prepared.exists() else []
     named = [(folder, _PREPARED.match(folder.name)) for folder in folders if folder.is_dir()]
-    return [
-        {
-            "family": match["family"],
-            "dims": int(match["dims"]),
-            "image_size": int(match["edge"]),
-            "bytes": _size_bytes(folder),
-        }
+    return tuple(
+        PreparedStatus(match["family"], int(match["dims"]), int(match["edge"]), _size_of(folder).bytes)
         for folder, match in named
         if match
-    ]
-
-
-def status_lines(status: dict[str, Any]) -> list[str]:
-    """Return the status in words."""
-    lines = [f"{status[name]:8} {name}" for name in ("files", "instances", "series", "volumes", "patients")]
-    for family, facts in status["families"].items():
-        kinds = ", ".join(
-            f"{count} {kind}{'' if count == 1 else 's'}" for kind, count in facts["kinds"].items()
-        )
-        lines.append(f"\n{family}: {kinds} of {facts['patients']} patients in {facts['studies']} studies")
-        for kind, axes in facts["spacing_mm"].items():
-            ranges = " x ".join(
-                f"{low:.3g}" if low == high else f"{low:.3g} to {high:.3g}" for low, high in axes
-            )
-            lines.append(f"  {kind} spacing {ranges} mm")
-        lines += [
-            f"  {row['items']:6} of shape {' x '.join(map(str, row['shape']))}" for row in facts["shapes"]
-        ]
-        if facts["other_shapes"]:
-            lines.append(f"  {facts['other_shapes']:6} of other, rarer shapes")
-        if facts.get("not_in_hounsfield_units"):
-            lines.append(
-                f"  {facts['not_in_hounsfield_units']:6} volumes are not known to be in Hounsfield units: no study takes them"
-            )
-        if facts["series_of_several_volumes"]:
-            lines.append(
-                f"  {facts['series_of_several_volumes']:6} series hold several volumes each (time points, echoes, stacks, ...)"
-            )
-    lines.append("")
-    for reason, count in sorted(status["skipped"].items(), key=lambda one: (-one[1], one[0])):
-        lines.append(f"{count:8} skipped: {EXPLAINED[Reason(reason)]} ({reason})")
-    if status["skipped"]:
-        lines.append("         which files: `hilum site skipped [REASON]`")
-    lines += [
-        f"{count:8} {state} in quarantine: {family}"
-        for state, families in status["quarantine"].items()
-        for family, count in families.items()
-    ]
-    lines.append(
-        f"cache {status['cache_bytes'] / 1e6:.1f} MB; inbox {status['inbox']['bytes'] / 1e6:.1f} MB in "
-        f"{status['inbox']['files']} files; {status['free_bytes'] / 1e9:.1f} GB of the disk are free"
     )
-    lines += [
-        f"prepared: {one['family']} in {one['dims']}D at {one['image_size']} px, {one['bytes'] / 1e6:.1f} MB"
-        for one in status["prepared"]
-    ]
-    lines += [_run_words(run) for run in status["index_runs"]]
-    return lines
-
-
-def _run_words(run: dict[str, Any]) -> str:
-    what = run["folder"] or "the inbox alone"
-    if run["state"] == "finished":
-        return (
-            f"indexed {what}, {run['began']}, in {run['seconds']} s: {run['decoded']} files had their pixels read, "
-            f"{run['removed']} were gone"
-        )
-    if run["state"] == "running":
-        return f"an index of {what} is running since {run['began']}"
-    return f"an index of {what}, begun {run['began']}, never ended; run it again, it goes on where it was"

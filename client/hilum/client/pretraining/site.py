@@ -14,7 +14,14 @@ from hilum.client.pretraining.device import Device, make_fabric
 from hilum.client.pretraining.loop import RoundOutcome, RoundPlace, train_round
 from hilum.common.config import StudyConfig
 from hilum.common.methods import build_method
-from hilum.common.methods.parts import get_federated, get_kept, receive, start_sha256
+from hilum.common.methods.parts import (
+    federated_manifest,
+    get_federated,
+    get_frozen,
+    get_kept,
+    receive,
+    start_sha256,
+)
 from hilum.common.progress import NullProgress, Progress
 from hilum.common.weights import FlatWeights, apply_update, difference, limit_norm
 
@@ -59,7 +66,7 @@ def site_round(
     method = build_method(study)
     local = LocalParts(folder)
     receive(method, base, local.before(round_number))
-    base_sha256 = start_sha256(method, base)
+    base_sha256 = start_sha256(federated_manifest(method), base, get_frozen(method))
     start = f"{base_sha256} {data.content_sha256}"
     place = RoundPlace(data.name, round_number, start, folder / "step.pt")
     outcome = train_round(method, data, study, place, fabric, progress or NullProgress())

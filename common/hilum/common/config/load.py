@@ -123,28 +123,30 @@ def _allowed(problem: Any) -> list[str]:
 
 
 def _tags(model: type[BaseModel], where: list[str]) -> str:
-    return ", ".join(
-        sorted(name_of(option) for option in options_of(model.model_fields[where[0]].annotation))
-    )
+    return ", ".join(sorted(name_of(option) for option in _walk(model, where)[0]))
 
 
 def _written(model: type[BaseModel], where: list[str]) -> list[str]:
     """Return the path as the file has it: pydantic adds a union's tag (`encoder.vit.patch_size`), which is dropped."""
-    if len(where) > 1 and where[0] in model.model_fields:
-        options = options_of(model.model_fields[where[0]].annotation)
-        if len(options) > 1 and where[1] in {
-            name_of(option) for option in options if "name" in option.model_fields
-        }:
-            return [where[0], *where[2:]]
-    return where
+    return _walk(model, where)[1]
 
 
 def _known_keys(model: type[BaseModel], where: Iterable[str]) -> list[str]:
     """Return the keys that the table at `where` may have."""
-    options: list[type[BaseModel]] = [model]
+    return sorted({key for option in _walk(model, where)[0] for key in option.model_fields})
+
+
+def _walk(model: type[BaseModel], where: Iterable[str]) -> tuple[list[type[BaseModel]], list[str]]:
+    """Return the section classes at `where`, and the path to them without the tags of unions."""
+    options, path = [model], []
     for part in where:
-        tagged = [o for o in options if len(options) > 1 and name_of(o) == part]
+        tagged = [option for option in options if len(options) > 1 and name_of(option) == part]
+        if not tagged:
+            path.append(part)
         options = tagged or [
-            i for o in options if part in o.model_fields for i in options_of(o.model_fields[part].annotation)
+            inner
+            for option in options
+            if part in option.model_fields
+            for inner in options_of(option.model_fields[part].annotation)
         ]
-    return sorted({key for option in options for key in option.model_fields})
+    return options, path

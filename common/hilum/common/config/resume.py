@@ -13,6 +13,8 @@ MAY_DIFFER: Mapping[str, str] = {
     "evaluation.deadline_s": "how long the server waits for measurements",
     "training.checkpoint_steps": "how many steps a killed site may lose",
 }
+ADDED: Mapping[str, Any] = {"federation.aggregator": {"name": "fedavg"}}
+"""Keys that studies had not always, with what their absence stood for: with or without it, a study is the same one."""
 _SHOWN = 3
 
 
@@ -29,9 +31,13 @@ class Difference:
 
 
 def lasting(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a study's table without what may differ between a run and its resumption."""
+    """Return a study's table without what may differ between a run and its resumption, and as it was before `ADDED`."""
+
+    def lasts(key: str, value: Any) -> bool:
+        return key not in MAY_DIFFER and (key not in ADDED or value != ADDED[key])
+
     return {
-        section: {key: value for key, value in keys.items() if f"{section}.{key}" not in MAY_DIFFER}
+        section: {key: value for key, value in keys.items() if lasts(f"{section}.{key}", value)}
         if isinstance(keys, Mapping)
         else keys
         for section, keys in table.items()
@@ -40,7 +46,7 @@ def lasting(table: Mapping[str, Any]) -> dict[str, Any]:
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:
     """Return what makes two tables of studies different studies, in the order of the keys."""
-    old, new = _flat(lasting(before)), _flat(lasting(now))
+    old, new = (_flat(ADDED) | _flat(lasting(table)) for table in (before, now))
     return [
         Difference(key, old.get(key), new.get(key))
         for key in sorted(old.keys() | new.keys())

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from hilum.common.config.aggregators import AggregatorConfig, FedAvgConfig
 from hilum.common.config.base import Name, Section, Share
 from hilum.common.config.data import DataSection
 from hilum.common.config.encoders import EncoderConfig, EncoderSection
@@ -55,6 +56,7 @@ class FederationSection(Section):
     Attributes:
         return_s: How long a round that has its quorum waits for a site that was lost on the way.
         norm_ratio: An update may be so many times as large as the running median of the updates' norms.
+        aggregator: How a round's updates become one change of the weights.
     """
 
     rounds: Annotated[int, Field(ge=1, le=100_000)] = 5
@@ -64,6 +66,7 @@ class FederationSection(Section):
     return_s: Deadline = 120.0
     example_cap: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     norm_ratio: Annotated[float, Field(ge=1.5, le=1e6)] = 10.0
+    aggregator: AggregatorConfig = FedAvgConfig(name="fedavg")
 
 
 class PrivacySection(Section):

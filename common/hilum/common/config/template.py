@@ -43,6 +43,11 @@ return_s = 120             # how long a round that has its quorum waits for a si
 example_cap = 10000        # a site weighs by its number of images, rounded down, at most this
 norm_ratio = 10.0          # an update may be so many times as large as the median of those before it
 
+[federation.aggregator]
+name = "fedavg"            # fedavg, or fedavgm: with momentum at the server
+# momentum = 0.9           # fedavgm only
+# learning_rate = 1.0      # fedavgm only
+
 [privacy]
 mechanism = "none"         # no noise, so no epsilon is claimed
 # max_update_norm = 10.0   # bound on what one site can change in one round

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from hilum.common.methods.base import SSLMethod, matches
-from hilum.common.weights import FlatWeights, Manifest, sha256_of
+from hilum.common.weights import FlatWeights, Manifest, NamedWeights, sha256_of
 
 
 def federated_manifest(method: SSLMethod) -> Manifest:
@@ -65,14 +65,18 @@ def freeze(method: SSLMethod) -> None:
             parameter.requires_grad = False
 
 
-def start_sha256(method: SSLMethod, flat: FlatWeights) -> str:
-    """Hash what a round starts from: the weights that travel, and the frozen parts, which all must have alike."""
-    frozen = {
+def get_frozen(method: SSLMethod) -> NamedWeights:
+    """Return what nobody trains and everybody has alike, by name."""
+    return {
         name: tensor.float().cpu().numpy()
         for name, tensor in method.state_dict().items()
         if method.parts.kind_of(name) == "frozen"
     }
-    return sha256_of({**federated_manifest(method).unflatten(flat), **frozen})
+
+
+def start_sha256(manifest: Manifest, flat: FlatWeights, frozen: NamedWeights) -> str:
+    """Hash what a round starts from: the weights that travel, and the frozen parts, which all must have alike."""
+    return sha256_of({**manifest.unflatten(flat), **frozen})
 
 
 def encoder_part(

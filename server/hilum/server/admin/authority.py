@@ -31,6 +31,7 @@ from hilum.common.output_folder import check_output_folder
 from hilum.common.security.certificates import (
     check_root,
     check_server_certificate,
+    der_of,
     general_name,
     make_root,
     make_server_certificate,
@@ -40,6 +41,7 @@ from hilum.common.security.certificates import (
 )
 from hilum.common.security.keys import (
     cannot_write,
+    fingerprint,
     new_key,
     read_paper,
     read_site_key,
@@ -71,6 +73,14 @@ class Address(Section):
         """HOST:PORT as sites have it; an IPv6 address stands in brackets."""
         host = self.hosts[0]
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """Of the federation's root and of the key that signs studies."""
+
+    root: str
+    study_key: str
 
 
 @dataclass(frozen=True)
@@ -131,6 +141,10 @@ class FederationFolder:
             ConfigError: If it is missing.
         """
         return read_paper(self.file("study.pub"), _INIT).decode("ascii", "replace").strip()
+
+    def fingerprints(self) -> Fingerprints:
+        """Return what the admin reads out, as `hilum site join` shows it."""
+        return Fingerprints(fingerprint(der_of(self.root())), fingerprint(self.study_key_text().encode()))
 
     def sites(self) -> SiteRegistry:
         """Return the registry of sites, opened."""

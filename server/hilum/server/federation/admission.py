@@ -7,13 +7,14 @@ own word, up to the cap.
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from hilum.common.errors import UpdateRefused
 from hilum.common.records import TrainReply
 from hilum.common.weights import MAX_ABS_CHANGE, FlatWeights
+from hilum.server.federation.aggregators.base import UpdateFacts
 from hilum.server.federation.store import RoundRecord
 
 WINDOW_ROUNDS = 5
@@ -35,6 +36,7 @@ class Terms:
         size: P.
         max_norm: The study's absolute bound.
         norm_bound: From the rounds before; None in the first one.
+        norm_ratio: Of a norm to the median of norms, at most.
         example_cap: The most that one site weighs.
     """
 
@@ -43,15 +45,17 @@ class Terms:
     size: int
     max_norm: float | None
     norm_bound: float | None
+    norm_ratio: float
     example_cap: int
 
 
 @dataclass(frozen=True)
 class Admitted:
-    """What an admitted update weighs, and its Euclidean norm."""
+    """An update that counts: its values, what it weighs, and what else is known of it."""
 
+    update: FlatWeights = field(repr=False)
     weight: int
-    norm: float
+    facts: UpdateFacts
 
 
 def admit(reply: TrainReply, terms: Terms, *, site: str, examples: int) -> Admitted:
@@ -89,7 +93,8 @@ def admit(reply: TrainReply, terms: Terms, *, site: str, examples: int) -> Admit
             "too_large", f"the norm is {norm:.6g}, privacy.max_update_norm is {terms.max_norm}"
         )
     check_norm(norm, terms.norm_bound)
-    return Admitted(min(reply.examples, terms.example_cap), norm)
+    facts = UpdateFacts(site, reply.examples, reply.loss, norm)
+    return Admitted(reply.update, min(reply.examples, terms.example_cap), facts)
 
 
 def norm_bound(norms: Iterable[float], ratio: float) -> float | None:

@@ -1,4 +1,4 @@
-"""One round's updates on their way into one mean, never more than one of them in memory.
+"""Admit: which of a round's answers count, never more than one of them in memory.
 
 The first round has no norms before it to be held against, so its updates wait on disk until all are there and their
 own median is known: the rule must not depend on the order in which they come.
@@ -6,17 +6,16 @@ own median is known: the rule must not depend on the order in which they come.
 
 import logging
 import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self
 
 import numpy as np
-import numpy.typing as npt
 
 from hilum.common import records
 from hilum.common.errors import UpdateRefused
 from hilum.common.files import private_folder
-from hilum.common.weights import FlatWeights
-from hilum.server.federation.accumulator import FixedPointMean
 from hilum.server.federation.admission import Admitted, Terms, admit, check_norm, norm_bound
 from hilum.server.federation.exchange import Answer, content_of
 from hilum.server.federation.roster import Site
@@ -46,79 +45,84 @@ class HeldUpdates:
     ) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def put(self, site: str, update: FlatWeights) -> None:
-        """Keep an update."""
+    def put(self, one: Admitted) -> Admitted:
+        """Keep an update, and return it mapped: its pages are the disk's."""
+        path = self._folder / f"{one.facts.site}.f32"
         with self._store.writing():
-            update.tofile(self._folder / f"{site}.f32")
-
-    def get(self, site: str) -> FlatWeights:
-        """Map an update; its pages are the disk's."""
-        return np.memmap(self._folder / f"{site}.f32", np.float32, mode="r")
+            one.update.tofile(path)
+        return replace(one, update=np.memmap(path, np.float32, mode="r"))
 
 
-class RoundUpdates:
-    """Admits a round's answers and sums them up.
-
-    Args:
-        terms: What updates are held against.
-        held: Where they wait, if there is no bound on their norms yet.
-        most_weight: An upper bound on the sum of all weights.
-        ratio: Of a norm to the median of norms.
+@dataclass
+class RoundTally:
+    """How a round stands.
 
     Attributes:
-        trained: By name: `examples`, `loss`, `seconds`, `attempts`, `norm` of each update that counts.
+        trained: By name: `examples`, `loss`, `seconds`, `attempts`, `norm` of each update that counts so far.
         failures: By name, `code: words`: why there is none.
+        sent: How many times the weights went out.
         bytes_up: What all updates that could be read weighed.
     """
 
-    def __init__(self, terms: Terms, held: HeldUpdates, most_weight: int, ratio: float) -> None:
-        self._terms, self._held, self._ratio = terms, held, ratio
-        self._mean = FixedPointMean(terms.size, most_weight)
-        self._admitted: dict[str, Admitted] = {}
-        self.trained: dict[str, dict[str, float]] = {}
-        self.failures: dict[str, str] = {}
-        self.bytes_up = 0
+    number: int
+    trained: dict[str, dict[str, float]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    sent: int = 0
+    bytes_up: int = 0
 
-    def take(self, site: Site, answer: Answer) -> None:
-        """Add what a site answered, or note why it does not count."""
-        try:
-            reply = records.unpack_training_reply(content_of(answer))
-            self.bytes_up += reply.size_bytes
-            admitted = admit(reply, self._terms, site=site.name, examples=site.examples)
-        except UpdateRefused as refused:
-            self._refuse(site.name, refused)
-            return
-        if self._terms.norm_bound is None:
-            self._held.put(site.name, reply.update)
-            self._admitted[site.name] = admitted
-        else:
-            self._mean.add(reply.update, admitted.weight)
-        self.trained[site.name] = {
-            "examples": reply.examples,
-            "loss": reply.loss,
-            "seconds": round(reply.seconds, 3),
-            "attempts": answer.attempts,
-            "norm": admitted.norm,
-        }
-
-    def settle(self) -> None:
-        """Hold the updates that wait on disk against their own median, and add the others."""
-        bound = norm_bound((one.norm for one in self._admitted.values()), self._ratio)
-        for name, one in sorted(self._admitted.items()):
-            try:
-                check_norm(one.norm, bound)
-            except UpdateRefused as refused:
-                del self.trained[name]
-                self._refuse(name, refused)
-            else:
-                self._mean.add(self._held.get(name), one.weight)
-        self._admitted.clear()
-
-    def mean(self) -> npt.NDArray[np.float64]:
-        """(P,) the weighted mean of all that counts."""
-        return self._mean.mean()
-
-    def _refuse(self, name: str, refused: UpdateRefused) -> None:
+    def refuse(self, name: str, refused: UpdateRefused) -> None:
+        """Note why a site's update does not count."""
         # The words, not the exception: its traceback would keep the update in memory, here or with the log's handlers.
         self.failures[name] = str(refused)
-        _log.warning("round %d: no update of %s: %s", self._terms.round_number, name, str(refused))
+        self.trained.pop(name, None)
+        _log.warning("round %d: no update of %s: %s", self.number, name, str(refused))
+
+
+def admit_round(
+    answers: Iterable[tuple[Site, Answer]], terms: Terms, held: HeldUpdates, tally: RoundTally
+) -> Iterator[Admitted]:
+    """Yield the updates that count, each let go before the next is asked for.
+
+    Args:
+        answers: What the sites answered.
+        terms: What updates are held against.
+        held: Where they wait, if there is no bound on their norms yet.
+        tally: Told of every answer.
+    """
+    waiting: dict[str, Admitted] = {}
+    for site, answer in answers:
+        admitted = _admit(site, answer, terms, tally)
+        if admitted is not None and terms.norm_bound is None:
+            waiting[site.name] = held.put(admitted)
+        elif admitted is not None:
+            yield admitted
+        del answer, admitted
+    bound = norm_bound((one.facts.norm for one in waiting.values()), terms.norm_ratio)
+    for name in sorted(waiting):
+        one = waiting.pop(name)  # so that its pages may go once it is added
+        try:
+            check_norm(one.facts.norm, bound)
+        except UpdateRefused as refused:
+            tally.refuse(name, refused)
+        else:
+            yield one
+
+
+def _admit(site: Site, answer: Answer, terms: Terms, tally: RoundTally) -> Admitted | None:
+    """Return an answer's update if it may count, and tell the tally."""
+    tally.sent += answer.attempts
+    try:
+        reply = records.unpack_training_reply(content_of(answer))
+        tally.bytes_up += reply.size_bytes
+        admitted = admit(reply, terms, site=site.name, examples=site.examples)
+    except UpdateRefused as refused:
+        tally.refuse(site.name, refused)
+        return None
+    tally.trained[site.name] = {
+        "examples": reply.examples,
+        "loss": reply.loss,
+        "seconds": round(reply.seconds, 3),
+        "attempts": answer.attempts,
+        "norm": admitted.facts.norm,
+    }
+    return admitted

@@ -2,8 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from flwr.serverapp import Grid
@@ -11,18 +10,19 @@ from flwr.serverapp import Grid
 from hilum.common import records
 from hilum.common.errors import FederationError
 from hilum.common.methods import build_method
-from hilum.common.methods.parts import federated_manifest, get_federated
+from hilum.common.methods.parts import federated_manifest, get_federated, get_frozen, start_sha256
 from hilum.common.progress import Progress
-from hilum.common.weights import FlatWeights, Manifest, apply_update, sha256_of
+from hilum.common.weights import Manifest, apply_update
 from hilum.server.federation.admission import Terms, running_bound
-from hilum.server.federation.exchange import BoundedGrid, Closing, Presence, exchange
+from hilum.server.federation.aggregate import aggregate
+from hilum.server.federation.aggregators.registry import build_aggregator
+from hilum.server.federation.collect import collect
+from hilum.server.federation.exchange import BoundedGrid, Presence
 from hilum.server.federation.greeting import Greeter
-from hilum.server.federation.roster import STRIKES, Roster, Site, code_of
-from hilum.server.federation.round_updates import HeldUpdates, RoundUpdates
-from hilum.server.federation.run_spec import Polling, RunSpec
+from hilum.server.federation.roster import STRIKES, Roster, code_of
+from hilum.server.federation.round_updates import HeldUpdates, RoundTally, admit_round
+from hilum.server.federation.run_spec import RunSpec
 from hilum.server.federation.store import RoundRecord, RunState
-
-__all__ = ["Federation", "OnRound", "Polling", "Site"]
 
 _log = logging.getLogger(__name__)
 _ENVELOPE_BYTES = 64 * 1024  # what is around the numbers of a reply
@@ -47,6 +47,7 @@ class Federation:
         self.grid, self.work = grid, work
         method = build_method(work.study)
         self.manifest: Manifest = federated_manifest(method)
+        self._frozen = get_frozen(method)
         self.done = work.store.load(self.manifest) or RunState(get_federated(method), ())
         self.roster = Roster(work.order.sites, self.done.rounds)
         self.presence = Presence(grid, self._name_of)
@@ -78,11 +79,9 @@ class Federation:
             on_round(record)
         progress.advance(len(self.done.rounds))
         for number in range(len(self.done.rounds) + 1, self.work.study.federation.rounds + 1):
-            weights, record = self._one_round(number)
-            fallen = self.roster.close_round(number, record.failures)
-            record = replace(record, suspended=fallen)
-            self.done = RunState(weights, (*self.done.rounds, record))
+            self.done = self._one_round(number)
             self.work.store.save(self.done, self.manifest)
+            record = self.done.rounds[-1]
             on_round(record)
             _tell(record, self.work.study.federation.rounds)
             progress.advance(number, f"loss {_losses(record)}")
@@ -105,68 +104,65 @@ class Federation:
         if isinstance(self.grid, BoundedGrid):
             self.grid.reply_limit(message_type, size_bytes + _ENVELOPE_BYTES)
 
-    def _one_round(self, number: int) -> tuple[FlatWeights, RoundRecord]:
+    def _one_round(self, number: int) -> RunState:
+        """Collect the sites' answers, admit those that may count, and aggregate them.
+
+        One update at a time goes all the way: each stage asks the one before for the next.
+        """
         self._wait_for_greetings(for_all=False)
         started = time.monotonic()
-        study, base = self.work.study, self.done.weights
-        sites = {site.node_id: site for site in self.roster.present}
-        terms = Terms(
-            round_number=number,
-            base_sha256=sha256_of(self.manifest.unflatten(base)),
-            size=self.manifest.size,
-            max_norm=study.privacy.max_update_norm,
-            norm_bound=running_bound(self.done.rounds, study.federation.norm_ratio),
-            example_cap=study.federation.example_cap,
-        )
+        study, base, sites = self.work.study, self.done.weights, self.roster.present
+        tally = RoundTally(number)
+        terms = self._terms(number)
         most_weight = terms.example_cap * len(self.roster.names)
         with HeldUpdates(self.work.store) as held:
-            updates = RoundUpdates(terms, held, most_weight, study.federation.norm_ratio)
-            bytes_down = base.nbytes * self._train(updates, sites)
-            updates.settle()
-        absences = self.roster.absences(site.name for site in sites.values())
-        failures = dict(sorted({**updates.failures, **absences}.items()))
-        if len(updates.trained) < study.quorum:
-            why = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
-            late = any(code_of(reason) == "late" for reason in failures.values())
-            longer = "give a longer federation.deadline_s, which --resume takes, or "
-            remedy = f"{longer if late else ''}mend the cause"
-            raise FederationError(
-                f"round {number} has {len(updates.trained)} of the {study.quorum} updates that it needs ({why}); "
-                f"{remedy} and go on with --resume"
+            answers = collect(
+                self.grid,
+                sites,
+                records.pack_training_request(self.work.signed, number, base),
+                federation=study.federation,
+                enough=lambda: len(tally.trained) >= study.quorum,
+                poll_s=self.work.pace.poll_s,
+                presence=self.presence,
+                on_poll=self._on_poll,
             )
-        change = updates.mean()
+            found = aggregate(
+                build_aggregator(study.federation.aggregator, most_weight),
+                self.manifest,
+                self.done.aggregator,
+                admit_round(answers, terms, held, tally),
+                quorum=study.quorum,
+            )
+        absences = self.roster.absences(site.name for site in sites)
+        failures = dict(sorted({**tally.failures, **absences}.items()))
+        if found is None:
+            raise _too_few(number, len(tally.trained), study.quorum, failures)
         record = RoundRecord(
             round=number,
             wall_seconds=round(time.monotonic() - started, 3),
-            bytes_down=bytes_down,
-            bytes_up=updates.bytes_up,
+            bytes_down=base.nbytes * tally.sent,
+            bytes_up=tally.bytes_up,
             expected=len(self.roster.names),
-            contributed=len(updates.trained),
-            sites=dict(sorted(updates.trained.items())),
+            contributed=len(tally.trained),
+            sites=dict(sorted(tally.trained.items())),
             failures=failures,
-            suspended=[],
-            update_norm=float(np.linalg.norm(change)),
+            suspended=self.roster.close_round(number, failures),
+            update_norm=float(np.linalg.norm(found.change)),
         )
-        return apply_update(base, change), record
+        return RunState(apply_update(base, found.change), (*self.done.rounds, record), found.state)
 
-    def _train(self, updates: RoundUpdates, sites: dict[int, Site]) -> int:
-        """Have a round's sites train; return how many times the weights were sent."""
-        study, sent = self.work.study, 0
-        number = len(self.done.rounds) + 1
-        request = records.pack_training_request(self.work.signed, number, self.done.weights)
-        for answer in exchange(
-            self.grid,
-            {node_id: lambda: request for node_id in sites},
-            records.TRAIN,
-            deadline_s=study.federation.deadline_s,
-            poll_s=self.work.pace.poll_s,
-            presence=self.presence,
-            closing=Closing(lambda: len(updates.trained) >= study.quorum, study.federation.return_s),
-            on_poll=self._on_poll,
-        ):
-            sent += answer.attempts
-            updates.take(sites[answer.node_id], answer)
-        return sent
+    def _terms(self, number: int) -> Terms:
+        """Return what a round's updates are held against."""
+        study = self.work.study
+        return Terms(
+            round_number=number,
+            base_sha256=start_sha256(self.manifest, self.done.weights, self._frozen),
+            size=self.manifest.size,
+            max_norm=study.privacy.max_update_norm,
+            norm_bound=running_bound(self.done.rounds, study.federation.norm_ratio),
+            norm_ratio=study.federation.norm_ratio,
+            example_cap=study.federation.example_cap,
+        )
 
     def _on_poll(self) -> None:
         self.check_stop()
@@ -184,6 +180,17 @@ class Federation:
     def _name_of(self, node_id: int) -> str:
         names = {site.node_id: site.name for site in self.roster.present}
         return names.get(node_id, "a site")
+
+
+def _too_few(number: int, found: int, quorum: int, failures: Mapping[str, str]) -> FederationError:
+    """Say why a round misses its quorum, and what helps."""
+    why = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+    late = any(code_of(reason) == "late" for reason in failures.values())
+    longer = "give a longer federation.deadline_s, which --resume takes, or " if late else ""
+    return FederationError(
+        f"round {number} has {found} of the {quorum} updates that it needs ({why}); "
+        f"{longer}mend the cause and go on with --resume"
+    )
 
 
 def _tell(record: RoundRecord, rounds: int) -> None:

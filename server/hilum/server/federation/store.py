@@ -29,10 +29,12 @@ from hilum.common.machine import machine_problem
 from hilum.common.output_folder import check_output_folder
 from hilum.common.signing import StudyOrder
 from hilum.common.weights import FlatWeights, Manifest, sha256_of
+from hilum.server.federation.aggregators.base import AggregatorState
 
 _GENERATIONS = 2
 _STUDY = "study.resolved.toml"
 _LOCK = ".lock"
+_STATE = "aggregator/"  # before the names of what the aggregator remembers; no tensor of a model has a slash in its name
 _log = logging.getLogger(__name__)
 
 
@@ -48,7 +50,7 @@ class RoundRecord:
         sites: By name: `examples` (a band), `loss`, `seconds`, `attempts`, `norm` of what was added.
         failures: By name, `code: words`: why each other site is not in the round.
         suspended: The sites that lost their place in the study with this round.
-        update_norm: Of the mean of all updates.
+        update_norm: Of what the round added to the weights.
     """
 
     round: int
@@ -65,10 +67,11 @@ class RoundRecord:
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a run stands: the weights after `len(rounds)` rounds."""
+    """Where a run stands: the weights after `len(rounds)` rounds, and what the aggregator remembers of them."""
 
     weights: FlatWeights = field(repr=False)
     rounds: tuple[RoundRecord, ...]
+    aggregator: AggregatorState = field(repr=False, default_factory=dict)
 
 
 class RunStore:
@@ -125,12 +128,15 @@ class RunStore:
     def save(self, progressed: RunState, manifest: Manifest) -> None:
         """Write a checkpoint, then `rounds.jsonl` to match it."""
         named = manifest.unflatten(progressed.weights)
+        state = {f"{_STATE}{name}": array for name, array in progressed.aggregator.items()}
         facts = {
             "sha256": sha256_of(named),
+            "state_sha256": sha256_of(state),
             "rounds": json.dumps([asdict(record) for record in progressed.rounds]),
         }
         path = self._checkpoints / f"round-{len(progressed.rounds):06d}.safetensors"
-        content = save_tensors({name: np.ascontiguousarray(a) for name, a in named.items()}, facts)
+        tensors = {name: np.ascontiguousarray(array) for name, array in (named | state).items()}
+        content = save_tensors(tensors, facts)
         with self.writing():
             write_bytes(path, content, private=True)
             self._write_rounds(progressed)
@@ -261,15 +267,19 @@ def _writing() -> Iterator[None]:
 def _read_checkpoint(path: Path, manifest: Manifest) -> RunState | None:
     content = path.read_bytes()
     try:
-        named = load_tensors(content)
+        tensors = load_tensors(content)
+        state = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_STATE)}
         facts = _metadata(content)
-        if sha256_of(named) != facts["sha256"]:
+        # A checkpoint of before there was any state has no hash of it.
+        hashes = (facts["sha256"], facts.get("state_sha256", sha256_of({})))
+        if (sha256_of(tensors), sha256_of(state)) != hashes:
             return None
-        weights = manifest.flatten(named)
+        weights = manifest.flatten(tensors)
         rounds = tuple(RoundRecord(**record) for record in json.loads(facts["rounds"]))
     except Exception:  # safetensors, JSON or a missing key: whatever broke, the file is damaged
         return None
-    return RunState(weights, rounds) if len(rounds) == _round_of(path) else None
+    remembered = {name.removeprefix(_STATE): array for name, array in state.items()}
+    return RunState(weights, rounds, remembered) if len(rounds) == _round_of(path) else None
 
 
 def _metadata(content: bytes) -> dict[str, str]:

@@ -116,7 +116,8 @@ CT_VOLUMES = DataSection(modality="ct", dims=3, image_size=8)
 
 
 def test_only_ct_in_hounsfield_units_is_packed_and_the_rest_is_counted(write_series, tmp_path):
-    from hilum.client.gallery.status import site_status, status_lines
+    from hilum.client.commands.status import status_lines
+    from hilum.client.gallery.status import site_status
 
     stored = np.random.default_rng(0).integers(0, 2000, (6, 16, 16)).astype(np.uint16)
     write_series(tmp_path / "dicom" / "hu", stored, RescaleSlope=1, RescaleIntercept=-1024)
@@ -129,7 +130,7 @@ def test_only_ct_in_hounsfield_units_is_packed_and_the_rest_is_counted(write_ser
     [item] = prepare(workspace, CT_VOLUMES).items
     assert item.units == "hounsfield"
     status = site_status(workspace)
-    assert status["families"]["ct"]["not_in_hounsfield_units"] == 2
+    assert status.families["ct"].not_in_hounsfield_units == 2
     assert any("2 volumes are not known to be in Hounsfield units" in line for line in status_lines(status))
 
 

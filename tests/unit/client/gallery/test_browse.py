@@ -4,14 +4,16 @@ import base64
 import io
 import json
 import re
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from hilum.client.commands.status import status_json, status_lines
 from hilum.client.gallery import browse
 from hilum.client.gallery.browse import write_gallery
-from hilum.client.gallery.status import site_status, status_lines
+from hilum.client.gallery.status import site_status
 from hilum.client.gallery.thumbnails import thumbnails
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import ACCEPTED, Catalogue, FileRow, Item
@@ -213,12 +215,21 @@ def test_status_says_of_what_it_leaves_out_and_why_there_are_more_volumes_than_s
     )
     catalogue.close()
     status = site_status(workspace)
-    assert status["families"]["mr"]["other_shapes"] == 3
+    assert status.families["mr"].other_shapes == 3
     text = "\n".join(status_lines(status))
     assert "3 of other, rarer shapes" in text
     assert "1 series hold several volumes each" in text
     assert text.index("(localizer)") < text.index("(not_dicom)"), "the most frequent first"
     assert "hilum site skipped" in text
+
+
+def test_status_is_one_frozen_value_that_the_command_line_only_shows(site, run_hilum):
+    found = site_status(site)
+    with pytest.raises(FrozenInstanceError):
+        found.families["mr"].patients = 6
+    shown = json.loads(run_hilum("site", "status", "--json").stdout)
+    assert {**shown, "free_bytes": 0} == json.loads(json.dumps({**status_json(found), "free_bytes": 0}))
+    assert run_hilum("site", "status").stdout.splitlines()[:5] == status_lines(found)[:5]
 
 
 def test_status_lists_what_is_prepared_for_studies(site, run_hilum):

@@ -10,6 +10,7 @@ from hilum.common.methods.parts import (
     federated_manifest,
     freeze,
     get_federated,
+    get_frozen,
     get_kept,
     receive,
     set_federated,
@@ -103,11 +104,12 @@ def test_frozen_parts_neither_travel_nor_move_and_belong_to_what_a_round_starts_
     assert [name for name, _ in federated_manifest(method).entries] == ["encoder.bias", "encoder.weight"]
     assert not method.targets.weight.requires_grad
     base = get_federated(method)
-    before = start_sha256(method, base)
-    assert before != sha256_of(federated_manifest(method).unflatten(base))
+    manifest = federated_manifest(method)
+    before = start_sha256(manifest, base, get_frozen(method))
+    assert before != sha256_of(manifest.unflatten(base))
     with torch.no_grad():
         method.targets.weight.add_(1e-3)
-    assert start_sha256(method, base) != before
+    assert start_sha256(manifest, base, get_frozen(method)) != before
 
 
 def test_a_tensor_of_two_parts_is_refused():

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tomllib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -63,6 +64,33 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before_and_it_is_told(store, 
     assert len(store.load(MANIFEST).rounds) == 2
     assert len((store.folder / "rounds.jsonl").read_text().splitlines()) == 2
     assert caplog.messages == store.notes == ["the checkpoint after round 3 was damaged and passed over"]
+
+
+def test_what_the_aggregator_remembers_comes_back_and_is_guarded_as_the_weights_are(store):
+    momentum = np.arange(7, dtype=np.float32) / 3
+    store.save(replace(progressed(4), aggregator={"momentum": momentum}), MANIFEST)
+    loaded = store.load(MANIFEST)
+    assert list(loaded.aggregator) == ["momentum"]
+    assert loaded.aggregator["momentum"].tobytes() == momentum.tobytes()
+    assert loaded.weights.tobytes() == progressed(4).weights.tobytes()
+    newest = store.folder / "checkpoints" / "round-000004.safetensors"
+    content = newest.read_bytes()
+    assert content.count(momentum.tobytes()) == 1
+    newest.write_bytes(content.replace(momentum.tobytes(), momentum[::-1].tobytes()))
+    assert len(store.load(MANIFEST).rounds) == 3
+
+
+def test_a_checkpoint_of_before_aggregators_remembered_anything_is_read(store):
+    newest = store.folder / "checkpoints" / "round-000003.safetensors"
+    content = newest.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    del header["__metadata__"]["state_sha256"]
+    packed = json.dumps(header).encode()
+    newest.write_bytes(len(packed).to_bytes(8, "little") + packed + content[8 + length :])
+    loaded = store.load(MANIFEST)
+    assert loaded == replace(progressed(3), weights=loaded.weights)
+    assert loaded.weights.tobytes() == progressed(3).weights.tobytes()
 
 
 def test_when_all_are_damaged_it_says_so(store):

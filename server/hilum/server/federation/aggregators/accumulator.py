@@ -57,7 +57,7 @@ class FixedPointMean:
         self.weight += weight
 
     def mean(self) -> npt.NDArray[np.float64]:
-        """(P,) the weighted mean.
+        """Return (P,) the weighted mean.
 
         Raises:
             ValueError: If nothing was added.

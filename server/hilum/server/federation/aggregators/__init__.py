@@ -1,0 +1,1 @@
+"""Ways to make one change of the weights out of a round's updates; pure, one file each."""
