@@ -12,6 +12,7 @@ from commands_table import table
 from hilum.client.intake.reasons import EXPLAINED, Reason
 from hilum.common.config import load_study
 from places import ROOT
+from reference_tables import TABLES, in_page
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -46,6 +47,13 @@ def test_every_command_in_the_texts_exists_with_its_options(commands):
 def test_the_reference_has_the_table_that_the_command_line_gives():
     text = (ROOT / "docs" / "reference" / "commands.md").read_text()
     assert table() in text, "put in what `python tests/support/commands_table.py` prints"
+
+
+@pytest.mark.parametrize(("path", "head"), TABLES, ids=lambda one: getattr(one, "stem", ""))
+def test_the_reference_has_the_tables_that_the_code_gives(path, head):
+    page = path.read_text()
+    assert f"\n{head}\n" in page
+    assert in_page(page, head, TABLES[path, head]()) == page, "run `python tests/support/reference_tables.py`"
 
 
 def test_every_reason_code_is_in_the_reference():

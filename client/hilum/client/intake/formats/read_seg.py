@@ -12,12 +12,12 @@ import highdicom
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
-from pydicom.uid import RLELossless
 
 from hilum.client.intake.formats.contents import Segment
 from hilum.client.intake.formats.ipc import Array, Facts, Write, as_bytes
 from hilum.client.intake.formats.objects import check_size_and_syntax, code_in, items, numbers, text
 from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.transfer_syntaxes import RLE
 
 SOP_CLASSES = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
 """Segmentation Storage and Label Map Segmentation Storage (PS3.4 table B.5-1)."""
@@ -146,7 +146,7 @@ def _check_claims(seg: highdicom.seg.Segmentation, path: Path) -> None:
     if int(seg.number_of_segments) > _MAX_SEGMENTS:
         raise Skip(Reason.TOO_LARGE)
     claimed_bits = rows * columns * frames * int(seg.BitsAllocated)
-    compressed = seg.file_meta.TransferSyntaxUID == RLELossless
+    compressed = seg.file_meta.TransferSyntaxUID == RLE
     if not compressed and claimed_bits > path.stat().st_size * 8:
         raise Skip(Reason.TRUNCATED_PIXELS)
 

@@ -9,12 +9,11 @@ from hilum.client.intake.instance import PixelFormat, PixelKind
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.transfer_syntaxes import (
     BIT_BY_BIT,
-    DEFLATED,
     EXPLICIT_BIG,
     JPEG_2000,
-    MAX_COMPRESSION,
     NATIVE,
-    RLE,
+    SUPPORTED_SYNTAXES,
+    UNCOMPRESSED,
 )
 
 _MAX_EDGE = 16_384
@@ -78,7 +77,7 @@ def is_read(syntax: str, photometric: str, kind: PixelKind, depth: tuple[int, in
     """
     bits, stored, high = depth
     if kind != "whole":
-        return bits == _FLOAT_BITS[kind] and photometric in _GREY and syntax in NATIVE | {DEFLATED}
+        return bits == _FLOAT_BITS[kind] and photometric in _GREY and syntax in NATIVE
     if high != stored - 1 and not (stored <= high < bits and syntax in BIT_BY_BIT):
         return False
     return bits in (8, 16) or (bits == _WIDEST and photometric != "PALETTE COLOR" and syntax in _WIDE)
@@ -93,16 +92,16 @@ def check_sizes(tags: Tags, pixels: PixelFormat) -> None:
     edges = 0 < pixels.rows <= _MAX_EDGE and 0 < pixels.columns <= _MAX_EDGE
     if not edges or pixels.frames > _MAX_FRAMES:
         raise Skip(Reason.IMPLAUSIBLE_SIZE)
-    samples = (
-        2 if pixels.photometric == "YBR_FULL_422" and tags.syntax in BIT_BY_BIT - {RLE} else pixels.samples
-    )
+    halved = pixels.photometric == "YBR_FULL_422" and tags.syntax in UNCOMPRESSED
+    samples = 2 if halved else pixels.samples
     frame_bytes = pixels.rows * pixels.columns * samples * pixels.bits_allocated // 8
     element = tags.pixels
     if element is None:
         raise Skip(Reason.TRUNCATED_PIXELS)
     held_bytes = tags.size_bytes - element.offset_bytes
-    if tags.syntax in MAX_COMPRESSION:
-        held_bytes *= MAX_COMPRESSION[tags.syntax]
+    syntax = SUPPORTED_SYNTAXES[tags.syntax]
+    if syntax.encapsulated:  # what is deflated was inflated before its header was read
+        held_bytes *= syntax.max_compression
         if pixels.frames * _ITEM_BYTES > tags.size_bytes:
             raise Skip(Reason.TRUNCATED_PIXELS)
     if frame_bytes * pixels.frames > held_bytes:

@@ -10,7 +10,7 @@ from hilum.common.errors import DataError
 
 # What the keys of files start with: a file of the folder has a bare pseudonym.
 _INBOX = "inbox:"
-_REMOVED = "removed:"  # it was in the inbox, and no index looks for it again; see `emptying`
+_REMOVED = "removed:"  # it was in the inbox, and no index looks for it again; see `inbox_cleanup`
 
 
 @dataclass(frozen=True)
