@@ -5,7 +5,7 @@ from functools import lru_cache
 from hilum.client.intake.headers.header_values import code_word
 from hilum.client.intake.headers.sop_classes import Supported
 from hilum.client.intake.headers.tags import Tags
-from hilum.client.intake.instance import PixelFormat, PixelKind
+from hilum.client.intake.instance import MAX_EDGE, MAX_FRAMES, PixelFormat, PixelKind
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.transfer_syntaxes import (
     BIT_BY_BIT,
@@ -16,8 +16,6 @@ from hilum.client.intake.transfer_syntaxes import (
     UNCOMPRESSED,
 )
 
-_MAX_EDGE = 16_384
-_MAX_FRAMES = 65_536
 _ITEM_BYTES = 8  # the head of an encapsulated frame (PS3.5 section A.4)
 _KINDS: dict[str, PixelKind] = {"OF": "float", "OD": "double"}
 _FLOAT_BITS = {"float": 32, "double": 64}
@@ -89,8 +87,8 @@ def check_sizes(tags: Tags, pixels: PixelFormat) -> None:
     Raises:
         Skip: If it does not.
     """
-    edges = 0 < pixels.rows <= _MAX_EDGE and 0 < pixels.columns <= _MAX_EDGE
-    if not edges or pixels.frames > _MAX_FRAMES:
+    edges = 0 < pixels.rows <= MAX_EDGE and 0 < pixels.columns <= MAX_EDGE
+    if not edges or pixels.frames > MAX_FRAMES:
         raise Skip(Reason.IMPLAUSIBLE_SIZE)
     halved = pixels.photometric == "YBR_FULL_422" and tags.syntax in UNCOMPRESSED
     samples = 2 if halved else pixels.samples

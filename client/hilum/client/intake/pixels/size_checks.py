@@ -1,10 +1,9 @@
 """Can the image that a header claims be in the file at all? Asked before anything is allocated by the claim."""
 
-from hilum.client.intake.instance import Instance, PixelFormat
+from hilum.client.intake.instance import MAX_EDGE, Instance, PixelFormat
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.transfer_syntaxes import NATIVE, SUPPORTED_SYNTAXES, UNCOMPRESSED
 
-MAX_EDGE = 16_384
 MEMORY_BYTES = 2 << 30
 """What one file may take to decode."""
 WORKING_BYTES = 32

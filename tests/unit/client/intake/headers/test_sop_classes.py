@@ -5,6 +5,7 @@ from itertools import product
 
 from hilum.client.intake.headers.pixel_header import is_read
 from hilum.client.intake.headers.sop_classes import SOP_CLASSES
+from hilum.client.intake.instance import MAX_EDGE, MAX_FRAMES
 from hilum.client.intake.transfer_syntaxes import (
     BIT_BY_BIT,
     EXPLICIT_BIG,
@@ -40,6 +41,10 @@ def test_every_sop_class_stands_in_the_page_with_what_becomes_of_it():
 
 def test_the_page_names_nothing_that_the_code_does_not_know():
     assert rows_with_uid().keys() == SOP_CLASSES.keys() | SUPPORTED_SYNTAXES.keys()
+
+
+def test_the_page_tells_the_limits_of_what_a_header_may_claim():
+    assert f"at most {MAX_EDGE:,} rows or columns and {MAX_FRAMES:,} frames" in PAGE
 
 
 def test_every_pixel_format_that_is_read_stands_in_the_page():
