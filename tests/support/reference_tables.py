@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from hilum.client.intake.reasons import Reason
 from hilum.client.intake.transfer_syntaxes import SUPPORTED_SYNTAXES
 from places import ROOT
 
@@ -24,8 +25,14 @@ def syntax_rows() -> list[str]:
     return rows
 
 
+def reason_rows() -> list[str]:
+    """Every reason code, and what it means."""
+    return [f"| `{reason.value}` | {reason.meaning} |" for reason in Reason]
+
+
 TABLES: dict[tuple[Path, str], Callable[[], list[str]]] = {
     (REFERENCE / "dicom.md", "| transfer syntax | UID | pixels are decoded by |"): syntax_rows,
+    (REFERENCE / "reason-codes.md", "| code | meaning |"): reason_rows,
 }
 """By page and by the table's first line: what gives its rows."""
 

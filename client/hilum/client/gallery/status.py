@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hilum.client.intake.quarantine.store import Quarantine
-from hilum.client.intake.reasons import EXPLAINED, Reason
+from hilum.client.intake.reasons import Reason
 from hilum.client.state.catalogue import Catalogue, Item
 from hilum.client.state.index_runs import IndexRun, index_runs
 from hilum.client.state.workspace import Workspace
@@ -169,7 +169,7 @@ def status_lines(status: dict[str, Any]) -> list[str]:
             )
     lines.append("")
     for reason, count in sorted(status["skipped"].items(), key=lambda one: (-one[1], one[0])):
-        lines.append(f"{count:8} skipped: {EXPLAINED[Reason(reason)]} ({reason})")
+        lines.append(f"{count:8} skipped: {Reason(reason).meaning} ({reason})")
     if status["skipped"]:
         lines.append("         which files: `hilum site skipped [REASON]`")
     lines += [
