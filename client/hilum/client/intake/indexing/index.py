@@ -9,7 +9,7 @@ whose slices lie in both is assembled only by a pass over both, and is set aside
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -60,30 +60,52 @@ def index_archive(
     *,
     images: Family | None = None,
     forget_images: bool = False,
-    held_back: Callable[[FoundFile], bool] = lambda _file: False,
 ) -> IndexReport:
     """Index the site's archive: the inbox, and a folder where one is given.
 
     Args:
         archive: The folder to read; nothing is written there. None looks at the inbox alone, and what is known of the
             folder stays.
-        workspace: Where the catalogue, the cache and the inbox lie.
-        progress: Told once a file.
-        images: What made the NIfTI files and pictures of the folder; None sets new ones aside.
-        forget_images: Where `images` is None, set those aside too that an earlier call was told of.
-        held_back: Says of a file of the folder that it is to count as not there yet.
+        workspace: As of `index_found`.
+        progress: Likewise.
+        images: Likewise.
+        forget_images: Likewise.
 
     Raises:
         DataError: If the archive is not a readable folder, or holds no file at all.
         RunError: If another process is working on the site.
     """
-    found = find(archive, workspace, held_back)
+    return index_found(
+        find(archive, workspace), workspace, progress, images=images, forget_images=forget_images
+    )
+
+
+def index_found(
+    found: Found,
+    workspace: Workspace,
+    progress: Progress,
+    *,
+    images: Family | None = None,
+    forget_images: bool = False,
+) -> IndexReport:
+    """Index what a look at the archive and the inbox has found; `found.count` files will be told of.
+
+    Args:
+        found: By `sources.find`, in this workspace.
+        workspace: Where the catalogue, the cache and the inbox lie.
+        progress: Told once a file.
+        images: What made the NIfTI files and pictures of the folder; None sets new ones aside.
+        forget_images: Where `images` is None, set those aside too that an earlier call was told of.
+
+    Raises:
+        RunError: If another process is working on the site.
+    """
     names = workspace.pseudonyms()
     with workspace.locked():
         catalogue = Catalogue(workspace.catalogue)
         try:
             keepers = Stores(ArrayCache(workspace.cache), Quarantine(workspace, catalogue), names)
-            number, began_s = begin_run(catalogue, archive), time.monotonic()
+            number, began_s = begin_run(catalogue, found.archive), time.monotonic()
             with DecodePool(usable_cores(), scratch=workspace.folder) as pool:
                 report = _Indexer(
                     catalogue, keepers, pool, progress, images, forget_images=forget_images
