@@ -15,9 +15,11 @@ from pathlib import Path
 
 from hilum.client.intake.formats.not_dicom import is_dicom
 from hilum.client.intake.indexing.changes import Told, compare
+from hilum.client.intake.indexing.items import Stores
 from hilum.client.intake.indexing.pictures import Picture, linked_row, preference, take_pictures
+from hilum.client.intake.indexing.planning import SeriesFile
 from hilum.client.intake.indexing.read_headers import ReadFile, read_headers
-from hilum.client.intake.indexing.series import SeriesFile, SeriesProcessor, Stores, process_series
+from hilum.client.intake.indexing.series import SeriesProcessor, process_series
 from hilum.client.intake.instance import Family
 from hilum.client.intake.planner import is_stacked
 from hilum.client.intake.quarantine.store import Quarantine
