@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from commands_table import table
-from hilum.client.intake.reasons import EXPLAINED, Reason
 from hilum.common.config import load_study
 from places import ROOT
+from reference_tables import TABLES, in_page
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
@@ -48,10 +48,11 @@ def test_the_reference_has_the_table_that_the_command_line_gives():
     assert table() in text, "put in what `python tests/support/commands_table.py` prints"
 
 
-def test_every_reason_code_is_in_the_reference():
-    text = (ROOT / "docs" / "reference" / "reason-codes.md").read_text()
-    for reason in Reason:
-        assert f"| `{reason.value}` | {EXPLAINED[reason]} |" in text
+@pytest.mark.parametrize(("path", "head"), TABLES, ids=lambda one: getattr(one, "stem", ""))
+def test_the_reference_has_the_tables_that_the_code_gives(path, head):
+    page = path.read_text()
+    assert f"\n{head}\n" in page
+    assert in_page(page, head, TABLES[path, head]()) == page, "run `python tests/support/reference_tables.py`"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)

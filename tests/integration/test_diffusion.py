@@ -8,7 +8,7 @@ import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from hilum.client.intake.headers.diffusion import Diffusion, read_diffusion
-from hilum.client.intake.indexing import series
+from hilum.client.intake.indexing import planning
 from hilum.client.intake.indexing.index import index_archive
 from hilum.client.intake.reasons import Reason
 from hilum.client.state.cache import ArrayCache
@@ -147,7 +147,7 @@ def test_a_copy_in_a_diffusion_series_is_still_a_copy(write, index, tmp_path):
 
 
 def test_a_series_without_a_doubt_is_not_asked(write, index, monkeypatch):
-    monkeypatch.setattr(series, "ReadDiffusion", None)
+    monkeypatch.setattr(planning, "ReadDiffusion", None)
     volumes = write(siemens, weights=WEIGHTS[:1])
     assert np.array_equal(index()[1], volumes)
 

@@ -1,4 +1,7 @@
-"""Every way in which a site says no, as a code and fixed words.
+"""Every way in which a site says no to a request of the federation, as a code and fixed words.
+
+This module owns those codes. Why a file was set aside at a site is `hilum.client.intake.reasons`; why the server does not
+take what a site sent is `hilum.common.errors.UpdateRefused`.
 
 A refusal leaves a hospital, so it holds nothing else: no value, no name of a file or column, no count. What exactly was
 asked and what is allowed stands in the site's own log.

@@ -34,10 +34,10 @@ def _show_split(split_series: dict[str, int]) -> None:
 
 def show_skipped(skipped: dict[str, int]) -> None:
     """Print why files were set aside, the most frequent reason first."""
-    from hilum.client.intake.reasons import EXPLAINED, Reason
+    from hilum.client.intake.reasons import Reason
 
     for reason, count in sorted(skipped.items(), key=lambda one: (-one[1], one[0])):
-        print(f"{count:8} skipped: {EXPLAINED[Reason(reason)]} ({reason})")
+        print(f"{count:8} skipped: {Reason(reason).meaning} ({reason})")
 
 
 def nothing_usable(counts: "Counts") -> str:

@@ -36,9 +36,9 @@ def index(
 ) -> None:
     """Index an archive. A second call reads only what has changed."""
     from hilum.client.commands.counts import nothing_usable
-    from hilum.client.intake.indexing.index import IndexReport, index_archive
+    from hilum.client.intake.indexing.index import IndexReport, index_found
     from hilum.client.intake.instance import read_family
-    from hilum.client.intake.sources.sources import count_files
+    from hilum.client.intake.sources.sources import find
     from hilum.client.state.workspace import Workspace
     from hilum.common.errors import ConfigError, DataError
 
@@ -61,8 +61,9 @@ def index(
         with stop_signals() as stop:
             watch_folder(folder, workspace, every or _EVERY_S, stop, progress_bar, tell, warn, images=family)
         return
-    with progress_bar("indexing", count_files(folder, workspace)) as progress:
-        report = index_archive(folder, workspace, progress, images=family)
+    found = find(folder, workspace)
+    with progress_bar("indexing", found.count) as progress:
+        report = index_found(found, workspace, progress, images=family)
     tell(report)
     if report.counts.instances == 0:
         raise DataError(nothing_usable(report.counts))

@@ -67,8 +67,6 @@ def quarantine(
 
 
 def _list(images: "list[HeldImage]", *, as_json: bool) -> None:
-    from hilum.client.intake.reasons import EXPLAINED
-
     counts = Counter((one.item.family, one.reason) for one in images)
     if as_json:
         print_json(
@@ -87,7 +85,7 @@ def _list(images: "list[HeldImage]", *, as_json: bool) -> None:
         return
     typer.echo(f"{len(images):8} held")
     for (family, reason), count in sorted(counts.items()):
-        typer.echo(f"{count:8} {family}: {EXPLAINED[reason]}")
+        typer.echo(f"{count:8} {family}: {reason.meaning}")
     for one in images:
         typer.echo(f"{one.item.item_key}  {one.item.family}, {' x '.join(map(str, one.item.shape))}")
     if images:

@@ -25,7 +25,6 @@ def skipped(
 ) -> None:
     """List the files that an index set aside, by reason. Paths may name patients: they are for the site alone."""
     from hilum.client.gallery.skipped import read_reason, shown, skipped_files
-    from hilum.client.intake.reasons import EXPLAINED
     from hilum.client.state.workspace import Workspace
 
     one = read_reason(reason)
@@ -35,7 +34,7 @@ def skipped(
             [
                 {
                     "reason": group.reason,
-                    "meaning": EXPLAINED[group.reason],
+                    "meaning": group.reason.meaning,
                     "count": group.count,
                     "paths": [str(path) for path in group.paths],
                 }
@@ -45,7 +44,7 @@ def skipped(
         return
     for group in found:
         if one is None:
-            print(f"{group.count:8} {group.reason}: {EXPLAINED[group.reason]}")
+            print(f"{group.count:8} {group.reason}: {group.reason.meaning}")
         for path in group.paths if one else group.paths[:_FIRST]:
             print(shown(path) if one else f"         {shown(path)}")
         if one is None and len(group.paths) > _FIRST:

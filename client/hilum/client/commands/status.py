@@ -33,7 +33,7 @@ def status_json(status: "SiteStatus") -> dict[str, Any]:
 
 def status_lines(status: "SiteStatus") -> list[str]:
     """Return the status in words."""
-    from hilum.client.intake.reasons import EXPLAINED, Reason
+    from hilum.client.intake.reasons import Reason
 
     counts = asdict(status.counts)
     lines = [f"{counts[name]:8} {name}" for name in ("files", "instances", "series", "volumes", "patients")]
@@ -58,7 +58,7 @@ def status_lines(status: "SiteStatus") -> list[str]:
             )
     lines.append("")
     for reason, count in sorted(status.counts.skipped.items(), key=lambda one: (-one[1], one[0])):
-        lines.append(f"{count:8} skipped: {EXPLAINED[Reason(reason)]} ({reason})")
+        lines.append(f"{count:8} skipped: {Reason(reason).meaning} ({reason})")
     if status.counts.skipped:
         lines.append("         which files: `hilum site skipped [REASON]`")
     lines += [

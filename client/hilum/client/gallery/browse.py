@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from hilum.client.gallery.thumbnails import Thumbnail, thumbnails
 from hilum.client.intake.instance import STACKED_FAMILIES
-from hilum.client.intake.reasons import EXPLAINED, Reason
+from hilum.client.intake.reasons import Reason
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue, Item
 from hilum.client.state.workspace import Workspace
@@ -154,7 +154,7 @@ def _families(items: Sequence[Item]) -> list[tuple[str, str, int]]:
 
 def _reasons(skipped: dict[str, int]) -> list[tuple[str, int]]:
     return [
-        (EXPLAINED[Reason(reason)], count)
+        (Reason(reason).meaning, count)
         for reason, count in sorted(skipped.items(), key=lambda one: (-one[1], one[0]))
     ]
 

@@ -26,6 +26,12 @@ IMAGES_HELP = (
     "NIfTI is ct, mr or pet."
 )
 
+MAX_EDGE = 16_384
+"""Rows or columns of one frame or picture; no detector has as many."""
+
+MAX_FRAMES = 1 << 17
+"""Frames of one object, image or segmentation: a hundred structures on a thousand slices, or an hour of film."""
+
 STACKED_FAMILIES: frozenset[Family] = frozenset({"ct", "mr", "pet"})
 """The families whose slices make volumes."""
 

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from pydicom.uid import generate_uid
 
+from hilum.client.commands.index import index
 from hilum.client.intake.indexing.index import index_archive
+from hilum.client.intake.sources import sources
 from hilum.client.intake.sources.inbox import Inbox, stated_uid
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Workspace
@@ -36,6 +38,16 @@ def put(workspace, paths):
     with Inbox(workspace) as inbox:
         for path in paths:
             inbox.store(stated_uid(path), path.read_bytes())
+
+
+def test_the_command_walks_the_folder_and_the_inbox_once(series, tmp_path, monkeypatch, capsys):
+    scan, walked = sources.scan, []
+    monkeypatch.setattr(sources, "scan", lambda folder: walked.append(folder) or scan(folder))
+    workspace = Workspace(tmp_path / "home" / "site")
+    put(workspace, sorted(series.iterdir())[:1])
+    index(series, home=tmp_path / "home")
+    assert walked == [series, workspace.inbox]
+    assert "indexing: 9/9" in capsys.readouterr().err
 
 
 def test_the_inbox_gives_the_same_catalogue_as_the_folder(workspace, series, tmp_path):

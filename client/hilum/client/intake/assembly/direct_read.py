@@ -25,7 +25,7 @@ from hilum.client.intake.pixels.size_checks import check_size, frame_bytes
 from hilum.client.intake.pixels.value_range import ValueRange, is_constant
 from hilum.client.intake.planner import PlannedVolume
 from hilum.client.intake.reasons import Skip
-from hilum.client.intake.transfer_syntaxes import EXPLICIT_LITTLE_NATIVE, IMPLICIT_LITTLE
+from hilum.client.intake.transfer_syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
 
 Volume = npt.NDArray[np.int16]
 Mask = npt.NDArray[np.bool_]
@@ -84,7 +84,7 @@ class StraightReader:
 def _is_simple(instance: Instance, planned: PlannedVolume) -> bool:
     pixels = instance.pixels
     return (
-        pixels.syntax in {EXPLICIT_LITTLE_NATIVE, IMPLICIT_LITTLE}
+        pixels.syntax in {EXPLICIT_LITTLE, IMPLICIT_LITTLE}
         and instance.pixel_offset is not None
         and not (instance.has_lut or instance.mosaic)
         and pixels.photometric in {"MONOCHROME1", "MONOCHROME2"}

@@ -13,12 +13,12 @@ from typing import Any
 import pydicom
 import pydicom.config
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from hilum.client.intake.formats.naming import Code
 from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.transfer_syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE, RLE
 
-SYNTAXES = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless}
+SYNTAXES = frozenset({IMPLICIT_LITTLE, EXPLICIT_LITTLE, RLE})
 """A deflated object inflates without bound, and the other codecs die on hostile input."""
 MAX_BYTES = 1 << 30
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from hilum.client.intake.instance import MAX_EDGE
 from hilum.client.intake.pixels.rescale import DISPLAY_MAX
 from hilum.client.intake.reasons import Reason, Skip
 
@@ -18,7 +19,6 @@ Colour = npt.NDArray[np.uint8]
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff"}
 _FORMATS = ("PNG", "JPEG", "TIFF")
-_MAX_EDGE = 16_384
 _MAX_PIXELS = 1 << 26  # a radiograph of 8192 x 8192
 _FINE = np.uint16(DISPLAY_MAX // 255)  # display values in one level of 8 bits
 _NEUTRAL = 8  # levels of 255 that JPEG lets the channels of a grey picture differ
@@ -75,7 +75,7 @@ def read_raster(path: Path, *, colour: bool) -> Grey | Colour:
 def _check(image: Image.Image) -> None:
     """Judge the stated size and depth before a pixel is decoded."""
     width, height = image.size
-    if max(width, height) > _MAX_EDGE or width * height > _MAX_PIXELS:
+    if max(width, height) > MAX_EDGE or width * height > _MAX_PIXELS:
         raise Skip(Reason.TOO_LARGE)
     if min(width, height) < 1:
         raise Skip(Reason.DAMAGED_FILE)

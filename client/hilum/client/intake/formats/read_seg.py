@@ -12,12 +12,13 @@ import highdicom
 import numpy as np
 import numpy.typing as npt
 from pydicom.dataset import Dataset
-from pydicom.uid import RLELossless
 
 from hilum.client.intake.formats.contents import Segment
 from hilum.client.intake.formats.ipc import Array, Facts, Write, as_bytes
 from hilum.client.intake.formats.objects import check_size_and_syntax, code_in, items, numbers, text
+from hilum.client.intake.instance import MAX_EDGE, MAX_FRAMES
 from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.transfer_syntaxes import RLE
 
 SOP_CLASSES = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
 """Segmentation Storage and Label Map Segmentation Storage (PS3.4 table B.5-1)."""
@@ -25,8 +26,6 @@ SOP_CLASSES = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
 FRACTION = 0.5
 """A voxel of a fractional segment belongs to it from this share of the largest value on."""
 
-_MAX_EDGE = 16_384
-_MAX_FRAMES = 1 << 17
 _MAX_SEGMENTS = 4096
 _BACKGROUND = 0  # of a label map: what is in no segment (PS3.3 section C.8.20.2)
 _UNSAID = math.nan
@@ -141,12 +140,12 @@ def _object(seg: highdicom.seg.Segmentation, path: Path) -> _Object:
 def _check_claims(seg: highdicom.seg.Segmentation, path: Path) -> None:
     """Check that the file can hold what it claims: nothing is filled in, and nothing is allocated for a lie."""
     rows, columns, frames = int(seg.Rows), int(seg.Columns), int(seg.NumberOfFrames)
-    if not (0 < rows <= _MAX_EDGE and 0 < columns <= _MAX_EDGE and 0 < frames <= _MAX_FRAMES):
+    if not (0 < rows <= MAX_EDGE and 0 < columns <= MAX_EDGE and 0 < frames <= MAX_FRAMES):
         raise Skip(Reason.IMPLAUSIBLE_SIZE)
     if int(seg.number_of_segments) > _MAX_SEGMENTS:
         raise Skip(Reason.TOO_LARGE)
     claimed_bits = rows * columns * frames * int(seg.BitsAllocated)
-    compressed = seg.file_meta.TransferSyntaxUID == RLELossless
+    compressed = seg.file_meta.TransferSyntaxUID == RLE
     if not compressed and claimed_bits > path.stat().st_size * 8:
         raise Skip(Reason.TRUNCATED_PIXELS)
 

@@ -34,9 +34,7 @@ from hilum.client.intake.instance import (
 )
 from hilum.client.intake.quantity import quantity_of
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.transfer_syntaxes import (
-    SUPPORTED_SYNTAXES,
-)
+from hilum.client.intake.transfer_syntaxes import SUPPORTED_SYNTAXES
 
 Planes = tuple[tuple[Frame, ...], tuple[Region, ...]]
 

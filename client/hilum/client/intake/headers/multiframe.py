@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydicom.dataset import Dataset
 
-from hilum.client.intake.instance import Contrast, Family, Frame, Region, Window
+from hilum.client.intake.instance import MAX_FRAMES, Contrast, Family, Frame, Region, Window
 from hilum.client.intake.quantity import quantity_of
 from hilum.client.intake.reasons import Reason, Skip
 
@@ -22,7 +22,6 @@ MULTIFRAME_TAGS = (
 )
 """What a reader with `specific_tags` has to ask for, besides what it asks of every image."""
 
-_MAX_FRAMES = 100_000
 _MAX_REGIONS = 64
 _MAX_EDGE = 1 << 16
 _MM_PER_CM = 10.0
@@ -61,7 +60,7 @@ def _frames(dataset: Dataset, family: Family) -> tuple[Frame, ...]:
     count = int(dataset.get("NumberOfFrames") or 1)
     if count < 1:
         raise Skip(Reason.UNSUPPORTED_MULTIFRAME)
-    if count > _MAX_FRAMES:
+    if count > MAX_FRAMES:
         raise Skip(Reason.IMPLAUSIBLE_SIZE)
     per_frame = _items(dataset, "PerFrameFunctionalGroupsSequence")
     shared = _items(dataset, "SharedFunctionalGroupsSequence")

@@ -5,20 +5,17 @@ from functools import lru_cache
 from hilum.client.intake.headers.header_values import code_word
 from hilum.client.intake.headers.sop_classes import Supported
 from hilum.client.intake.headers.tags import Tags
-from hilum.client.intake.instance import PixelFormat, PixelKind
+from hilum.client.intake.instance import MAX_EDGE, MAX_FRAMES, PixelFormat, PixelKind
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.transfer_syntaxes import (
     BIT_BY_BIT,
-    DEFLATED,
     EXPLICIT_BIG,
     JPEG_2000,
-    MAX_COMPRESSION,
     NATIVE,
-    RLE,
+    SUPPORTED_SYNTAXES,
+    UNCOMPRESSED,
 )
 
-_MAX_EDGE = 16_384
-_MAX_FRAMES = 65_536
 _ITEM_BYTES = 8  # the head of an encapsulated frame (PS3.5 section A.4)
 _KINDS: dict[str, PixelKind] = {"OF": "float", "OD": "double"}
 _FLOAT_BITS = {"float": 32, "double": 64}
@@ -78,7 +75,7 @@ def is_read(syntax: str, photometric: str, kind: PixelKind, depth: tuple[int, in
     """
     bits, stored, high = depth
     if kind != "whole":
-        return bits == _FLOAT_BITS[kind] and photometric in _GREY and syntax in NATIVE | {DEFLATED}
+        return bits == _FLOAT_BITS[kind] and photometric in _GREY and syntax in NATIVE
     if high != stored - 1 and not (stored <= high < bits and syntax in BIT_BY_BIT):
         return False
     return bits in (8, 16) or (bits == _WIDEST and photometric != "PALETTE COLOR" and syntax in _WIDE)
@@ -90,19 +87,19 @@ def check_sizes(tags: Tags, pixels: PixelFormat) -> None:
     Raises:
         Skip: If it does not.
     """
-    edges = 0 < pixels.rows <= _MAX_EDGE and 0 < pixels.columns <= _MAX_EDGE
-    if not edges or pixels.frames > _MAX_FRAMES:
+    edges = 0 < pixels.rows <= MAX_EDGE and 0 < pixels.columns <= MAX_EDGE
+    if not edges or pixels.frames > MAX_FRAMES:
         raise Skip(Reason.IMPLAUSIBLE_SIZE)
-    samples = (
-        2 if pixels.photometric == "YBR_FULL_422" and tags.syntax in BIT_BY_BIT - {RLE} else pixels.samples
-    )
+    halved = pixels.photometric == "YBR_FULL_422" and tags.syntax in UNCOMPRESSED
+    samples = 2 if halved else pixels.samples
     frame_bytes = pixels.rows * pixels.columns * samples * pixels.bits_allocated // 8
     element = tags.pixels
     if element is None:
         raise Skip(Reason.TRUNCATED_PIXELS)
     held_bytes = tags.size_bytes - element.offset_bytes
-    if tags.syntax in MAX_COMPRESSION:
-        held_bytes *= MAX_COMPRESSION[tags.syntax]
+    syntax = SUPPORTED_SYNTAXES[tags.syntax]
+    if syntax.encapsulated:  # what is deflated was inflated before its header was read
+        held_bytes *= syntax.max_compression
         if pixels.frames * _ITEM_BYTES > tags.size_bytes:
             raise Skip(Reason.TRUNCATED_PIXELS)
     if frame_bytes * pixels.frames > held_bytes:

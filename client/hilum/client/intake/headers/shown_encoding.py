@@ -5,8 +5,9 @@ from typing import NamedTuple
 from hilum.client.intake.headers.element_headers import LONG_VRS, SHORT_VRS
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.transfer_syntaxes import (
+    DEFLATED,
     EXPLICIT_BIG,
-    EXPLICIT_LITTLE_NATIVE,
+    EXPLICIT_LITTLE,
     IMPLICIT_LITTLE,
     NATIVE,
 )
@@ -52,10 +53,10 @@ def effective_syntax(syntax: str, shown: Shown) -> str:
     Raises:
         Skip: If that is none of the standard's: most significant byte first without value representations.
     """
-    if syntax and syntax not in NATIVE:
+    if syntax and syntax not in NATIVE - {DEFLATED}:
         return syntax
     if shown.implicit and not shown.little:
         raise Skip(Reason.UNSUPPORTED_SYNTAX)
     if shown.implicit:
         return IMPLICIT_LITTLE
-    return EXPLICIT_LITTLE_NATIVE if shown.little else EXPLICIT_BIG
+    return EXPLICIT_LITTLE if shown.little else EXPLICIT_BIG

@@ -28,7 +28,7 @@ from hilum.client.intake.headers.parsing import UncertainValue, check_sets
 from hilum.client.intake.headers.sequences import is_sequence, learn, sequence_end
 from hilum.client.intake.headers.tags import IMPLICIT_PIXEL_VRS, NOTED, PixelElement, Tags, Value
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.transfer_syntaxes import EXPLICIT_LITTLE, IMPLICIT_LITTLE
+from hilum.client.intake.transfer_syntaxes import EXPLICIT_LITTLE_HEADERS, IMPLICIT_LITTLE
 
 WINDOW_BYTES = 16_384
 """How much one read takes: nearly every header fits."""
@@ -73,7 +73,7 @@ def walk_tags(path: Path | str) -> Tags | None:
 
 def _walk(handle: int, data: bytes, size: int) -> Tags | None:
     start, syntax, media_class, writer = _meta(data)
-    explicit = syntax in EXPLICIT_LITTLE
+    explicit = syntax in EXPLICIT_LITTLE_HEADERS
     if not explicit and syntax != IMPLICIT_LITTLE:
         return None
     # The other byte order, or no such group; of explicit VR the first head tells.

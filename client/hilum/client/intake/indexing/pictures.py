@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from hilum.client.intake.formats.folder_volume import ReadVolumes
 from hilum.client.intake.indexing.folder_file import folder_job, folder_row, take_folder_file
-from hilum.client.intake.indexing.series import Stores
+from hilum.client.intake.indexing.items import Stores
 from hilum.client.intake.instance import Family
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox.jobs import DecodePicture, Refused
@@ -42,14 +42,14 @@ def linked_row(one: Picture, first: FileRow, names: Pseudonyms) -> FileRow:
 
 
 def take_pictures(
-    pictures: Sequence[Picture], family: Family, keepers: Stores, pool: DecodePool
+    pictures: Sequence[Picture], family: Family, stores: Stores, pool: DecodePool
 ) -> tuple[list[FileRow], list[Item]]:
     """Have files read by the pool's processes, and cache what they hold.
 
     Args:
         pictures: Files of which `is_folder_file` holds.
         family: What made them.
-        keepers: Where arrays go.
+        stores: Where arrays go.
         pool: Decodes.
     """
     rows: list[FileRow] = []
@@ -60,10 +60,10 @@ def take_pictures(
             status: str = ACCEPTED
             try:
                 result = job if isinstance(job, Refused) else next(results)
-                items += take_folder_file(result, one.relative_name, family, keepers.names, keepers.cache)
+                items += take_folder_file(result, one.relative_name, family, stores.names, stores.cache)
             except Skip as skip:
                 status = skip.reason
-            rows.append(folder_row(one.relative_name, one.file.identity, status, keepers.names))
+            rows.append(folder_row(one.relative_name, one.file.identity, status, stores.names))
     return rows, items
 
 

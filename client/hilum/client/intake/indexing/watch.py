@@ -9,11 +9,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from hilum.client.intake.indexing.index import IndexReport, index_archive
+from hilum.client.intake.indexing.index import IndexReport, index_found
 from hilum.client.intake.instance import Family
 from hilum.client.intake.network.shutdown import Stoppable, StoppedError
 from hilum.client.intake.sources.scan import FoundFile, scan
-from hilum.client.intake.sources.sources import count_files
+from hilum.client.intake.sources.sources import find
 from hilum.client.state.workspace import Workspace
 from hilum.common.errors import DataError, RunError
 from hilum.common.progress import Progress
@@ -42,7 +42,7 @@ def watch(
         show: Gives a progress bar for a title and a total.
         tell: Told the report of each pass.
         warn: Told why a pass could not be made; the next look tries again.
-        images: As of `index_archive`.
+        images: As of `index_found`.
 
     Raises:
         DataError: If the folder can't be read at the first look. Later, a share that is away for a while is waited for.
@@ -74,14 +74,9 @@ def _index(
     show: Callable[[str, int], AbstractContextManager[Progress]],
     images: Family | None,
 ) -> IndexReport:
-    with show("indexing", count_files(folder, workspace)) as progress:
-        return index_archive(
-            folder,
-            workspace,
-            Stoppable(progress, stop),
-            images=images,
-            held_back=lambda file: _mark(file) not in quiet,
-        )
+    found = find(folder, workspace, held_back=lambda file: _mark(file) not in quiet)
+    with show("indexing", found.count) as progress:
+        return index_found(found, workspace, Stoppable(progress, stop), images=images)
 
 
 def _look(folder: Path) -> frozenset[int]:

@@ -23,6 +23,7 @@ from pynetdicom.sop_class import Verification, register_uid  # type: ignore[attr
 
 from hilum.client.intake.network.association import MAX_PDU_BYTES, AllowList, BoundedServer, Guard
 from hilum.client.intake.sources.inbox import Inbox, MismatchError, NoRoomError, OversizedError
+from hilum.client.intake.transfer_syntaxes import SUPPORTED_SYNTAXES
 from hilum.common.errors import DataError
 
 # PS3.7 section 9.1.1.1.9 and PS3.4 table B.2-1.
@@ -34,27 +35,6 @@ _RETIRED = {
     "1.2.840.10008.5.1.4.1.1.5": "NuclearMedicineImageStorageRetired",
     "1.2.840.10008.5.1.4.1.1.6": "UltrasoundImageStorageRetired",
 }
-
-# Lossless before lossy, so that a sender that offers several gives the better one.
-SYNTAXES = (
-    "1.2.840.10008.1.2.1",  # Explicit VR Little Endian
-    "1.2.840.10008.1.2",  # Implicit VR Little Endian
-    "1.2.840.10008.1.2.1.98",  # Encapsulated Uncompressed
-    "1.2.840.10008.1.2.5",  # RLE Lossless
-    "1.2.840.10008.1.2.4.80",  # JPEG-LS Lossless
-    "1.2.840.10008.1.2.4.90",  # JPEG 2000 Lossless
-    "1.2.840.10008.1.2.4.70",  # JPEG Lossless, first-order prediction
-    "1.2.840.10008.1.2.4.57",  # JPEG Lossless
-    "1.2.840.10008.1.2.4.201",  # HTJ2K Lossless
-    "1.2.840.10008.1.2.4.202",  # HTJ2K Lossless, RPCL
-    "1.2.840.10008.1.2.2",  # Explicit VR Big Endian
-    "1.2.840.10008.1.2.1.99",  # Deflated Explicit VR Little Endian
-    "1.2.840.10008.1.2.4.81",  # JPEG-LS Near-lossless
-    "1.2.840.10008.1.2.4.91",  # JPEG 2000
-    "1.2.840.10008.1.2.4.203",  # HTJ2K
-    "1.2.840.10008.1.2.4.51",  # JPEG Extended
-    "1.2.840.10008.1.2.4.50",  # JPEG Baseline
-)
 
 _MAX_ASSOCIATIONS = 10
 _SILENCE_S = 60.0
@@ -159,7 +139,7 @@ class Receiver:
         for uid, keyword in _RETIRED.items():
             register_uid(uid, keyword, StorageServiceClass)
         for uid in image_classes():
-            ae.add_supported_context(uid, list(SYNTAXES))
+            ae.add_supported_context(uid, list(SUPPORTED_SYNTAXES))
         ae.add_supported_context(Verification)
         return ae
 

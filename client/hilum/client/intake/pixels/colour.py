@@ -12,13 +12,13 @@ from hilum.client.intake.instance import PixelFormat
 from hilum.client.intake.pixels.luts import LookUpTables
 from hilum.client.intake.pixels.raw_frames import StoredFrame
 from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.transfer_syntaxes import JPEG_2000
 
 Colours = npt.NDArray[np.uint8]
 
 _BYTE_BITS = 8
 _RGB_FROM_DECODER = {"YBR_ICT", "YBR_RCT"}  # undone inside JPEG 2000 (PS3.5 section 8.2.4)
 _YBR = {"YBR_FULL", "YBR_FULL_422"}
-_JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203))
 
 
 def to_rgb(frame: StoredFrame, pixels: PixelFormat, luts: LookUpTables | None) -> Colours:
@@ -51,7 +51,7 @@ def to_rgb(frame: StoredFrame, pixels: PixelFormat, luts: LookUpTables | None) -
 def _space(frame: StoredFrame, pixels: PixelFormat) -> str:
     if frame.info is not None and frame.info.colour is not None:
         return frame.info.colour
-    jpeg_2000 = pixels.syntax in _JPEG_2000
+    jpeg_2000 = pixels.syntax in JPEG_2000
     if pixels.photometric == "RGB" or (jpeg_2000 and pixels.photometric in _RGB_FROM_DECODER):
         return "RGB"
     if pixels.photometric in _YBR:

@@ -1,8 +1,8 @@
-"""Which decoder reads which transfer syntax: one pinned order, the same on every machine.
+"""Decoders of compressed frames, tried in the order of `intake/transfer_syntaxes.py`, the same on every machine.
 
 The first of a syntax's decoders that does not refuse a frame decides. Each is chosen by being right on known images,
 then by not dying on broken ones, then by speed (`benchmarks/codecs.py` measures it). What a decoder gives is checked
-against the header and the code stream before anything uses it; where both decoders refuse, the frame is refused.
+against the header and the code stream before anything uses it; where all decoders refuse, the frame is refused.
 All are permissively licensed.
 """
 
@@ -20,9 +20,9 @@ import numpy.typing as npt
 
 from hilum.client.intake.instance import PixelFormat
 from hilum.client.intake.pixels.codestream import StreamInfo, j2k_info, jpeg_info
-from hilum.client.intake.pixels.layout import BIG_ENDIAN, DEFLATED
 from hilum.client.intake.pixels.value_range import ValueRange
 from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.transfer_syntaxes import SUPPORTED_SYNTAXES, Coding
 
 Decoded = npt.NDArray[Any]
 """(H, W), or (H, W, 3) with the samples of a pixel side by side."""
@@ -35,7 +35,7 @@ class Decoder:
     """One decoder of one package.
 
     Attributes:
-        name: As docs and reports show it.
+        name: As the table of transfer syntaxes, docs and reports have it.
         package: The distribution that it comes from.
         decode: From a code stream to an array, (H, W) or (H, W, samples) or (samples, H, W).
     """
@@ -71,15 +71,8 @@ def _imagecodecs_jpeg(stream: bytes, pixels: PixelFormat) -> Decoded:
     if pixels.samples == 1:
         return _array(imagecodecs.jpeg8_decode(stream))
     # The same colour space in and out: samples come as they were stored, and are converted by what the file says.
-    return _array(imagecodecs.jpeg8_decode(stream, colorspace="YCBCR", outcolorspace="YCBCR"))
-
-
-def _imagecodecs_lossless(stream: bytes, pixels: PixelFormat) -> Decoded:
-    import imagecodecs
-
-    if pixels.samples == 1:
-        return _array(imagecodecs.jpeg8_decode(stream))
-    return _array(imagecodecs.jpeg8_decode(stream, colorspace="RGB", outcolorspace="RGB"))
+    space = "RGB" if SUPPORTED_SYNTAXES[pixels.syntax].lossless else "YCBCR"
+    return _array(imagecodecs.jpeg8_decode(stream, colorspace=space, outcolorspace=space))
 
 
 def _imagecodecs_sof3(stream: bytes, _pixels: PixelFormat) -> Decoded:
@@ -207,44 +200,37 @@ def _planes(raw: Any, pixels: PixelFormat) -> Decoded:
     return planes[0] if pixels.samples == 1 else planes
 
 
-_JPEG = Decoder("imagecodecs libjpeg-turbo", "imagecodecs", _imagecodecs_jpeg)
-_LOSSLESS = Decoder("imagecodecs libjpeg-turbo", "imagecodecs", _imagecodecs_lossless)
-_SOF3 = Decoder("imagecodecs jpegsof3", "imagecodecs", _imagecodecs_sof3)
-_GDCM = Decoder("gdcm", "python-gdcm", _gdcm)
-_CHARLS = Decoder("imagecodecs charls", "imagecodecs", _imagecodecs_jpegls)
-_PYJPEGLS = Decoder("pyjpegls", "pyjpegls", _pyjpegls)
-_OPENJPEG = Decoder("imagecodecs openjpeg", "imagecodecs", _imagecodecs_j2k)
-_OPENJPEG_2 = Decoder("pylibjpeg-openjpeg", "pylibjpeg-openjpeg", _pylibjpeg_openjpeg)
-_OPENJPH = Decoder("imagecodecs openjph", "imagecodecs", _imagecodecs_htj2k)
-_RLE = Decoder("pylibjpeg-rle", "pylibjpeg-rle", _pylibjpeg_rle)
-_RLE_2 = Decoder("imagecodecs dicomrle", "imagecodecs", _imagecodecs_rle)
+_BY_NAME = {
+    one.name: one
+    for one in (
+        Decoder("imagecodecs libjpeg-turbo", "imagecodecs", _imagecodecs_jpeg),
+        Decoder("imagecodecs jpegsof3", "imagecodecs", _imagecodecs_sof3),
+        Decoder("gdcm", "python-gdcm", _gdcm),
+        Decoder("imagecodecs charls", "imagecodecs", _imagecodecs_jpegls),
+        Decoder("pyjpegls", "pyjpegls", _pyjpegls),
+        Decoder("imagecodecs openjpeg", "imagecodecs", _imagecodecs_j2k),
+        Decoder("pylibjpeg-openjpeg", "pylibjpeg-openjpeg", _pylibjpeg_openjpeg),
+        Decoder("imagecodecs openjph", "imagecodecs", _imagecodecs_htj2k),
+        Decoder("pylibjpeg-rle", "pylibjpeg-rle", _pylibjpeg_rle),
+        Decoder("imagecodecs dicomrle", "imagecodecs", _imagecodecs_rle),
+    )
+}
 
 DECODERS: Mapping[str, tuple[Decoder, ...]] = MappingProxyType(
     {
-        "1.2.840.10008.1.2.5": (_RLE, _RLE_2),  # RLE Lossless
-        "1.2.840.10008.1.2.4.50": (_JPEG, _GDCM),  # JPEG Baseline, 8 bit
-        "1.2.840.10008.1.2.4.51": (_JPEG,),  # JPEG Extended, 8 and 12 bit; gdcm has no 12 bit
-        "1.2.840.10008.1.2.4.57": (_LOSSLESS, _SOF3, _GDCM),  # JPEG Lossless, process 14
-        "1.2.840.10008.1.2.4.70": (_LOSSLESS, _SOF3, _GDCM),  # JPEG Lossless, first-order prediction
-        "1.2.840.10008.1.2.4.80": (_CHARLS, _PYJPEGLS),  # JPEG-LS Lossless
-        "1.2.840.10008.1.2.4.81": (_CHARLS, _PYJPEGLS),  # JPEG-LS Near-lossless
-        "1.2.840.10008.1.2.4.90": (_OPENJPEG, _OPENJPEG_2),  # JPEG 2000, lossless only
-        "1.2.840.10008.1.2.4.91": (_OPENJPEG, _OPENJPEG_2),  # JPEG 2000
-        "1.2.840.10008.1.2.4.201": (_OPENJPH, _OPENJPEG),  # HTJ2K, lossless only
-        "1.2.840.10008.1.2.4.202": (_OPENJPH, _OPENJPEG),  # HTJ2K, lossless with RPCL order
-        "1.2.840.10008.1.2.4.203": (_OPENJPEG, _OPENJPEG_2),  # HTJ2K; where it loses, openjph wraps
+        row.uid: tuple(_BY_NAME[name] for name in row.decoders)
+        for row in SUPPORTED_SYNTAXES.values()
+        if row.decoders
     }
 )
 """By transfer syntax UID, for compressed pixels."""
 
-NATIVE: frozenset[str] = frozenset(
-    {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.98", BIG_ENDIAN, DEFLATED}
-)
-"""The syntaxes whose pixels are not compressed: implicit, explicit, encapsulated uncompressed, big endian, deflated."""
-
-_JPEG_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (50, 51, 57, 70, 80, 81))
-_J2K_SYNTAXES = frozenset(f"1.2.840.10008.1.2.4.{n}" for n in (90, 91, 201, 202, 203))
-_SIGN_BY_STREAM = _J2K_SYNTAXES | {"1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"}
+_STREAM_INFO: Mapping[Coding, Callable[[bytes], StreamInfo]] = {
+    "jpeg": jpeg_info,
+    "jpeg-ls": jpeg_info,
+    "jpeg-2000": j2k_info,
+}
+_SIGN_BY_STREAM: frozenset[Coding] = frozenset({"jpeg-ls", "jpeg-2000"})
 
 
 @cache
@@ -292,12 +278,10 @@ def decode_frame(stream: bytes, pixels: PixelFormat) -> DecodedFrame:
 
 def _checked_info(stream: bytes, pixels: PixelFormat) -> StreamInfo | None:
     """Return the code stream's header, once it agrees with the data set's."""
-    if pixels.syntax in _JPEG_SYNTAXES:
-        info = jpeg_info(stream)
-    elif pixels.syntax in _J2K_SYNTAXES:
-        info = j2k_info(stream)
-    else:
+    read_info = _STREAM_INFO.get(SUPPORTED_SYNTAXES[pixels.syntax].coding)
+    if read_info is None:
         return None
+    info = read_info(stream)
     size = (info.rows, info.columns, info.samples)
     if size != (pixels.rows, pixels.columns, pixels.samples) or info.bits > pixels.bits_allocated:
         raise Skip(Reason.UNDECODABLE_PIXELS)
@@ -330,7 +314,7 @@ def _samples(stored: Decoded, pixels: PixelFormat, info: StreamInfo | None) -> D
         if not info.signed:
             _check_overshoot(values, bits, signed=pixels.signed)
         return _clipped(values, bits, signed=pixels.signed)
-    if info.signed != pixels.signed and pixels.syntax in _SIGN_BY_STREAM:
+    if info.signed != pixels.signed and SUPPORTED_SYNTAXES[pixels.syntax].coding in _SIGN_BY_STREAM:
         # JPEG-LS has no sign, and JPEG 2000's may not be the header's: then the narrower of the two holds it.
         bits = min(info.bits, bits)
     return in_bits(stored, bits, bits, signed=pixels.signed)

@@ -13,13 +13,12 @@ import numpy.typing as npt
 
 from hilum.client.intake.instance import Frame, Instance
 from hilum.client.intake.pixels.colour import to_rgb
-from hilum.client.intake.pixels.decoders import NATIVE
 from hilum.client.intake.pixels.integer_rescale import in_units
-from hilum.client.intake.pixels.layout import DEFLATED
 from hilum.client.intake.pixels.luts import LookUpTables, read_luts
 from hilum.client.intake.pixels.raw_frames import PixelReader, StoredFrame, open_frames
 from hilum.client.intake.pixels.rescale import display_values, padding_mask
 from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.transfer_syntaxes import DEFLATED, UNCOMPRESSED
 
 Image = npt.NDArray[Any]
 """(H, W) uint16, or (H, W, 3) uint8 in RGB."""
@@ -108,7 +107,7 @@ def _frame(reader: PixelReader, instance: Instance, index: int) -> StoredFrame:
 def is_plain(instance: Instance) -> bool:
     """Tell whether the pixels are bare numbers in grey: no decoder, no table, nothing to parse on the way to them."""
     pixels = instance.pixels
-    bare = pixels.syntax in NATIVE and pixels.syntax != DEFLATED
+    bare = pixels.syntax in UNCOMPRESSED - {DEFLATED}
     return bare and not instance.has_lut and pixels.photometric in _GREY and pixels.samples == 1
 
 

@@ -14,11 +14,8 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.transfer_syntaxes import DEFLATED, EXPLICIT_BIG, SUPPORTED_SYNTAXES
 
-BIG_ENDIAN = "1.2.840.10008.1.2.2"
-DEFLATED = "1.2.840.10008.1.2.1.99"
-DEFLATE_MAX_RATIO = 200
-"""Real images deflate to a half or a fifth; a data set that inflates by more is a bomb or an empty image."""
 INFLATED_MAX_BYTES = 1 << 30
 
 _UNDEFINED = 0xFFFF_FFFF
@@ -135,7 +132,7 @@ def open_layout(path: Path, syntax: str) -> Iterator[Layout]:
         start = _behind_meta(file)
         if syntax == DEFLATED:
             file, start = MemorySource(inflate_bounded(file.read_at(start, file.size - start))), 0
-        yield _layout(file, start, big_endian=syntax == BIG_ENDIAN)
+        yield _layout(file, start, big_endian=syntax == EXPLICIT_BIG)
     except OSError:
         raise Skip(Reason.UNREADABLE) from None
     finally:
@@ -146,9 +143,9 @@ def inflate_bounded(content: bytes) -> bytes:
     """Undo the deflated transfer syntax (PS3.5 section A.5), never beyond a bound.
 
     Raises:
-        Skip: If it inflates by more than `DEFLATE_MAX_RATIO` or beyond `INFLATED_MAX_BYTES`, or is broken.
+        Skip: If it inflates by more than is plausible or beyond `INFLATED_MAX_BYTES`, or is broken.
     """
-    limit = min(DEFLATE_MAX_RATIO * len(content), INFLATED_MAX_BYTES)
+    limit = min(SUPPORTED_SYNTAXES[DEFLATED].max_compression * len(content), INFLATED_MAX_BYTES)
     engine = zlib.decompressobj(-zlib.MAX_WBITS)
     try:
         inflated = engine.decompress(content, max(limit, 1))

@@ -19,6 +19,7 @@ from hilum.client.intake.pixels.encapsulated import Fragment, frame_fragments, r
 from hilum.client.intake.pixels.layout import Layout, open_layout
 from hilum.client.intake.pixels.size_checks import check_size, frame_bytes
 from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.transfer_syntaxes import ENCAPSULATED_UNCOMPRESSED, NATIVE
 
 Stored = npt.NDArray[Any]
 """(H, W) or (H, W, 3): whole numbers in the header's dtype, or floats as they are, NaN where the file calls it padding."""
@@ -58,7 +59,7 @@ class PixelReader:
         if self._fragments is None:
             return self._native(self._native_bytes(index))
         stream = read_fragments(self.layout.source, self._fragments[index])
-        if self._pixels.syntax == _ENCAPSULATED_NATIVE:
+        if self._pixels.syntax == ENCAPSULATED_UNCOMPRESSED:
             self._check_halved(len(stream), 1)
             return self._native(stream)
         decoded = decode_frame(stream, self._pixels)
@@ -108,9 +109,6 @@ class PixelReader:
         return StoredFrame(values, signed)
 
 
-_ENCAPSULATED_NATIVE = "1.2.840.10008.1.2.1.98"
-
-
 @contextmanager
 def open_frames(path: Path, instance: Instance) -> Iterator[PixelReader]:
     """Open a file to read its frames one by one.
@@ -127,14 +125,9 @@ def open_frames(path: Path, instance: Instance) -> Iterator[PixelReader]:
         pixels = instance.pixels
         if layout.pixels.kind != pixels.kind:
             raise Skip(Reason.UNSUPPORTED_PIXELS)
-        if (layout.pixels.length is None) == (pixels.syntax in _NEVER_ENCAPSULATED):
+        if (layout.pixels.length is None) == (pixels.syntax in NATIVE):
             raise Skip(Reason.UNDECODABLE_PIXELS)
         yield PixelReader(layout, pixels)
-
-
-_NEVER_ENCAPSULATED = frozenset(
-    ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")
-)
 
 
 def _shaped(cells: Stored, pixels: PixelFormat) -> Stored:

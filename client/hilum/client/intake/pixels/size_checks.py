@@ -1,12 +1,9 @@
 """Can the image that a header claims be in the file at all? Asked before anything is allocated by the claim."""
 
-from hilum.client.intake.instance import Instance, PixelFormat
-from hilum.client.intake.pixels.decoders import DECODERS, NATIVE
-from hilum.client.intake.pixels.layout import DEFLATE_MAX_RATIO, DEFLATED
+from hilum.client.intake.instance import MAX_EDGE, Instance, PixelFormat
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.transfer_syntaxes import MAX_COMPRESSION
+from hilum.client.intake.transfer_syntaxes import NATIVE, SUPPORTED_SYNTAXES, UNCOMPRESSED
 
-MAX_EDGE = 16_384
 MEMORY_BYTES = 2 << 30
 """What one file may take to decode."""
 WORKING_BYTES = 32
@@ -37,12 +34,9 @@ def check_size(instance: Instance, size_bytes: int) -> None:
         raise Skip(Reason.IMPLAUSIBLE_SIZE)
     samples = pixels.rows * pixels.columns * pixels.samples
     claimed_bytes = frame_bytes(pixels) * pixels.frames
-    if pixels.syntax in NATIVE:
-        most = DEFLATE_MAX_RATIO if pixels.syntax == DEFLATED else 1
-    else:
-        most = MAX_COMPRESSION[pixels.syntax]
-        if pixels.frames * _MIN_FRAME_BYTES > size_bytes:
-            raise Skip(Reason.IMPLAUSIBLE_SIZE)
+    if pixels.syntax not in UNCOMPRESSED and pixels.frames * _MIN_FRAME_BYTES > size_bytes:
+        raise Skip(Reason.IMPLAUSIBLE_SIZE)
+    most = SUPPORTED_SYNTAXES[pixels.syntax].max_compression
     if claimed_bytes > size_bytes * most:
         # Half of the pixels there is a file that was cut; a hundredth is a claim that was never true.
         cut = claimed_bytes <= 100 * size_bytes * most
@@ -57,11 +51,11 @@ def check_format(pixels: PixelFormat) -> None:
     Raises:
         Skip: If no decoder knows the syntax, or the bits and samples are not ones that an image has.
     """
-    if pixels.syntax not in NATIVE and pixels.syntax not in DECODERS:
+    if pixels.syntax not in SUPPORTED_SYNTAXES:
         raise Skip(Reason.UNSUPPORTED_SYNTAX)
     if pixels.bits_allocated not in _BITS[pixels.kind] or pixels.samples not in {1, 3}:
         raise Skip(Reason.UNSUPPORTED_PIXELS)
-    if pixels.kind != "whole" and (pixels.samples != 1 or pixels.syntax in MAX_COMPRESSION):
+    if pixels.kind != "whole" and (pixels.samples != 1 or pixels.syntax not in NATIVE):
         raise Skip(Reason.UNSUPPORTED_PIXELS)
     if not 0 < pixels.bits_stored <= pixels.bits_allocated:
         raise Skip(Reason.UNSUPPORTED_PIXELS)

@@ -4,7 +4,7 @@
 <state>/incoming/<process>/         objects on their way; what a killed process left there is removed
 
 A file is flushed to disk before it gets its name, so whatever is in the inbox is whole. What is there, or was and was
-removed as needed no more (`emptying`), is not pulled again.
+removed as needed no more (`inbox_cleanup`), is not pulled again.
 """
 
 import errno
@@ -27,10 +27,10 @@ from pydicom import config as pydicom_config
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset, read_partial
 from pydicom.tag import BaseTag
-from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from hilum.client.intake.sources.inbox_cleanup import remembered
 from hilum.client.intake.sources.sources import key_if_removed
+from hilum.client.intake.transfer_syntaxes import DEFLATED
 from hilum.client.state.workspace import Pseudonyms, Workspace
 from hilum.common.errors import DataError
 from hilum.common.files import private_folder, sync_folder
@@ -257,7 +257,7 @@ def stated_uid(path: Path) -> str:
         with pydicom_config.disable_value_validation(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom's warnings quote values
             meta = _read_meta(head)
-            if str(meta.get("TransferSyntaxUID", "")) == DeflatedExplicitVRLittleEndian:
+            if str(meta.get("TransferSyntaxUID", "")) == DEFLATED:
                 return _text(meta, "MediaStorageSOPInstanceUID")
             return _text(read_partial(io.BytesIO(head), stop_when=_behind_uid), "SOPInstanceUID")
     except Exception:

@@ -10,7 +10,7 @@ from hilum.common.errors import DataError
 
 # What the keys of files start with: a file of the folder has a bare pseudonym.
 _INBOX = "inbox:"
-_REMOVED = "removed:"  # it was in the inbox, and no index looks for it again; see `emptying`
+_REMOVED = "removed:"  # it was in the inbox, and no index looks for it again; see `inbox_cleanup`
 
 
 @dataclass(frozen=True)
@@ -28,8 +28,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Found:
-    """The files of one pass."""
+    """The files of one pass, all of them: whoever shows its progress knows the total before it begins.
 
+    Attributes:
+        archive: The folder that was looked at beside the inbox, or None.
+    """
+
+    archive: Path | None
     sources: tuple[Source, ...]
 
     @property
@@ -106,7 +111,7 @@ def find(
         sources.append(Source(archive, "", tuple(file for file in there if not held_back(file))))
     if workspace.inbox.exists():
         sources.append(Source(workspace.inbox, _INBOX, tuple(scan(workspace.inbox))))
-    return Found(tuple(sources))
+    return Found(archive, tuple(sources))
 
 
 def count_files(archive: Path | None, workspace: Workspace) -> int:

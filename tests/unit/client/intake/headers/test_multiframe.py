@@ -7,7 +7,7 @@ from pydicom.filereader import read_dataset
 from pydicom.sequence import Sequence
 
 from hilum.client.intake.headers.multiframe import frames_of, regions_of
-from hilum.client.intake.instance import Region, Window
+from hilum.client.intake.instance import MAX_FRAMES, Region, Window
 from hilum.client.intake.reasons import Reason, Skip
 
 
@@ -191,7 +191,7 @@ def test_a_spacing_that_can_not_be_used_is_none_of_that_frame(spacing):
 
 def test_more_frames_than_any_object_holds_are_refused_before_they_are_made():
     with pytest.raises(Skip, match=Reason.IMPLAUSIBLE_SIZE):
-        frames_of(item(NumberOfFrames=2_000_000_000), "mr")
+        frames_of(item(NumberOfFrames=MAX_FRAMES + 1), "mr")
 
 
 def sequence_bytes(tag, content):
