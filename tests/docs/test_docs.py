@@ -13,7 +13,10 @@ from hilum.client.intake.reasons import EXPLAINED, Reason
 from hilum.common.config import load_study
 from places import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if "```bash" in p.read_text()], ids=lambda p: p.name)
@@ -59,6 +62,17 @@ def test_links_lead_to_files(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+def test_each_of_the_twelve_jobs_takes_three_edits_at_most():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = [
+        line.strip("|").split(" | ") for line in text.split("## Twelve jobs")[1].splitlines() if "`" in line
+    ]
+    assert len(rows) == 12
+    for job, first, edits in rows:
+        assert "`" in first, job
+        assert len(edits.split(";")) <= 3, job
 
 
 @pytest.mark.parametrize("study", sorted((ROOT / "examples").glob("*.toml")), ids=lambda p: p.name)
