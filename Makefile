@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # A file's tests stay together, so that what they share is made once.
 BOTH_CORES := -n 2 --dist loadfile
 
-.PHONY: install demo test test-all check bench format clean
+.PHONY: install demo test test-all check docs bench format clean
 
 install: $(STAMP)
 
@@ -35,6 +35,10 @@ check: install
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/pytest -m "not slow" $(BOTH_CORES) tests/unit
+
+# Opened from build/docs/index.html, without a server. The variable silences an announcement of mkdocs-material's.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: install
 	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[bench]'
