@@ -4,13 +4,20 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from commands_table import table
 from hilum.client.intake.reasons import EXPLAINED, Reason
 from hilum.common.config import load_study
+from hilum.common.results_table import Comparison, Row
+from hilum.common.verdict import Against, Verdict
+from hilum.server.federation.results import build_results
+from hilum.server.federation.roster import Roster
+from hilum.server.federation.store import RoundRecord, RunState
 from places import ROOT
 
 PAGES = [
@@ -55,6 +62,16 @@ def test_every_reason_code_is_in_the_reference():
     text = (ROOT / "docs" / "reference" / "reason-codes.md").read_text()
     for reason in Reason:
         assert f"| `{reason.value}` | {EXPLAINED[reason]} |" in text
+
+
+def test_every_field_of_the_results_is_in_the_reference(make_study):
+    text = (ROOT / "docs" / "reference" / "results.md").read_text()
+    results = build_results(make_study(), RunState(np.zeros(1), ()), Roster(("a",)), [], [])
+    of_classes = (
+        field.name for kind in (Row, Comparison, Verdict, Against, RoundRecord) for field in fields(kind)
+    )
+    keys = {*results, *results["sites"][0], *results["privacy"]["a"], *of_classes}
+    assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
