@@ -37,6 +37,13 @@ def test_every_page_is_there_and_loads_nothing_from_elsewhere(site):
         assert [target for target in loaded if "//" in target] == []
 
 
+def test_every_list_and_table_is_shown_as_one(site):
+    flowed = re.compile(r"<p>(?:(?:(?!</p>).)*\n)?(?:\d+\. |[-*] |\| ).*", re.DOTALL)
+    for page in site.rglob("*.html"):
+        paragraphs = re.findall(r"<p>.*?</p>", page.read_text(), flags=re.DOTALL)
+        assert [one[:80] for one in paragraphs if flowed.match(one)] == [], page.name
+
+
 def test_the_api_has_every_method_and_the_loop(site):
     text = (site / "reference" / "api" / "methods.html").read_text()
     assert 'id="hilum.common.methods.base.SSLMethod"' in text
