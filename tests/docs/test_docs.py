@@ -4,16 +4,26 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from commands_table import table
 from hilum.common.config import load_study
+from hilum.common.results_table import Comparison, Row
+from hilum.common.verdict import Against, Verdict
+from hilum.server.federation.results import build_results
+from hilum.server.federation.roster import Roster
+from hilum.server.federation.store import RoundRecord, RunState
 from places import ROOT
 from reference_tables import TABLES, in_page
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if "```bash" in p.read_text()], ids=lambda p: p.name)
@@ -55,11 +65,32 @@ def test_the_reference_has_the_tables_that_the_code_gives(path, head):
     assert in_page(page, head, TABLES[path, head]()) == page, "run `python tests/support/reference_tables.py`"
 
 
+def test_every_field_of_the_results_is_in_the_reference(make_study):
+    text = (ROOT / "docs" / "reference" / "results.md").read_text()
+    results = build_results(make_study(), RunState(np.zeros(1), ()), Roster(("a",)), [], [])
+    of_classes = (
+        field.name for kind in (Row, Comparison, Verdict, Against, RoundRecord) for field in fields(kind)
+    )
+    keys = {*results, *results["sites"][0], *results["privacy"]["a"], *of_classes}
+    assert [key for key in sorted(keys) if f"`{key}`" not in text] == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_links_lead_to_files(page):
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if not target.startswith("http"):
             assert (page.parent / target).exists(), target
+
+
+def test_each_of_the_twelve_jobs_takes_three_edits_at_most():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rows = [
+        line.strip("|").split(" | ") for line in text.split("## Twelve jobs")[1].splitlines() if "`" in line
+    ]
+    assert len(rows) == 12
+    for job, first, edits in rows:
+        assert "`" in first, job
+        assert len(edits.split(";")) <= 3, job
 
 
 @pytest.mark.parametrize("study", sorted((ROOT / "examples").glob("*.toml")), ids=lambda p: p.name)

@@ -23,7 +23,7 @@ def test_the_wheel_runs_by_itself_and_brings_no_ray(tmp_path):
     venv.create(tmp_path / "empty", with_pip=True)
     python = tmp_path / "empty" / "bin" / "python"
     pip = (python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt")
-    run(*pip, "torch==2.13.0", cwd=tmp_path)
+    run(*pip, "torch", cwd=tmp_path)
     run(*pip, wheel, cwd=tmp_path)
     hilum = tmp_path / "empty" / "bin" / "hilum"
     assert "simulate" in run(hilum, "--help", cwd=tmp_path)

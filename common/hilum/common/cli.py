@@ -141,7 +141,6 @@ def build() -> typer.Typer:
     """Return the whole command line: common commands and those of the installed portions."""
     root = typer.Typer(
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         help="Federated, multi-site self-supervised learning for medical imaging.",
     )

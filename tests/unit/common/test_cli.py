@@ -53,6 +53,19 @@ def test_every_path_is_judged_by_hilum_and_so_by_one_line(commands):
     assert judged_by_click == []
 
 
+def test_a_shell_completes_commands_and_options(run_hilum, monkeypatch):
+    def completed(words):
+        monkeypatch.setenv("_HILUM_COMPLETE", "complete_bash")
+        monkeypatch.setenv("COMP_WORDS", words)
+        monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+        return run_hilum().stdout.split()
+
+    assert completed("hilum site ind") == ["index"]
+    assert completed("hilum site index --wat") == ["--watch"]
+    monkeypatch.setenv("_HILUM_COMPLETE", "source_bash")
+    assert "_HILUM_COMPLETE=complete_bash" in run_hilum().stdout
+
+
 def test_help_is_quick_to_come_and_imports_no_torch(run_hilum):
     done = run_hilum("--help")
     assert done.returncode == 0

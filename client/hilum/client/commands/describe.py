@@ -1,5 +1,6 @@
 """`hilum site describe`: the one report of a site that may be shown to others."""
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +30,7 @@ def describe(
         labels=_label_columns(workspace, labels, label or []),
         threshold=min_patients,
         budget=budget,
+        agree=_agree,
     )
     if as_json:
         print_json(answer.content)
@@ -36,6 +38,22 @@ def describe(
         _show(answer.content)
     kind = "a new answer" if answer.new else "the same answer as before, at no cost"
     typer.echo(f"{kind}; {answer.left} new answers are left", err=True)
+
+
+def _agree(left: int) -> None:
+    """Ask whoever sits at a terminal; a script has agreed by calling.
+
+    Raises:
+        Abort: If the answer is no.
+    """
+    if _at_a_terminal():
+        typer.confirm(
+            f"This is a new answer and costs one of the {left} that are left. Give it?", abort=True, err=True
+        )
+
+
+def _at_a_terminal() -> bool:
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def _label_columns(workspace: Any, table: Path | None, columns: list[str]) -> dict[str, Any]:

@@ -103,6 +103,7 @@ class AnswerLedger:
         *,
         threshold: int,
         budget: int = DEFAULT_BUDGET,
+        agree: Callable[[int], None] = lambda _left: None,
     ) -> Answer:
         """Give the earlier answer where there is one that is close enough, else a new one.
 
@@ -112,6 +113,7 @@ class AnswerLedger:
             compute: Makes the answer.
             threshold: In how many patients a new answer must differ from every earlier one.
             budget: New answers all in all.
+            agree: Told how many are left before a new one is given; what it raises keeps that one from being spent.
 
         Raises:
             PolicyRefused: If the budget is spent, or if another question about the same patients was answered.
@@ -134,6 +136,7 @@ class AnswerLedger:
                 f"the budget of {budget} different answers is spent, and the images have changed since the last one; "
                 "show the last answer's file, or let the site's data protection officer agree to a higher --budget",
             )
+        agree(budget - len(given))
         content = compute()
         self._record(_DESCRIPTION, asked, json.dumps(content), patients)
         return Answer(content, new=True, left=budget - len(given) - 1)

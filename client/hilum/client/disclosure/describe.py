@@ -9,7 +9,7 @@ import hashlib
 import json
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -53,6 +53,7 @@ def describe_site(
     labels: Mapping[str, Labels] | None = None,
     threshold: int = MIN_PATIENTS,
     budget: int = DEFAULT_BUDGET,
+    agree: Callable[[int], None] = lambda _left: None,
 ) -> Answer:
     """Describe a site so that the description may leave it.
 
@@ -61,6 +62,7 @@ def describe_site(
         labels: Label columns by name, to be counted too.
         threshold: Patients that each number comes from at least.
         budget: How many different answers the site gives.
+        agree: Asked before one of them is spent, with how many are left; see `AnswerLedger.ask`.
 
     Returns:
         `{"threshold", "families": {family: {"patients", "studies", "images", "volumes", "tables"}}}`; a count is a
@@ -93,6 +95,7 @@ def describe_site(
                 lambda: description(items, asked, threshold),
                 threshold=threshold,
                 budget=budget,
+                agree=agree,
             )
     finally:
         ledger.close()

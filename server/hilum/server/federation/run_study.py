@@ -1,6 +1,8 @@
 """A whole study, from the first greeting to the results, on whichever grid it runs."""
 
 import logging
+import time
+from collections.abc import Collection
 from typing import Any
 
 from flwr.app import RecordDict
@@ -11,6 +13,7 @@ from hilum.common.environment import describe_environment
 from hilum.common.errors import UpdateRefused
 from hilum.common.export import Provenance, write_encoder
 from hilum.common.files import private_folder
+from hilum.common.progress import Progress
 from hilum.common.results_table import MAX_TABLE_BYTES, Evaluation, check_table
 from hilum.common.weights import FlatWeights
 from hilum.server.federation.events import RoundEvents
@@ -21,6 +24,8 @@ from hilum.server.federation.run_spec import Polling, RunSpec
 
 __all__ = ["Polling", "RunSpec", "run_study"]
 
+_TELL_AGAIN_S = 30.0
+_NAMES_TOLD = 5
 _log = logging.getLogger(__name__)
 
 
@@ -71,6 +76,12 @@ def _evaluate(federation: Federation) -> tuple[list[Evaluation], list[str]]:
     federation.limit_replies(records.EVALUATE, MAX_TABLE_BYTES)
     _log.info("run %s: the sites measure the encoder", work.order.run)
     with work.stage("evaluation at each site", len(sites)) as progress:
+        waiting = _Waiting(progress)
+
+        def look() -> None:
+            federation.check_stop()
+            waiting.tell([name for name in sites.values() if name not in found and name not in missing])
+
         answers = exchange(
             federation.grid,
             {node_id: lambda: request for node_id in sites},
@@ -79,10 +90,11 @@ def _evaluate(federation: Federation) -> tuple[list[Evaluation], list[str]]:
             poll_s=work.pace.poll_s,
             presence=federation.presence,
             closing=Closing(lambda: len(found) >= study.quorum, study.federation.return_s),
-            on_poll=federation.check_stop,
+            on_poll=look,
         )
         for done, answer in enumerate(answers, 1):
             name = sites[answer.node_id]
+            waiting.done = done
             try:
                 found[name] = _table_of(answer, federation, name, wanted)
                 _log.info("%s has sent its results", name)
@@ -94,6 +106,28 @@ def _evaluate(federation: Federation) -> tuple[list[Evaluation], list[str]]:
     if "centralised" in study.evaluation.arms and "centralised" not in wanted:
         notes.append("the arm centralised was not measured: only a simulation has all images in one place")
     return [found[name] for name in sorted(found)], notes
+
+
+class _Waiting:
+    """Tells now and then who is still at work: a measurement takes minutes, and ends in one answer a site.
+
+    Attributes:
+        done: How many sites have answered.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self.done = 0
+        self._progress = progress
+        self._began = self._told = time.monotonic()
+
+    def tell(self, names: Collection[str]) -> None:
+        """Tell, if it is time."""
+        now = time.monotonic()
+        if now - self._told < _TELL_AGAIN_S or not names:
+            return
+        self._told = now
+        shown = ", ".join(list(names)[:_NAMES_TOLD]) + (", ..." if len(names) > _NAMES_TOLD else "")
+        self._progress.advance(self.done, f"{shown} still measuring after {now - self._began:.0f} s")
 
 
 def _table_of(answer: Answer, federation: Federation, name: str, sent: dict[str, FlatWeights]) -> Evaluation:

@@ -7,6 +7,7 @@ from collections import defaultdict
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from hilum.client.disclosure.answers import AnswerLedger, Facts
 from hilum.client.disclosure.counts import banded_total, protect
@@ -14,6 +15,7 @@ from hilum.client.disclosure.describe import EDGES, FAMILIES, describe_site, des
 from hilum.client.state.catalogue import Catalogue, Item
 from hilum.client.state.labels import Labels
 from hilum.client.state.workspace import Workspace
+from hilum.common.cli import build
 from hilum.common.errors import ConfigError, PolicyRefused
 
 
@@ -238,6 +240,37 @@ def test_adding_a_patient_changes_no_answer_and_costs_nothing(tmp_path):
     third = describe_site(workspace)
     assert third.new
     assert third.content["families"]["ct"]["patients"] == 33
+
+
+def test_before_a_new_answer_is_spent_somebody_is_asked_and_may_keep_it(tmp_path):
+    workspace = Workspace(tmp_path)
+    Catalogue(workspace.catalogue).record([], patients(32))
+    asked = []
+
+    def no(left):
+        asked.append(left)
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            describe_site(workspace, agree=no)
+    assert describe_site(workspace).left == 19
+    assert describe_site(workspace, agree=no).new is False
+    assert asked == [20, 20]
+
+
+def test_at_a_terminal_describe_asks_and_elsewhere_it_does_not(tmp_path, monkeypatch):
+    Catalogue(Workspace(tmp_path / "site").catalogue).record([], patients(32))
+    words = ["site", "describe", "--home", str(tmp_path)]
+    runner = CliRunner()
+    assert runner.invoke(build(), words).exit_code == 0
+    Catalogue(Workspace(tmp_path / "site").catalogue).record([], patients(20, first=32))
+    monkeypatch.setattr("hilum.client.commands.describe._at_a_terminal", lambda: True)
+    refused = runner.invoke(build(), words, input="n\n")
+    assert refused.exit_code == 1
+    assert "costs one of the 19 that are left" in refused.stderr
+    assert "patients" not in refused.stdout
+    assert "18 new answers are left" in runner.invoke(build(), words, input="y\n").stderr
 
 
 def test_an_answer_differs_from_every_earlier_one_not_only_the_last(tmp_path):

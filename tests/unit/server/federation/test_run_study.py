@@ -2,6 +2,8 @@
 
 import json
 import logging
+import threading
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -102,13 +104,13 @@ def make_client(tables, train=None):
 
 @pytest.fixture
 def run(make_order, tmp_path):
-    def conducted(study, tables, train=None, folder="run"):
+    def conducted(study, tables, train=None, folder="run", **more):
         signed, order = make_order(study, sites=list(tables))
         with (
             RunStore.open(tmp_path / folder, order, resume=False) as store,
             InProcessGrid(make_client(tables, train), nodes=len(tables), workers=4) as grid,
         ):
-            return run_study(grid, RunSpec(signed, order, store, Polling(0.005, 5.0)))
+            return run_study(grid, RunSpec(signed, order, store, Polling(0.005, 5.0), **more))
 
     return conducted
 
@@ -138,6 +140,27 @@ def test_lies_about_the_encoder_cost_their_site_its_place_in_the_results_and_not
         "site-0 has sent its results"
     ]
     assert caplog.messages[-1].startswith("run run is finished: 2 rounds, encoder ")
+
+
+def test_who_still_measures_is_told_now_and_then(make_study, run, monkeypatch):
+    monkeypatch.setattr("hilum.server.federation.run_study._TELL_AGAIN_S", 0.0)
+    told, enough = [], threading.Event()
+
+    class Listening:
+        def advance(self, done, note=""):
+            told.append((done, note.split(" after ")[0]))
+            if told[-1] == (1, "site-1 still measuring"):
+                enough.set()
+
+    def late():
+        assert enough.wait(60)
+        return RecordDict({})
+
+    tables = {"site-0": LIES["site-0"][0], "site-1": late}
+    run(make_study(federation={"sites": 2}), tables, stage=lambda title, total: nullcontext(Listening()))
+    assert told[-1] == (2, "site-1")
+    assert (1, "site-0") in told
+    assert told.index((1, "site-0")) < told.index((1, "site-1 still measuring"))
 
 
 def test_an_arm_that_only_a_simulation_has_is_noted(make_study, run):
