@@ -2,6 +2,8 @@
 
 from enum import StrEnum
 
+from hilum.common.errors import HilumError
+
 
 class Reason(StrEnum):
     """The code is stored and counted; `EXPLAINED` says it in words."""
@@ -120,7 +122,7 @@ EXPLAINED = {
 }
 
 
-class Skip(Exception):  # noqa: N818 - not an error: the file is counted under its reason
+class Skip(HilumError):  # noqa: N818 - the file is counted under its reason
     """Raised inside intake to set one file or one series aside.
 
     Args:

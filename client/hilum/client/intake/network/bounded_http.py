@@ -38,11 +38,11 @@ class ServiceError(DataError):
 
 
 class FetchError(Exception):
-    """One object can't be had; the pull goes on. Its argument is the code that it is counted under."""
+    """One object can't be had; the pull counts it under this code, and goes on."""
 
 
 class TransientError(Exception):
-    """Worth another try: the connection broke, or the server is busy.
+    """Worth another try, which the pull makes: the connection broke, or the server is busy.
 
     Attributes:
         status: What the server answered, or None.

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from hilum.common.errors import HilumError
 from hilum.common.progress import Progress
 
 _CHATTY = ("pydicom", "pynetdicom", "dicomweb_client", "requests", "urllib3", "retrying")
 
 
-class StoppedError(Exception):
-    """The person or the system asked the command to end."""
+class StoppedError(HilumError):
+    """The person or the system asked the command to end. Whoever called says what was kept."""
 
 
 @contextmanager
