@@ -10,8 +10,9 @@ import pytest
 
 from dicomweb_service import one_error, stored
 from hilum.client.intake.network import bounded_http
-from hilum.client.intake.network.bounded_http import Login, ServiceError
-from hilum.client.intake.network.dicomweb import Wanted, pull
+from hilum.client.intake.network.bounded_http import ServiceError
+from hilum.client.intake.network.pull import pull
+from hilum.client.intake.network.pull_options import PullRequest
 from hilum.client.intake.sources import inbox
 from hilum.client.intake.sources.inbox import Inbox, NoRoomError
 from hilum.client.state.workspace import Workspace
@@ -27,7 +28,7 @@ def pulled(tmp_path, monkeypatch):
 
     def run(url):
         with Inbox(Workspace(tmp_path / "hilum-home" / "site"), reserve_bytes=0) as box:
-            report = pull(url, Login(), Wanted(), box, progress_bar, threading.Event())
+            report = pull(PullRequest(url), box, progress_bar, threading.Event())
             assert list(box.incoming.iterdir()) == []
             return report
 

@@ -15,7 +15,8 @@ from pynetdicom import AE, build_context
 
 from certificates import Authority
 from hilum.client.intake.network.association import AllowList, Peer
-from hilum.client.intake.network.receive import Listening, Receiver, ReceiveReport, serve
+from hilum.client.intake.network.receive import Receiver, ReceiveReport, serve
+from hilum.client.intake.network.receive_options import Listening
 from hilum.client.intake.sources import inbox as inbox_module
 from hilum.client.intake.sources.inbox import Inbox
 from hilum.client.state.workspace import Workspace

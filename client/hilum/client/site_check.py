@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hilum.client.capacity import free_disk_bytes
 from hilum.client.link.explain import clock_line, explain
-from hilum.client.link.fleet_client import FAILURES, FleetClient
+from hilum.client.link.fleet_client import CallError, FleetClient
 from hilum.client.link.identity import read_identity
 from hilum.client.link.start import check_indexed, link_of
 from hilum.client.state.catalogue import Catalogue
@@ -52,14 +52,14 @@ def check_site(site: SiteConfig, site_file: Path) -> list[Finding]:
     return [_found(what, look) for what, look in looks]
 
 
-class _Mend(Exception):  # noqa: N818 - not an error of the check itself
+class _Mend(HilumError):  # noqa: N818 - what to do
     """Something to be done; the words say what."""
 
 
 def _found(what: str, look: Callable[[], str]) -> Finding:
     try:
         return Finding(what, fine=True, words=look())
-    except (_Mend, HilumError) as problem:
+    except HilumError as problem:
         return Finding(what, fine=False, words=str(problem))
     except OSError as error:
         refused = machine_problem(error)
@@ -146,7 +146,7 @@ def _server(site: SiteConfig, site_file: Path) -> str:
     client = FleetClient(identity)
     try:
         client.heartbeat(node_id_of(identity.name))
-    except FAILURES as error:
+    except CallError as error:
         raise _Mend(explain(error, identity, client.proxy).text) from None
     finally:
         client.close()

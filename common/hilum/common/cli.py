@@ -4,6 +4,7 @@ Reports go to stdout, progress and errors to stderr. An error is one line that s
 the kind (see `hilum.common.errors`). `HILUM_DEBUG=1` shows the traceback.
 """
 
+import io
 import json
 import os
 import sys
@@ -18,7 +19,7 @@ from hilum.common.errors import HilumError, RunError
 from hilum.common.home import lend_libraries_a_home
 from hilum.common.interrupt import Interrupted, end, raise_on_signals
 from hilum.common.lockdown import close_outbound
-from hilum.common.log_setup import configure_logging, show_any_text
+from hilum.common.log_setup import configure_logging
 from hilum.common.machine import machine_problem
 
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
@@ -167,7 +168,7 @@ def main() -> None:
     try:
         lend_libraries_a_home()
         close_outbound()
-        show_any_text()
+        _show_any_text()
         configure_logging()
         build()()
     except Interrupted as stop:
@@ -183,6 +184,16 @@ def main() -> None:
         # The text of a foreign exception may quote a path from an archive, so only its type is shown.
         print(f"error: internal error ({type(error).__name__}); HILUM_DEBUG=1 shows where", file=sys.stderr)
         sys.exit(INTERNAL_ERROR)
+
+
+def _show_any_text() -> None:
+    """Let stdout and stderr take any text: what their encoding lacks is shown as an escape.
+
+    A file name may be no UTF-8 (PEP 383), and a terminal may know ASCII alone; neither is a reason to end a command.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def fail(error: HilumError) -> None:

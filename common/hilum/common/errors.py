@@ -1,15 +1,51 @@
-"""Every error that Hilum raises on purpose.
+"""Every error that Hilum raises on purpose: its name, the exit code of a command that it ends, and its file in `hilum/`.
 
-    HilumError
-    ├── ConfigError        a study or site file is wrong: it names the key and what to write instead
-    ├── DataError          the images or labels can't serve this study
-    │   └── LabelError     a label table is wrong
-    ├── RunError           a run directory can't be used as asked
-    │   └── DamagedError   a stored file's hash does not match its content
-    ├── FederationError    the federation can't go on (too few sites, too late)
-    ├── UpdateRefused      an update failed admission; carries a reason code
-    └── RequestRefused     a site does not do what was asked; carries a code of `refusals.REFUSALS`
-        └── PolicyRefused  its policy does not allow it
+    HilumError                  1  common/errors.py
+    ├── ConfigError             2  common/errors.py         a study or site file is wrong: the key, and what to write instead
+    ├── DataError               3  common/errors.py         the images or labels can't serve this study
+    │   ├── LabelError          3  common/errors.py         a label table is wrong
+    │   ├── NoRoomError         3  client/intake/sources/inbox.py         the disk of the site's state is full
+    │   ├── OversizedError      3  client/intake/sources/inbox.py         one object is larger than the limit
+    │   ├── MismatchError       3  client/intake/sources/inbox.py         an object is not what it was said to be
+    │   └── ServiceError        3  client/intake/network/bounded_http.py  the DICOMweb service can't be used
+    ├── RunError                4  common/errors.py         a run directory can't be used as asked
+    │   └── DamagedError        4  common/errors.py         a stored file's hash does not match its content
+    ├── FederationError         5  common/errors.py         the federation can't go on (too few sites, too late)
+    │   ├── NoServerError       5  server/admin/client.py   no server of this federation runs here
+    │   ├── NoAnswerError       5  server/admin/client.py   the server ended, or hung, during a call
+    │   ├── LinkEnded          77  client/link/loop.py      the link can't work until someone has mended something here
+    │   └── CallError           5  client/link/fleet_client.py  a call to the server did not succeed
+    │       ├── CallFailed      5  client/link/fleet_client.py  it had no answer
+    │       ├── Answered        5  client/link/fleet_client.py  the server refused
+    │       ├── NotAServer      5  client/link/fleet_client.py  what answered is not a Hilum server
+    │       └── TooLarge        5  client/link/fleet_client.py  the answer has no end
+    ├── UpdateRefused           5  common/errors.py         an update failed admission; carries a reason code
+    ├── RequestRefused          6  common/errors.py         a site does not do what was asked; a code of `refusals.REFUSALS`
+    │   └── PolicyRefused       6  common/errors.py         its policy does not allow it
+    ├── StoppedError            1  client/intake/network/shutdown.py    the command was asked to end; each says what it kept
+    ├── Skip                    1  client/intake/reasons.py             a file is set aside and counted; none ends a command
+    │   └── CopiesDiffer        1  client/intake/planner/assembling.py  planes that were taken for copies differ
+    └── _Mend                   1  client/site_check.py     something to mend before the site can start
+
+Outside of the tree, for no person sees them as errors. All but the first stay in their own package:
+
+    Interrupted     common/interrupt.py       a signal ends the process (128 + its number); held up by no `except Exception`
+    Refused         server/gate/refused.py    becomes an answer over HTTP, as do these two
+    Malformed       server/gate/objects.py
+    TooLarge        server/gate/objects.py
+    _Gone           server/gate/app.py        a caller hung up
+    Malformed       client/link/letters.py    a message is not worked on: dropped, or answered with a code
+    TrainerDied     client/link/trainer.py    the loop starts it again, or answers with a code
+    TrainerLate     client/link/trainer.py    as the three below: the answer is dropped
+    _Closed         client/link/loop.py
+    _NotTaken       client/link/loop.py
+    _Over           client/link/loop.py
+    FetchError      client/intake/network/bounded_http.py      one object is counted, and the pull goes on
+    TransientError  client/intake/network/bounded_http.py      it is tried again
+    UncertainValue  client/intake/headers/parsing.py           pydicom is asked
+    EndOfWindow     client/intake/headers/element_headers.py   the window is moved
+    _Unsure         client/intake/assembly/direct_read.py      the general way of reading is taken
+    _NoRoom         client/intake/sandbox/worker.py            a worker's reply says it
 
 A message says what was expected, what was found and what to do. It never holds a patient's identifier, nor a
 file name from inside an archive.

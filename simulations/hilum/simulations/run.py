@@ -91,7 +91,7 @@ def simulate(
     Raises:
         HilumError: If anything about the input is wrong; nothing is written to `out` then.
     """
-    close_outbound()
+    close_outbound()  # a notebook comes here without the command line
     started = time.monotonic()
     if resume:
         study = with_kept_threshold(study, out)

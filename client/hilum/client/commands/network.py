@@ -1,6 +1,5 @@
 """`hilum site pull` and `hilum site receive`: what the network brings."""
 
-import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -14,10 +13,7 @@ from hilum.common.home import hilum_home
 from hilum.common.progress import progress_bar
 
 if TYPE_CHECKING:
-    import threading
-
-    from hilum.client.intake.network.bounded_http import Login
-    from hilum.client.state.workspace import Workspace
+    from hilum.client.intake.indexing.index import IndexReport
 
 
 def pull(
@@ -55,30 +51,31 @@ def pull(
     as_json: AsJson = False,
 ) -> None:
     """Fetch what a DICOMweb service has and the inbox lacks, then index it. A killed call goes on where it was."""
-    from hilum.client.intake.indexing.index import index_archive
-    from hilum.client.intake.network.dicomweb import Wanted, check_address
-    from hilum.client.intake.network.dicomweb import pull as pull_service
-    from hilum.client.intake.network.shutdown import Stoppable, StoppedError, silence_libraries, stop_signals
-    from hilum.client.intake.sources.inbox import GIB, Inbox
-    from hilum.client.intake.sources.sources import count_files
+    from hilum.client.intake.arrivals import pull_and_index
+    from hilum.client.intake.network.pull_options import pull_request
+    from hilum.client.intake.network.shutdown import stop_signals
+    from hilum.client.intake.silence import silence_libraries
+    from hilum.client.intake.sources.inbox import GIB
     from hilum.client.state.workspace import Workspace
-    from hilum.common.errors import DataError, RunError
+    from hilum.common.errors import DataError
 
     silence_libraries()
-    address = check_address(url, insecure_http=insecure_http)
-    wanted = Wanted(tuple(modality or ()), study_date, limit)
-    _check_combination(address, insecure_http=insecure_http, ca=ca, cert=client_cert, key=client_key)
-    login = _login(token_file, ca, client_cert, client_key)
+    request = pull_request(
+        url,
+        modalities=modality or (),
+        study_date=study_date,
+        limit=limit,
+        token_file=token_file,
+        ca=ca,
+        client_cert=client_cert,
+        client_key=client_key,
+        insecure_http=insecure_http,
+    )
     workspace = Workspace(hilum_home(home) / "site")
-    try:
-        with stop_signals() as stop:
-            with Inbox(workspace, reserve_bytes=int(keep_free * GIB)) as inbox:
-                pulled = pull_service(address, login, wanted, inbox, progress_bar, stop)
-            with progress_bar("indexing", count_files(None, workspace)) as progress:
-                report = index_archive(None, workspace, Stoppable(progress, stop))
-    except StoppedError:
-        raise RunError("stopped before the end; what was fetched is kept, run again to go on") from None
-    counts = {**asdict(report.counts), "decoded": report.decoded, "removed": report.removed}
+    with stop_signals() as stop:
+        done = pull_and_index(request, workspace, progress_bar, stop, reserve_bytes=int(keep_free * GIB))
+    pulled = done.pull
+    counts = {**asdict(done.index.counts), "decoded": done.index.decoded, "removed": done.index.removed}
     if as_json:
         print_json({"pull": asdict(pulled), "catalogue": counts})
     else:
@@ -129,35 +126,35 @@ def receive(
     as_json: AsJson = False,
 ) -> None:
     """Receive images by C-STORE from listed senders until stopped, and index them."""
-    from hilum.client.intake.network.association import AllowList, Peer
-    from hilum.client.intake.network.receive import Listening, Receiver, serve
-    from hilum.client.intake.network.shutdown import silence_libraries, stop_signals
-    from hilum.client.intake.sources.inbox import GIB, Inbox
+    from hilum.client.intake.arrivals import receive_and_index
+    from hilum.client.intake.network.receive_options import listening
+    from hilum.client.intake.network.shutdown import stop_signals
+    from hilum.client.intake.silence import silence_libraries
+    from hilum.client.intake.sources.inbox import GIB
     from hilum.client.state.workspace import Workspace
-    from hilum.common.errors import ConfigError, DataError
 
     silence_libraries()
-    if (tls_cert is None) != (tls_key is None) or (tls_ca is not None and tls_cert is None):
-        raise ConfigError(
-            "receive", ["--tls-cert and --tls-key are given together; --tls-ca needs both beside it"]
-        )
-    if not re.fullmatch(r"[!-\[\]-~]{1,16}", ae_title):
-        raise DataError("--ae-title takes 1 to 16 plain characters without spaces")
-    allowed = AllowList(tuple(Peer.parse(text) for text in allow))
-    tls = None if tls_cert is None or tls_key is None else (tls_cert, tls_key)
-    where = Listening(port, bind, ae_title, allowed, tls, tls_ca)
-    workspace = Workspace(hilum_home(home) / "site")
-    limits = {"max_bytes": int(max_object * GIB), "reserve_bytes": int(keep_free * GIB)}
-    with stop_signals() as stop, Inbox(workspace, **limits) as inbox:
-        receiver = Receiver(where, inbox)
-        serve(
-            receiver,
+    where = listening(
+        port=port,
+        bind=bind,
+        ae_title=ae_title,
+        allow=allow,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        tls_ca=tls_ca,
+    )
+    with stop_signals() as stop:
+        report = receive_and_index(
+            where,
+            Workspace(hilum_home(home) / "site"),
             stop,
-            index_every,
-            lambda: _index_inbox(workspace, stop),
-            lambda found: print(f"listening on port {found} as {ae_title}", file=sys.stderr, flush=True),
+            max_bytes=int(max_object * GIB),
+            reserve_bytes=int(keep_free * GIB),
+            index_every_s=index_every,
+            ready=lambda found: _say(f"listening on port {found} as {ae_title}"),
+            tell=_say_indexed,
+            warn=lambda text: _say(f"not indexed now: {text}"),
         )
-    report = receiver.report()
     if as_json:
         print_json(asdict(report))
         return
@@ -167,70 +164,11 @@ def receive(
         print(f"{count:8} refused: {code.replace('_', ' ')}")
 
 
-def _check_combination(
-    address: str, *, insecure_http: bool, ca: Path | None, cert: Path | None, key: Path | None
-) -> None:
-    """Refuse what would have no effect: whoever gives it believes in a protection that is not there, or a danger."""
-    from hilum.common.errors import ConfigError
-
-    encrypted = address.startswith("https:")
-    if not encrypted and any(file is not None for file in (ca, cert, key)):
-        raise ConfigError(
-            "pull",
-            ["--ca, --client-cert and --client-key go with an https:// address; http:// uses none of them"],
-        )
-    if encrypted and insecure_http:
-        raise ConfigError("pull", ["--insecure-http goes with an http:// address; leave it out"])
-    if key is not None and cert is None:
-        raise ConfigError("pull", ["--client-key needs --client-cert beside it"])
+def _say_indexed(report: "IndexReport") -> None:
+    counts = report.counts
+    skipped = sum(counts.skipped.values())
+    _say(f"indexed: {counts.instances} instances, {counts.volumes} volumes, {skipped} set aside")
 
 
-def _login(token_file: Path | None, ca: Path | None, cert: Path | None, key: Path | None) -> "Login":
-    """Return what `pull` shows the server; the token comes from a file or the environment, never from the command line."""
-    import os
-
-    from hilum.client.intake.network.bounded_http import Login, check_files
-    from hilum.client.intake.network.dicomweb import authorization
-    from hilum.common.errors import DataError
-
-    for option, file in (
-        ("--token-file", token_file),
-        ("--ca", ca),
-        ("--client-cert", cert),
-        ("--client-key", key),
-    ):
-        if file is not None and (file.is_dir() or not os.access(file, os.R_OK)):
-            raise DataError(f"the file of {option} is missing or can't be read")
-    token = os.environ.get("HILUM_DICOMWEB_TOKEN", "")
-    if token_file is not None:
-        token = token_file.read_bytes().decode(errors="replace")
-    client = None if cert is None else (str(cert), str(key if key is not None else cert))
-    login = Login(
-        authorization=authorization(token) if token_file is not None or token else "",
-        ca=None if ca is None else str(ca),
-        client=client,
-    )
-    check_files(login)
-    return login
-
-
-def _index_inbox(workspace: "Workspace", stop: "threading.Event") -> bool:
-    """Index what came and say the counts; False if another process holds the site, or this one is to end."""
-    from hilum.client.intake.indexing.index import index_archive
-    from hilum.client.intake.network.shutdown import Stoppable, StoppedError
-    from hilum.common.errors import RunError
-    from hilum.common.progress import NullProgress
-
-    try:
-        counts = index_archive(None, workspace, Stoppable(NullProgress(), stop)).counts
-    except RunError as error:
-        print(f"not indexed now: {error}", file=sys.stderr, flush=True)
-        return False
-    except StoppedError:
-        return False
-    print(
-        f"indexed: {counts.instances} instances, {counts.volumes} volumes, {sum(counts.skipped.values())} set aside",
-        file=sys.stderr,
-        flush=True,
-    )
-    return True
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

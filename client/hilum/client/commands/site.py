@@ -166,7 +166,9 @@ def evaluate(
 def start(site: SiteFile) -> None:
     """Take part in the federation until stopped: one outbound TLS connection, restarted whenever it ends."""
     from hilum.client.link.start import start_link
+    from hilum.common.log_setup import log_plainly
 
+    log_plainly()
     code = start_link(site)
     if code:
         raise typer.Exit(code)

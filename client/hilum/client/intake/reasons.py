@@ -15,6 +15,8 @@ Adding a code takes three edits: its line here, where it is raised, and the test
 from enum import StrEnum
 from typing import Self
 
+from hilum.common.errors import HilumError
+
 
 class Reason(StrEnum):
     """The code is stored and counted; `meaning` says it in words."""
@@ -159,7 +161,7 @@ class Reason(StrEnum):
     DUPLICATE_ANNOTATION = "duplicate_annotation", "another file or row marks the very same"
 
 
-class Skip(Exception):  # noqa: N818 - not an error: the file is counted under its reason
+class Skip(HilumError):  # noqa: N818 - the file is counted under its reason
     """Raised inside intake to set one file or one series aside.
 
     Args:

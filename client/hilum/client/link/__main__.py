@@ -8,14 +8,14 @@ from pathlib import Path
 from types import FrameType
 
 from hilum.client.link.identity import Identity, read_identity
-from hilum.client.link.loop import LinkEnded, Loop
+from hilum.client.link.loop import Loop
 from hilum.client.link.start import ACKNOWLEDGED, STAMP, link_folder, link_of, most_message_bytes
 from hilum.client.link.trainer import Trainer
 from hilum.common.config import load_site
 from hilum.common.errors import HilumError
 from hilum.common.lockdown import close_outbound
 from hilum.common.log_setup import log_plainly
-from hilum.common.supervise import FINAL, Stamp
+from hilum.common.supervise import Stamp
 
 _log = logging.getLogger("hilum.link")
 
@@ -44,9 +44,6 @@ def main() -> int:
             folder / ACKNOWLEDGED,
             at_most_bytes=most_message_bytes(site.policy),
         ).run()
-    except LinkEnded as error:
-        _log.error("%s", error)
-        return FINAL
     except HilumError as error:
         _log.error("%s", error)
         return error.exit_code

@@ -40,6 +40,7 @@ from google.protobuf.message import DecodeError, Message
 from hilum.client.link.identity import Identity
 from hilum.client.link.proxies import Proxy, proxy_for
 from hilum.client.link.transport import Backend, Progress, Stage
+from hilum.common.errors import FederationError
 
 HEARTBEAT_S = 5.0
 MAX_OBJECT_BYTES = 5 * 2**20 + 64 * 1024
@@ -65,7 +66,11 @@ _CALL_FAILED = (
 )
 
 
-class CallFailed(Exception):  # noqa: N818 - the tree of a call's ends: failed, refused, answered by someone else
+class CallError(FederationError):
+    """A call did not succeed: it failed, was refused, or was answered by someone else."""
+
+
+class CallFailed(CallError):  # noqa: N818 - what happened to the call
     """A call had no answer; the cause is chained.
 
     Attributes:
@@ -77,7 +82,7 @@ class CallFailed(Exception):  # noqa: N818 - the tree of a call's ends: failed, 
         self.stage = stage
 
 
-class Answered(Exception):  # noqa: N818 - likewise
+class Answered(CallError):  # noqa: N818 - likewise
     """The server answered with a status other than 200."""
 
     def __init__(self, status: int) -> None:
@@ -85,16 +90,12 @@ class Answered(Exception):  # noqa: N818 - likewise
         self.status = status
 
 
-class NotAServer(Exception):  # noqa: N818 - likewise
+class NotAServer(CallError):  # noqa: N818 - likewise
     """Something answered that is not a Hilum server. The text says how it showed."""
 
 
-class TooLarge(Exception):  # noqa: N818 - likewise
+class TooLarge(CallError):  # noqa: N818 - likewise
     """An answer was longer than any such answer can be; it was not read further."""
-
-
-FAILURES = (CallFailed, Answered, NotAServer, TooLarge)
-"""The ends of a call that did not succeed."""
 
 
 @dataclass

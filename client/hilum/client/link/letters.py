@@ -55,7 +55,10 @@ _MAY_HOLD: Mapping[str, frozenset[str]] = {
 
 
 class Malformed(Exception):  # noqa: N818 - what the message is
-    """A message is not one that a site works on. The text is ours: it quotes nothing that came."""
+    """A message is not one that a site works on; the link drops it, or answers with a code.
+
+    The text is ours: it quotes nothing that came.
+    """
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,9 @@ from flwr.proto.message_pb2 import ObjectTree
 
 from hilum.client.link.explain import Cause, Patience, clock_line, explain
 from hilum.client.link.fleet_client import (
-    FAILURES,
     HEARTBEAT_S,
     Answered,
+    CallError,
     FleetClient,
     NotAServer,
 )
@@ -40,10 +40,10 @@ from hilum.client.link.letters import (
 )
 from hilum.client.link.teller import Teller
 from hilum.client.link.trainer import Trainer, TrainerDied, TrainerLate
-from hilum.common.errors import ConfigError
+from hilum.common.errors import ConfigError, FederationError
 from hilum.common.files import read_json, write_json
 from hilum.common.records import EVALUATE, HELLO, TRAIN
-from hilum.common.supervise import Stamp
+from hilum.common.supervise import FINAL, Stamp
 from hilum.common.wire_ids import node_id_of
 
 _FIRST_WAIT_S, _MAX_WAIT_S = 1.0, 30.0
@@ -65,8 +65,10 @@ _log = logging.getLogger("hilum.link")
 _T = TypeVar("_T")
 
 
-class LinkEnded(Exception):  # noqa: N818 - what happened
+class LinkEnded(FederationError):  # noqa: N818 - what happened
     """The link can't work until someone has mended something here. The text is the line to show."""
+
+    exit_code = FINAL
 
 
 class _Closed(Exception):  # noqa: N818 - what happened
@@ -164,7 +166,7 @@ class Loop:
         if self._connected:
             try:
                 self._client.deactivate(self._node_id, _GOODBYE_S)
-            except FAILURES as error:
+            except CallError as error:
                 _log.debug("the server was not told (%s)", type(error).__name__)
         self._client.close()
 
@@ -183,7 +185,7 @@ class Loop:
                 raise _Over
             try:
                 done = step()
-            except FAILURES as error:
+            except CallError as error:
                 self._connected = False
                 cause = self._explain(error)
                 if cause.patience is Patience.NEVER and not self._renewed():

@@ -14,7 +14,6 @@ from hilum.common.config.site import LinkSection, PolicySection
 from hilum.common.errors import ConfigError, DataError, LabelError
 from hilum.common.files import private_folder
 from hilum.common.locks import only_one
-from hilum.common.log_setup import log_plainly
 from hilum.common.supervise import Stamp, supervise
 
 STAMP, ACKNOWLEDGED, _LOCK = "stamp", "acknowledged.json", "lock"
@@ -35,7 +34,6 @@ def start_link(site_file: Path) -> int:
     identity = read_identity(link_of(site, site_file), site.site.name)
     proxy_for(identity.host, os.environ)
     check_indexed(site)
-    log_plainly()
     private_folder(link_folder(site))
     with only_one(link_folder(site) / _LOCK, _TAKES_PART) as lock:
         command = [sys.executable, "-P", "-m", "hilum.client.link", str(site_file.absolute())]

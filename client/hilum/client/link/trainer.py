@@ -27,11 +27,11 @@ _PATIENCE_S = 5.0  # a killed process is gone at once, unless the kernel is stuc
 
 
 class TrainerDied(Exception):  # noqa: N818 - what happened
-    """The trainer ended before it answered. The text says how, for the site's own log."""
+    """The trainer ended before it answered; the link starts it again. The text says how, for the site's own log."""
 
 
 class TrainerLate(Exception):  # noqa: N818 - what happened
-    """The time for the answer is over; the trainer was killed."""
+    """The time for the answer is over; the trainer was killed, and the link drops the message."""
 
 
 @dataclass

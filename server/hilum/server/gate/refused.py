@@ -11,7 +11,7 @@ _QUIET_S = 60.0
 
 
 class Refused(Exception):  # noqa: N818 - the field's word for what happened to the request
-    """A request is not served.
+    """A request is not served; the gate makes an answer over HTTP of it.
 
     Args:
         status: HTTP's.

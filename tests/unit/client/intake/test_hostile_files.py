@@ -22,8 +22,16 @@ from hilum.client.intake.instance import Frame, Instance, PixelFormat
 from hilum.client.intake.quarantine.store import Quarantine
 from hilum.client.intake.reasons import Reason
 from hilum.client.intake.sandbox import pool as sandbox_pool
-from hilum.client.intake.sandbox.annotation_jobs import ReadLabels, ReadObject, labels_read, object_read
-from hilum.client.intake.sandbox.jobs import DecodeImage, DecodePlanes, ImageDecoded, Refused, more_seconds
+from hilum.client.intake.sandbox.annotation_handlers import labels_read, object_read
+from hilum.client.intake.sandbox.jobs import (
+    DecodeImage,
+    DecodePlanes,
+    ImageDecoded,
+    ReadLabels,
+    ReadObject,
+    Refused,
+)
+from hilum.client.intake.sandbox.limits import more_seconds
 from hilum.client.intake.sandbox.pool import DecodePool
 from hilum.client.state.catalogue import ACCEPTED, Catalogue
 from hilum.client.state.workspace import Workspace
@@ -38,7 +46,7 @@ BEHAVE = """
 import ctypes, os, sys, time
 import numpy as np
 from hilum.client.intake.quarantine import text_detector, text_search
-from hilum.client.intake.sandbox import jobs, worker
+from hilum.client.intake.sandbox import handlers, worker
 
 def misbehave(fault):
     if fault == "segv":
@@ -59,8 +67,8 @@ def wrapped(do):
     return behave
 
 for name in ("volumes", "labels", "object"):
-    old = jobs.KINDS[name]
-    jobs.KINDS[name] = jobs.Kind(old.job, wrapped(old.do), old.result, old.failed)
+    old = handlers.KINDS[name]
+    handlers.KINDS[name] = handlers.Kind(old.job, wrapped(old.do), old.result, old.failed)
 
 FAULTS = {162: "segv", 164: "exit", 166: "hang", 168: "grow", 170: "panic"}
 has_text = text_search.has_text
@@ -87,7 +95,7 @@ def misbehaving(monkeypatch):
 @pytest.fixture
 def impatient(monkeypatch):
     """Pools of these modules wait for a second."""
-    monkeypatch.setattr("hilum.client.intake.sandbox.jobs._READING_S", 0.0)
+    monkeypatch.setattr("hilum.client.intake.sandbox.limits._READING_S", 0.0)
     for module in ("annotations.annotate", "indexing.index"):
         monkeypatch.setattr(
             f"hilum.client.intake.{module}.DecodePool",
@@ -426,13 +434,13 @@ def test_an_answer_that_contradicts_itself_is_none(take, runs, facts):
 def test_a_worker_that_gives_other_frames_than_were_asked_for_is_not_believed(monkeypatch):
     lying = """
 import numpy as np
-from hilum.client.intake.sandbox import jobs, worker
-old = jobs.KINDS["image"]
+from hilum.client.intake.sandbox import handlers, worker
+old = handlers.KINDS["image"]
 def lie(job, write):
     for _ in range(int(job.path.name)):
         write(np.arange(6, dtype=np.uint16).reshape(2, 3))
     return {"has_text": 1 if job.search else None}
-jobs.KINDS["image"] = jobs.Kind(old.job, lie, old.result, old.failed)
+handlers.KINDS["image"] = handlers.Kind(old.job, lie, old.result, old.failed)
 worker.main()
 """
     monkeypatch.setattr(sandbox_pool, "_WORKER", ("-c", lying))

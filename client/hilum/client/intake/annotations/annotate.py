@@ -19,8 +19,7 @@ from hilum.client.intake.formats.contents import LabelsRead, SegRead, Structures
 from hilum.client.intake.formats.naming import LabelMap
 from hilum.client.intake.formats.nifti import is_nifti
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.sandbox.annotation_jobs import ReadLabels, ReadObject
-from hilum.client.intake.sandbox.jobs import Refused, Result
+from hilum.client.intake.sandbox.jobs import ReadLabels, ReadObject, Refused, Result
 from hilum.client.intake.sandbox.pool import DecodePool
 from hilum.client.intake.sources.scan import FoundFile, scan
 from hilum.client.state.cache import ArrayCache

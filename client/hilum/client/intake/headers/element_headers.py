@@ -79,7 +79,7 @@ SPECIAL: Wanted = (0, "", no_number)
 
 
 class EndOfWindow(Exception):  # noqa: N818 - caught where the window can be moved
-    """The bytes in memory end here; the file may go on."""
+    """The bytes in memory end here; the file may go on, and the walker then moves its window."""
 
 
 def _code(vr: str) -> int:

@@ -26,7 +26,7 @@ _remembered = lru_cache(maxsize=2048)
 
 
 class UncertainValue(Exception):  # noqa: N818 - not an error: pydicom is asked
-    """The walker is not sure; caught where the walk began."""
+    """The walker is not sure; caught where the walk began, and then pydicom is asked."""
 
 
 def check_sets(sets: Value) -> None:

@@ -5,7 +5,6 @@ The bodies of errors are never read, and no address is ever shown: study and ser
 
 import io
 import re
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -38,11 +37,11 @@ class ServiceError(DataError):
 
 
 class FetchError(Exception):
-    """One object can't be had; the pull goes on. Its argument is the code that it is counted under."""
+    """One object can't be had; the pull counts it under this code, and goes on."""
 
 
 class TransientError(Exception):
-    """Worth another try: the connection broke, or the server is busy.
+    """Worth another try, which the pull makes: the connection broke, or the server is busy.
 
     Attributes:
         status: What the server answered, or None.
@@ -67,27 +66,6 @@ class Login:
     authorization: str = field(default="", repr=False)
     ca: str | None = None
     client: tuple[str, str] | None = None
-
-
-def check_files(login: Login) -> None:
-    """See that the certificates and the key can be used, before anything is sent.
-
-    Raises:
-        DataError: Naming the option.
-    """
-    context = ssl.create_default_context()
-    try:
-        if login.ca is not None:
-            context.load_verify_locations(login.ca)
-    except OSError:
-        raise DataError("the file of --ca holds no certificate in PEM form") from None
-    try:
-        if login.client is not None:
-            context.load_cert_chain(*login.client, password="")  # an empty one, so that nothing is asked
-    except OSError:
-        raise DataError(
-            "--client-cert and --client-key are not a pair of a certificate and its unencrypted key in PEM form"
-        ) from None
 
 
 class BoundedSession(requests.Session):

@@ -3,7 +3,6 @@
 Success is told only after the object is on the disk for good, so a sender may forget what this site has acknowledged.
 """
 
-import ssl
 import tempfile
 import threading
 import time
@@ -21,7 +20,8 @@ from pynetdicom.events import Event
 from pynetdicom.service_class import StorageServiceClass
 from pynetdicom.sop_class import Verification, register_uid  # type: ignore[attr-defined]  # made at run time
 
-from hilum.client.intake.network.association import MAX_PDU_BYTES, AllowList, BoundedServer, Guard
+from hilum.client.intake.network.association import MAX_PDU_BYTES, BoundedServer, Guard
+from hilum.client.intake.network.receive_options import Listening, tls_context
 from hilum.client.intake.sources.inbox import Inbox, MismatchError, NoRoomError, OversizedError
 from hilum.client.intake.transfer_syntaxes import SUPPORTED_SYNTAXES
 from hilum.common.errors import DataError
@@ -40,24 +40,6 @@ _MAX_ASSOCIATIONS = 10
 _SILENCE_S = 60.0
 _QUIET_S = 3.0
 _ABANDONED_S = 600.0
-
-
-@dataclass(frozen=True)
-class Listening:
-    """Where and as whom to listen.
-
-    Attributes:
-        port: 0 takes a free one.
-        tls: Certificate and key files, or None for plain DICOM.
-        tls_ca: Certificates that a sender's certificate must come from, or None to ask for none.
-    """
-
-    port: int
-    bind: str
-    ae_title: str
-    allowed: AllowList
-    tls: tuple[Path, Path] | None = None
-    tls_ca: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -150,7 +132,7 @@ class Receiver:
             server = self._ae.make_server(
                 (where.bind, where.port),
                 ae_title=where.ae_title,
-                ssl_context=_tls_context(where),
+                ssl_context=tls_context(where),
                 evt_handlers=handlers,
                 server_class=BoundedServer,
                 allowed=where.allowed,
@@ -217,24 +199,6 @@ def serve(
                 if index():
                     indexed = stored
                 indexed_s = time.monotonic()
-
-
-def _tls_context(where: Listening) -> ssl.SSLContext | None:
-    if where.tls is None:
-        return None
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(*where.tls, password="")  # an empty one, so that nothing is asked
-        if where.tls_ca is not None:
-            context.load_verify_locations(where.tls_ca)
-            context.verify_mode = ssl.CERT_REQUIRED
-    except OSError:
-        raise DataError(
-            "the files of --tls-cert, --tls-key and --tls-ca must be a certificate, its unencrypted key and the "
-            "certificates to believe, in PEM form"
-        ) from None
-    return context
 
 
 @contextmanager

@@ -29,23 +29,11 @@ from hilum.client.intake.formats.ipc import Array
 from hilum.client.intake.pixels.decoders import log_decoders
 from hilum.client.intake.pixels.size_checks import MAX_DECODED_BYTES, MEMORY_BYTES
 from hilum.client.intake.reasons import Reason
-from hilum.client.intake.sandbox.jobs import (
-    KINDS,
-    Job,
-    Refused,
-    Result,
-    held_bytes,
-    kind_of,
-    more_seconds,
-    to_plain,
-)
+from hilum.client.intake.sandbox.handlers import KINDS
+from hilum.client.intake.sandbox.jobs import Job, Refused, Result
+from hilum.client.intake.sandbox.limits import TIMEOUT_S, held_bytes, limit_s
+from hilum.client.intake.sandbox.messages import kind_of, to_plain
 from hilum.common.errors import RunError
-
-TIMEOUT_S = 10.0
-BYTES_A_SECOND = 1_000_000
-"""A large file may take longer: one second more for each of these, several times slower than the slowest decoder."""
-MAX_TIMEOUTS = 12
-"""No file takes longer than this many times the limit, however large it is."""
 
 _START_TIMEOUT_S = 120.0
 _MAX_FAILED_STARTS = 3
@@ -115,7 +103,7 @@ class DecodePool:
     Args:
         workers: How many processes.
         memory_bytes: Address space that each may take beyond what it starts with.
-        timeout_s: For a small file; see `BYTES_A_SECOND`, `more_seconds` and `MAX_TIMEOUTS`.
+        timeout_s: For a small file; see `limits.limit_s`.
         scratch: A folder for the arrays on their way, under no name and gone with the pool; best on a fast disk
             with room for the frames of the two largest files a worker. The system's temporary folder where it is None.
 
@@ -183,7 +171,7 @@ class DecodePool:
                 if job is None:
                     exhausted = True
                 else:
-                    waiting.append(_Task(number, job, self._limit_s(job)))
+                    waiting.append(_Task(number, job, limit_s(job, self._timeout_s)))
                     taken += 1
             self._assign(waiting)
             while following in results:
@@ -216,14 +204,6 @@ class DecodePool:
         except BrokenPipeError:  # what it died of is told by what it answered, or did not
             if len(worker.tasks) == 1:  # it was idle, which no file is to blame for
                 self._give_up(worker, waiting)
-
-    def _limit_s(self, job: Job) -> float:
-        try:
-            size_bytes = job.path.stat().st_size
-        except OSError:
-            size_bytes = 0
-        wanted_s = self._timeout_s + size_bytes / BYTES_A_SECOND + more_seconds(job)
-        return min(wanted_s, MAX_TIMEOUTS * self._timeout_s)
 
     def _wait(self, waiting: deque[_Task], results: dict[int, Result]) -> None:
         """Take what comes first: an answer, a death, or the end of somebody's time."""

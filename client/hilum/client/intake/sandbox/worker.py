@@ -8,7 +8,6 @@ import ctypes
 import json
 import logging
 import os
-import resource
 import signal
 import sys
 import warnings
@@ -21,7 +20,9 @@ import numpy as np
 from hilum.client.intake.formats.ipc import Array
 from hilum.client.intake.pixels.size_checks import MAX_DECODED_BYTES
 from hilum.client.intake.reasons import Reason, Skip
-from hilum.client.intake.sandbox.jobs import Kind, from_plain
+from hilum.client.intake.sandbox.handlers import Kind
+from hilum.client.intake.sandbox.limits import bound_process
+from hilum.client.intake.sandbox.messages import from_plain
 
 _LENGTH_BYTES = 4
 _SET_DEATH_SIGNAL = 1  # prctl's PR_SET_PDEATHSIG
@@ -46,7 +47,7 @@ def main() -> None:
     jobs, replies, memory_bytes, parent, *outputs = map(int, sys.argv[1:])
     _die_with(parent)
     _be_silent()
-    _bound(memory_bytes)
+    bound_process(memory_bytes)
     _reply(replies, {"status": "ready"})
     with os.fdopen(jobs, "rb") as pipe:
         _serve(Pipes(pipe, replies, tuple(outputs)))
@@ -135,21 +136,6 @@ def _die_with(parent: int) -> None:
 def _be_silent() -> None:
     logging.disable(logging.CRITICAL)
     warnings.simplefilter("ignore")
-
-
-def _bound(memory_bytes: int) -> None:
-    """Bound the address space, so that an allocation fails instead of the machine.
-
-    macOS takes the limit and does not hold it: there only the checks before decoding bound the memory.
-    """
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core file would hold the image
-    resource.setrlimit(resource.RLIMIT_FSIZE, (MAX_DECODED_BYTES, MAX_DECODED_BYTES))
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    if sys.platform == "linux":
-        with open("/proc/self/statm", "rb") as file:  # noqa: PTH123 - a system file, read before any limit
-            base_bytes = int(file.read().split()[0]) * resource.getpagesize()
-        limit = base_bytes + memory_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
 if __name__ == "__main__":

@@ -23,9 +23,8 @@ from hilum.client.intake.sandbox.jobs import (
     PlanesDecoded,
     ReadHeader,
     Refused,
-    from_plain,
-    to_plain,
 )
+from hilum.client.intake.sandbox.messages import from_plain, to_plain
 from hilum.client.intake.sandbox.pool import DecodePool
 from hilum.common.errors import RunError
 
@@ -33,7 +32,7 @@ from hilum.common.errors import RunError
 MISBEHAVING = """
 import ctypes, os, sys, time
 import numpy as np
-from hilum.client.intake.sandbox import jobs, worker
+from hilum.client.intake.sandbox import handlers, worker
 
 def behave(job, write):
     match job.path.stem.split("-")[0]:
@@ -62,8 +61,8 @@ def behave(job, write):
             time.sleep(3600)
     write(np.full((2, 3), int(job.path.stem.split("-")[1]), np.uint16))
 
-old = jobs.KINDS["image"]
-jobs.KINDS["image"] = jobs.Kind(old.job, behave, old.result, old.failed)
+old = handlers.KINDS["image"]
+handlers.KINDS["image"] = handlers.Kind(old.job, behave, old.result, old.failed)
 worker.main()
 """
 

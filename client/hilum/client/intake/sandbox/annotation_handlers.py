@@ -1,13 +1,12 @@
-"""What a decoding process is asked of a file of annotations, and what it answers.
+"""How a decoding process reads a file of annotations, and how that becomes an answer.
 
 The process reads the file; what of it belongs to which image is judged by the parent, which alone knows the images.
 
 Shapes: D slices, H rows, W columns; F frames of an object, P points.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -28,22 +27,9 @@ from hilum.client.intake.formats.contents import (
 from hilum.client.intake.formats.ipc import Array, Facts, Write, from_bytes
 from hilum.client.intake.formats.naming import Code
 from hilum.client.intake.reasons import Reason
+from hilum.client.intake.sandbox.jobs import ReadLabels, ReadObject
 
 _PLACE_COLUMNS = 13
-
-
-@dataclass(frozen=True)
-class ReadLabels:
-    """A NIfTI label volume; answered by `LabelsRead`."""
-
-    path: Path = field(repr=False)
-
-
-@dataclass(frozen=True)
-class ReadObject:
-    """A DICOM file that may be a segmentation or a structure set; answered by `SegRead` or `StructuresRead`."""
-
-    path: Path = field(repr=False)
 
 
 def read_labels(job: ReadLabels, write: Write) -> Facts:
