@@ -91,6 +91,9 @@ def test_each_of_the_twelve_jobs_takes_three_edits_at_most():
     for job, first, edits in rows:
         assert "`" in first, job
         assert len(edits.split(";")) <= 3, job
+        for place in re.findall(r"`([a-z]+/[^`]*)`", first + edits):
+            known = place.replace("NAME.py", "") if "NAME" in place else place
+            assert (ROOT / known).exists() or place == "console/", f"{job}: {place}"
 
 
 @pytest.mark.parametrize("study", sorted((ROOT / "examples").glob("*.toml")), ids=lambda p: p.name)
