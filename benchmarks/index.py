@@ -19,11 +19,12 @@ from pathlib import Path
 import pydicom
 from timing import compare, median_s
 
-from hilum.client.intake.headers.pydicom_tags import pydicom_tags, silent_pydicom
+from hilum.client.intake.headers.pydicom_tags import pydicom_tags
 from hilum.client.intake.headers.read_instance import NeedsPydicom, walk
 from hilum.client.intake.headers.tags import KEYWORDS
 from hilum.client.intake.headers.walker import WINDOW_BYTES, walk_tags
 from hilum.client.intake.reasons import Skip
+from hilum.client.intake.silence import silent_readers
 from hilum.simulations.phantoms import write_phantoms
 
 PASSES, MAX_FILES = 11, 1000
@@ -91,7 +92,7 @@ def parse_and_convert(path: Path) -> None:
 
 def measure(folders: list[Path]) -> None:
     """Print rates, ratios and the share of the limit."""
-    with silent_pydicom():
+    with silent_readers():
         everything = every_file(folders)
         for path in everything:
             open_and_read(path)  # so that the cache is warm, and nothing is learnt yet

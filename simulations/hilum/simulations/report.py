@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
 from hilum.common.config import parse_study
 from hilum.common.errors import RunError
 from hilum.common.files import read_json, write_text
+from hilum.common.pages import pages_of
 from hilum.common.participation import participation
 from hilum.common.results_table import NOTE_WORDS
 from hilum.common.verdict import METRIC, Verdict, judge
@@ -51,29 +50,26 @@ def write_report(folder: Path, others: Sequence[Path] = ()) -> Path:
     run = _read_run(folder)
     results, study_text = run.results, run.study_text
     study = parse_study(tomllib.loads(study_text))
-    pages = Environment(
-        loader=PackageLoader("hilum.simulations", "templates"),
-        autoescape=select_autoescape(["html", "j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = pages.get_template("report.html.j2").render(
-        results=results,
-        study=tomllib.loads(study_text),
-        study_text=study_text,
-        manifest=run.manifest,
-        machine=run.machine,
-        verdict=judge_runs(folder, others),
-        participation=participation(results["rounds"]),
-        note_words=NOTE_WORDS,
-        losses=loss_chart(results["rounds"]),
-        protocols=_protocols(results, study.evaluation.label_fractions),
-        previews=_previews(folder),
-        totals=_totals(results),
-        colours=ARM_COLOURS,
-        claims=claims_of(results),
-        arms=_arm_words(results),
+    page = (
+        pages_of("hilum.simulations")
+        .get_template("report.html.j2")
+        .render(
+            results=results,
+            study=tomllib.loads(study_text),
+            study_text=study_text,
+            manifest=run.manifest,
+            machine=run.machine,
+            verdict=judge_runs(folder, others),
+            participation=participation(results["rounds"]),
+            note_words=NOTE_WORDS,
+            losses=loss_chart(results["rounds"]),
+            protocols=_protocols(results, study.evaluation.label_fractions),
+            previews=_previews(folder),
+            totals=_totals(results),
+            colours=ARM_COLOURS,
+            claims=claims_of(results),
+            arms=_arm_words(results),
+        )
     )
     path = folder / "report.html"
     write_text(path, page)

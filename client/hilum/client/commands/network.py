@@ -53,7 +53,8 @@ def pull(
     """Fetch what a DICOMweb service has and the inbox lacks, then index it. A killed call goes on where it was."""
     from hilum.client.intake.arrivals import pull_and_index
     from hilum.client.intake.network.pull_options import pull_request
-    from hilum.client.intake.network.shutdown import silence_libraries, stop_signals
+    from hilum.client.intake.network.shutdown import stop_signals
+    from hilum.client.intake.silence import silence_libraries
     from hilum.client.intake.sources.inbox import GIB
     from hilum.client.state.workspace import Workspace
     from hilum.common.errors import DataError
@@ -127,7 +128,8 @@ def receive(
     """Receive images by C-STORE from listed senders until stopped, and index them."""
     from hilum.client.intake.arrivals import receive_and_index
     from hilum.client.intake.network.receive_options import listening
-    from hilum.client.intake.network.shutdown import silence_libraries, stop_signals
+    from hilum.client.intake.network.shutdown import stop_signals
+    from hilum.client.intake.silence import silence_libraries
     from hilum.client.intake.sources.inbox import GIB
     from hilum.client.state.workspace import Workspace
 

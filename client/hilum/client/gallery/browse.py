@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
 from hilum.client.gallery.thumbnails import Thumbnail, thumbnails
 from hilum.client.intake.instance import STACKED_FAMILIES
 from hilum.client.intake.reasons import EXPLAINED, Reason
@@ -21,6 +19,7 @@ from hilum.client.state.workspace import Workspace
 from hilum.common.errors import DataError, RunError
 from hilum.common.files import private_folder, write_text
 from hilum.common.output_folder import check_output_folder
+from hilum.common.pages import pages_of
 
 if TYPE_CHECKING:
     from hilum.client.intake.quarantine.store import Quarantine
@@ -170,7 +169,9 @@ def _write(gallery: Gallery, items: list[Item], card: Callable[[Item], Card], fo
     if not (folder / _MARK).exists():
         check_output_folder(folder)
     pages = [items[start : start + ITEMS_A_PAGE] for start in range(0, len(items), ITEMS_A_PAGE)] or [[]]
-    template = _environment().get_template("gallery.html.j2")
+    templates = pages_of("hilum.client.gallery")
+    templates.filters["family_words"] = _family_words
+    template = templates.get_template("gallery.html.j2")
     names = [_page_name(number) for number in range(len(pages))]
     places: dict[str, str] = {}
     for name, members in zip(names, pages, strict=True):
@@ -211,15 +212,3 @@ def _page_name(number: int) -> str:
 
 def _family_words(family: str) -> str:
     return family.upper() if family in STACKED_FAMILIES else family.capitalize()
-
-
-def _environment() -> Environment:
-    pages = Environment(
-        loader=PackageLoader("hilum.client.gallery", "templates"),
-        autoescape=select_autoescape(["html", "j2"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.filters["family_words"] = _family_words
-    return pages

@@ -3,16 +3,12 @@
 For decoding processes alone.
 """
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pydicom
 import pydicom.config
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
 from hilum.client.intake.formats.naming import Code
@@ -23,36 +19,13 @@ SYNTAXES = {ImplicitVRLittleEndian, ExplicitVRLittleEndian, RLELossless}
 MAX_BYTES = 1 << 30
 
 
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep pydicom and highdicom from warning and logging: their messages quote values."""
-    logs = [logging.getLogger(name) for name in ("pydicom", "highdicom")]
-    before = [log.level for log in logs]
-    for log in logs:
-        log.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for log, level in zip(logs, before, strict=True):
-            log.setLevel(level)
-
-
 def sop_class_of(path: Path) -> str:
     """Return the class (0002,0002) of a DICOM file.
 
     Raises:
         Skip: If it can't be opened or its first part is broken.
     """
-    try:
-        meta = pydicom.filereader.read_file_meta_info(path)
-    except OSError:
-        raise Skip(Reason.UNREADABLE) from None
-    except MemoryError:
-        raise
-    except Exception:
-        raise Skip(Reason.DAMAGED_HEADER) from None
+    _size_bytes, meta = _size_and_meta(path)
     return str(meta.get("MediaStorageSOPClassUID", ""))
 
 
@@ -62,19 +35,22 @@ def check_size_and_syntax(path: Path) -> None:
     Raises:
         Skip: If it is too large, or compressed in a way that is not read.
     """
+    size_bytes, meta = _size_and_meta(path)
+    if size_bytes > MAX_BYTES:
+        raise Skip(Reason.TOO_LARGE)
+    if str(meta.get("TransferSyntaxUID", "")) not in SYNTAXES:
+        raise Skip(Reason.UNSUPPORTED_SYNTAX)
+
+
+def _size_and_meta(path: Path) -> tuple[int, FileMetaDataset]:
     try:
-        size_bytes = path.stat().st_size
-        meta = pydicom.filereader.read_file_meta_info(path)
+        return path.stat().st_size, pydicom.filereader.read_file_meta_info(path)
     except OSError:
         raise Skip(Reason.UNREADABLE) from None
     except MemoryError:
         raise
     except Exception:
         raise Skip(Reason.DAMAGED_HEADER) from None
-    if size_bytes > MAX_BYTES:
-        raise Skip(Reason.TOO_LARGE)
-    if str(meta.get("TransferSyntaxUID", "")) not in SYNTAXES:
-        raise Skip(Reason.UNSUPPORTED_SYNTAX)
 
 
 def items(dataset: Dataset, keyword: str) -> list[Dataset]:

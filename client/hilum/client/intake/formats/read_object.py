@@ -3,10 +3,11 @@
 from pathlib import Path
 
 from hilum.client.intake.formats.ipc import Facts, Write
-from hilum.client.intake.formats.objects import quiet, sop_class_of
+from hilum.client.intake.formats.objects import sop_class_of
 from hilum.client.intake.formats.read_rtstruct import SOP_CLASS, read_rtstruct
 from hilum.client.intake.formats.read_seg import SOP_CLASSES, read_seg
 from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.silence import silent_readers
 
 
 def read_object(path: Path, write: Write) -> Facts:
@@ -15,7 +16,7 @@ def read_object(path: Path, write: Write) -> Facts:
     Raises:
         Skip: If it is no such object, or the whole of it can't be taken.
     """
-    with quiet():
+    with silent_readers():
         sop_class = sop_class_of(path)
         if sop_class in SOP_CLASSES:
             return read_seg(path, write)

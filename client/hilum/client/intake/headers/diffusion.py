@@ -58,10 +58,11 @@ def read_diffusion(path: Path, syntax: str) -> Diffusion:
     Raises:
         Skip: If its header is broken.
     """
-    from hilum.client.intake.headers.pydicom_tags import silent_pydicom, whole_dataset
+    from hilum.client.intake.headers.pydicom_tags import whole_dataset
+    from hilum.client.intake.silence import silent_readers
 
     dataset = whole_dataset(path, deflated=syntax == DEFLATED)
-    with silent_pydicom():
+    with silent_readers():
         for vendor in (_siemens, _ge, _philips):
             found = vendor(dataset)
             if found.b_value is not None:

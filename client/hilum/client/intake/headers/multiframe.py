@@ -32,6 +32,17 @@ _COMPONENTS = {"MAGNITUDE": "M", "PHASE": "P", "REAL": "R", "IMAGINARY": "I"}
 _SECONDS_PER_HOUR, _SECONDS_PER_MINUTE = 3600, 60
 _TIME_DIGITS = 6  # HHMMSS
 
+# pydicom parses sequences when they are asked for, and raises what its parsers happen to raise.
+_PARSER_ERRORS = (
+    RecursionError,
+    AttributeError,
+    KeyError,
+    ValueError,
+    TypeError,
+    OverflowError,
+    NotImplementedError,
+)
+
 
 def frames_of(dataset: Dataset, family: Family) -> tuple[Frame, ...]:
     """Return each frame's place, rescale and contrast, in the order of the file.
@@ -44,16 +55,7 @@ def frames_of(dataset: Dataset, family: Family) -> tuple[Frame, ...]:
     """
     try:
         return _frames(dataset, family)
-    except (
-        RecursionError,
-        AttributeError,
-        KeyError,
-        ValueError,
-        TypeError,
-        OverflowError,
-        NotImplementedError,
-    ):
-        # pydicom parses sequences when they are asked for, and raises what its parsers happen to raise.
+    except _PARSER_ERRORS:
         raise Skip(Reason.UNSUPPORTED_MULTIFRAME) from None
 
 
@@ -195,15 +197,7 @@ def regions_of(dataset: Dataset) -> tuple[Region, ...]:
     """
     try:
         return tuple(_regions(dataset))
-    except (
-        RecursionError,
-        AttributeError,
-        KeyError,
-        ValueError,
-        TypeError,
-        OverflowError,
-        NotImplementedError,
-    ):
+    except _PARSER_ERRORS:
         raise Skip(Reason.DAMAGED_HEADER) from None
 
 

@@ -3,8 +3,6 @@
 Nothing here is safe against a hostile file by itself: it belongs in a process with a memory and a time limit.
 """
 
-import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -33,6 +31,7 @@ from hilum.client.intake.headers.tags import (
 )
 from hilum.client.intake.pixels.layout import inflate_bounded
 from hilum.client.intake.reasons import Reason, Skip
+from hilum.client.intake.silence import silent_readers
 from hilum.client.intake.transfer_syntaxes import DEFLATED
 
 _PREAMBLE_BYTES = 132
@@ -43,20 +42,6 @@ _FIRST_GROUPS = (b"\x08\x00", b"\x02\x00", b"\x00\x08")  # of a file without a p
 _LONG_HEAD_BYTES, _SHORT_HEAD_BYTES = 12, 8
 
 
-@contextmanager
-def silent_pydicom() -> Iterator[None]:
-    """Keep pydicom from warning and logging: its messages quote values, and every file's fate is counted anyway."""
-    log = logging.getLogger("pydicom")
-    before = log.level
-    log.setLevel(logging.CRITICAL + 1)
-    try:
-        with warnings.catch_warnings(), pydicom.config.disable_value_validation():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(before)
-
-
 def pydicom_tags(path: Path) -> Tags:
     """Read the wanted tags with pydicom.
 
@@ -65,17 +50,8 @@ def pydicom_tags(path: Path) -> Tags:
     Raises:
         Skip: If the file can't be read, is not a DICOM file, or its header is broken.
     """
-    try:
-        with silent_pydicom(), path.open("rb") as file:
-            return _read(file)
-    except Skip:
-        raise
-    except OSError as error:
-        # pydicom raises an OSError of its own, without a number, for a sequence that ends too early.
-        raise Skip(Reason.DAMAGED_HEADER if error.errno is None else Reason.UNREADABLE) from None
-    except Exception:
-        # pydicom raises what its parsers happen to raise on broken input; the file is counted, not guessed at.
-        raise Skip(Reason.DAMAGED_HEADER) from None
+    with _opened(path) as file:
+        return _read(file)
 
 
 def whole_dataset(path: Path, *, deflated: bool = False) -> Dataset:
@@ -84,17 +60,25 @@ def whole_dataset(path: Path, *, deflated: bool = False) -> Dataset:
     Raises:
         Skip: If the header is broken, or inflates beyond its bound.
     """
+    with _opened(path) as file:
+        if deflated:
+            inflated = _inflated(file)
+            inflated.seek(0)
+            return pydicom.dcmread(inflated, stop_before_pixels=True, force=True)
+        syntax, _media_class, start = _meta(file)
+        return _dataset(file, start, syntax, None)[0]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for pydicom, which raises what its parsers happen to raise: the file is counted, not guessed at."""
     try:
-        with silent_pydicom(), path.open("rb") as file:
-            if deflated:
-                inflated = _inflated(file)
-                inflated.seek(0)
-                return pydicom.dcmread(inflated, stop_before_pixels=True, force=True)
-            syntax, _media_class, start = _meta(file)
-            return _dataset(file, start, syntax, None)[0]
+        with silent_readers(), path.open("rb") as file:
+            yield file
     except Skip:
         raise
     except OSError as error:
+        # pydicom raises an OSError of its own, without a number, for a sequence that ends too early.
         raise Skip(Reason.DAMAGED_HEADER if error.errno is None else Reason.UNREADABLE) from None
     except Exception:
         raise Skip(Reason.DAMAGED_HEADER) from None

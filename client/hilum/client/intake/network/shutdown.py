@@ -1,17 +1,13 @@
 """Long-running commands end when they are asked to, with what they hold in order."""
 
-import logging
 import signal
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from hilum.common.errors import HilumError
 from hilum.common.progress import Progress
-
-_CHATTY = ("pydicom", "pynetdicom", "dicomweb_client", "requests", "urllib3", "retrying")
 
 
 class StoppedError(HilumError):
@@ -50,11 +46,3 @@ class Stoppable:
         if self._stop.is_set():
             raise StoppedError
         self._progress.advance(done, note)
-
-
-def silence_libraries() -> None:
-    """For the whole process: network and DICOM libraries quote addresses, UIDs and values when they warn or log."""
-    for name in _CHATTY:
-        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-    for module in ("pydicom", "pynetdicom", "dicomweb_client", "urllib3"):
-        warnings.filterwarnings("ignore", module=module)
