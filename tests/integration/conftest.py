@@ -11,6 +11,7 @@ import pytest
 import tomli_w
 
 from dicomweb_service import Service
+from receiver import Running
 from studies import study_table
 
 
@@ -74,3 +75,25 @@ def expected(hospitals, deployed_study, tmp_path_factory):
     environment = {**os.environ, "HILUM_HOME": str(folder / "home")}
     subprocess.run(command, check=True, capture_output=True, env=environment)
     return json.loads((folder / "run" / "encoder" / "manifest.json").read_text())["encoder_sha256"]
+
+
+@pytest.fixture
+def receiver(tmp_path):
+    started = []
+
+    def start(*words, allow="SENDER@127.0.0.1"):
+        started.append(Running(tmp_path / "hilum-home", "--allow", allow, *words))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.communicate()
+
+
+@pytest.fixture
+def series(write_series, tmp_path):
+    volume = np.random.default_rng(1).integers(-900, 900, (8, 16, 16)).astype(np.int16)
+    write_series(tmp_path / "archive", volume)
+    return sorted((tmp_path / "archive").iterdir())

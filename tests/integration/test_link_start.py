@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from fleet_server import FleetServer, Papers, server_context
+from federation_papers import Papers, server_context
+from fleet_server import FleetServer
 from hilum.client.state.catalogue import Catalogue, Item
 from hilum.common.supervise import FINAL
 

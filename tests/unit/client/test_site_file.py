@@ -7,7 +7,8 @@ import ssl
 import pytest
 from pydantic import BaseModel
 
-from fleet_server import FleetServer, Papers, http, link_of, server_context
+from federation_papers import Papers, link_of, server_context
+from fleet_server import FleetServer, http
 from hilum.client.site_check import check_site
 from hilum.common.config import SiteConfig, load_site
 from hilum.common.config.load import _options

@@ -8,7 +8,8 @@ import tracemalloc
 import pytest
 from flwr.proto import fleet_pb2, message_pb2
 
-from fleet_server import FleetServer, Papers, Raw, http, identity_of
+from federation_papers import Papers, identity_of
+from fleet_server import FleetServer, Raw, http
 from hilum.client.link.fleet_client import Answered, CallFailed, FleetClient, NotAServer, TooLarge
 from hilum.client.link.proxies import Proxy, proxy_for
 from hilum.common.errors import ConfigError
@@ -233,7 +234,7 @@ class ConnectProxy:
 
 
 def test_the_way_leads_through_a_proxy_and_is_end_to_end(papers, monkeypatch):
-    from fleet_server import server_context
+    from federation_papers import server_context
 
     pair = papers.server(names=["federation.example"])
     with FleetServer(papers, tls=server_context(papers, pair)) as server:
