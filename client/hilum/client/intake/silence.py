@@ -13,7 +13,7 @@ _CHATTY = ("pydicom", "pynetdicom", "dicomweb_client", "requests", "urllib3", "r
 
 @contextmanager
 def silent_readers() -> Iterator[None]:
-    """While a file is read, whose fate is counted anyway: pydicom judges no value either."""
+    """Keep them silent while a file is read, whose fate is counted anyway; pydicom then judges no value either."""
     logs = [logging.getLogger(name) for name in _READERS]
     before = [log.level for log in logs]
     for log in logs:
@@ -28,7 +28,7 @@ def silent_readers() -> Iterator[None]:
 
 
 def silence_libraries() -> None:
-    """For the whole process, of a command that talks to the network."""
+    """Keep them silent for the whole process, that of a command which talks to the network."""
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     for module in ("pydicom", "pynetdicom", "dicomweb_client", "urllib3"):
