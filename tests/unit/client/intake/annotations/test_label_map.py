@@ -41,7 +41,7 @@ def test_a_label_map_folds_case_and_spaces(tmp_path):
     ("text", "words"),
     [
         ("labels = 3", "one table"),
-        ("x", "no TOML"),
+        ("x", "not TOML"),
         ("[labels]\n", "at least one line"),
         ("[labels]\na = 3\n", "entry 1"),
         ('[labels]\na = "b"\nA = "c"\n', "differ only"),
