@@ -11,6 +11,7 @@ import time
 import pytest
 from sqlalchemy import event
 
+import elsewhere
 from hilum.common.errors import ConfigError, DamagedError, RunError
 from hilum.common.security.certificates import der_of, make_root, make_site_certificate
 from hilum.common.security.keys import fingerprint, new_key, public_bytes
@@ -87,16 +88,10 @@ def test_the_file_is_its_owners_alone_whatever_the_umask(path):
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def revoke_elsewhere(path, name):
-    other = SiteRegistry(path)
-    other.revoke(name)
-    other.close()
-
-
 def test_a_revocation_by_another_process_is_seen_at_the_next_call(registry, approve, path):
     one, two = approve("one", new_key()), approve("two", new_key())
     assert (registry.name_of(one), registry.name_of(two)) == ("one", "two")
-    process = multiprocessing.get_context("spawn").Process(target=revoke_elsewhere, args=(path, "one"))
+    process = multiprocessing.get_context("spawn").Process(target=elsewhere.revoke, args=(path, "one"))
     process.start()
     process.join(60)
     assert process.exitcode == 0
