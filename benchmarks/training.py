@@ -45,10 +45,10 @@ def masked_encoding() -> None:
     rng = torch.Generator().manual_seed(0)
     images = torch.rand(BATCH, 1, 1, 64, 64)
     views = Views({"image": images}, {}, None)
-    noise = method.draw(BATCH, rng)
+    numbers = method.draw(BATCH, rng)
 
     def masked() -> None:
-        method(views, noise).per_image.mean().backward()
+        method(views, numbers).per_image.mean().backward()
 
     def whole() -> None:
         method.encoder(images[:, 0]).mean().backward()

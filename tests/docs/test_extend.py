@@ -40,6 +40,8 @@ def test_what_a_page_adds_works_and_needs_few_changes(path, labelled, tmp_path):
     assert len(page.changes) <= MAX_CHANGED_FILES
     sources = apply_to_copy(page, tmp_path)
     (tmp_path / "archives").symlink_to(labelled)
+    shutil.copytree(ROOT / "tests", tmp_path / "tests")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     for words, printed in page.commands:
         done = _run(sources, tmp_path, words)
         assert done.returncode == 0, f"{shlex.join(words)}: {done.stderr}"
@@ -55,8 +57,11 @@ def _run(sources: Path, folder: Path, words: list[str]) -> subprocess.CompletedP
         "COLUMNS": "200",
         "NO_COLOR": "1",
     }
-    assert words[0] == "hilum"
-    command = [sys.executable, "-c", "from hilum.common.cli import main; main()", *words[1:]]
+    programs = {
+        "hilum": ["-c", "from hilum.common.cli import main; main()"],
+        "pytest": ["-m", "pytest", "-q"],
+    }
+    command = [sys.executable, *programs[words[0]], *words[1:]]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, check=False)
 
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from hilum.client.disclosure.outgoing import as_markdown
 from hilum.client.intake.reasons import Reason
 from hilum.client.intake.transfer_syntaxes import SUPPORTED_SYNTAXES
 from places import ROOT
@@ -30,9 +31,15 @@ def reason_rows() -> list[str]:
     return [f"| `{reason.value}` | {reason.meaning} |" for reason in Reason]
 
 
+def leaving_rows() -> list[str]:
+    """Every value that leaves a site."""
+    return as_markdown().splitlines()[2:]
+
+
 TABLES: dict[tuple[Path, str], Callable[[], list[str]]] = {
     (REFERENCE / "dicom.md", "| transfer syntax | UID | pixels are decoded by |"): syntax_rows,
     (REFERENCE / "reason-codes.md", "| code | meaning |"): reason_rows,
+    (REFERENCE / "what-leaves.md", "| message | record | key | type | what it is | bound |"): leaving_rows,
 }
 """By page and by the table's first line: what gives its rows."""
 

@@ -1,4 +1,6 @@
-"""What goes over the wire, and the only place that knows its keys.
+"""What goes over the wire: every message, its keys, and how it is packed and unpacked.
+
+What a site sends is held besides against `hilum.client.disclosure.outgoing`: a key without a rule there does not leave.
 
 A model or an update is one flat array of little-endian float32, not one object a tensor, and never a pickle. A study
 travels as the bytes that the admin signed: every site checks signature and content again.

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, FailFast, Field, TypeAdapter, ValidationError, with_config
 
 from hilum.common.config.study import EvaluationSection, StudyConfig
-from hilum.common.config.tasks import TaskSection
+from hilum.common.config.tasks import METRICS, TaskSection
 from hilum.common.errors import UpdateRefused
 
 MAX_TABLE_BYTES = 1024 * 1024
@@ -38,7 +38,8 @@ NOTE_WORDS: dict[str, str] = {
     "too_few": "a class has too few test patients to be compared",
     "untested_classes": "over the tested classes alone: another class of the site has no test patient",
 }
-Number = Annotated[float, Field(ge=-1, le=1)]
+_SPAN = max(max(abs(one.low), abs(one.high), one.high - one.low) for one in METRICS.values())
+Number = Annotated[float, Field(ge=-_SPAN, le=_SPAN)]
 
 
 @with_config(_STRICT)
@@ -177,8 +178,11 @@ def check_table(table: Evaluation, study: StudyConfig, *, site: str, sent: Colle
             raise UpdateRefused(
                 "not_asked", "a comparison is not of the federated arm with another one's row"
             )
-        if one.ci_low > one.ci_high:
-            raise UpdateRefused("out_of_range", "an interval's ends are the wrong way round")
+        span = metrics[metric].high - metrics[metric].low
+        if not -span <= one.ci_low <= one.ci_high <= span:
+            raise UpdateRefused(
+                "out_of_range", "an interval is out of its range, or its ends are the wrong way round"
+            )
         _near(one.difference, one.ci_low, one.ci_high)
         if abs(ours.value - theirs.value - one.difference) > _DIFFERENCE_SLACK:
             raise UpdateRefused("contradiction", "a difference is not that of its two rows")

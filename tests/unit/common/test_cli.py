@@ -83,12 +83,11 @@ def test_methods_and_encoders_are_listed_as_documented(run_hilum):
     keys = {"name", "paradigm", "dims", "encoders", "federated", "local", "frozen", "remembered"}
     keys |= {"dp", "dp_reason", "views", "paper"}
     assert all(set(method) == keys for method in methods)
-    assert {method["name"]: method["encoders"] for method in methods} == {
-        "mae": ["vit"],
-        "simclr": ["vit", "resnet"],
-    }
+    listed = {method["name"]: method["encoders"] for method in methods}
+    assert listed["mae"] == ["vit"]
     encoders = json.loads(run_hilum("encoders", "--json").stdout)
-    assert [e["name"] for e in encoders] == ["vit", "resnet"]
+    assert listed["simclr"] == [encoder["name"] for encoder in encoders]
+    assert {"vit", "resnet"} <= set(listed["simclr"])
     assert "simclr" in run_hilum("methods").stdout
 
 

@@ -49,7 +49,7 @@ def test_a_sites_own_table_comes_through_as_it_is(make_study):
 
 
 def test_the_metrics_that_sites_measure_are_those_that_the_server_knows():
-    assert set(class_metrics.METRICS) == set(METRICS)
+    assert set(class_metrics.MEASURES) == set(METRICS)
 
 
 def line(**changes):

@@ -79,7 +79,7 @@ def still(number, norm=0.0, sites=(0.0, 0.0, 0.0)):
         ),
         (
             [still(1, 1.0, (1.0, 1.0, 1.0)), still(2, 0.0, (1.0, 1.0, 1.0))],
-            ["the encoder did not move in round 2: the mean of the updates was zero"],
+            ["the encoder did not move in round 2: the change of the round was zero"],
         ),
         (
             [still(1, 1.0, (1.0, 0.0, 1.0))],

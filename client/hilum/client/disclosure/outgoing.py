@@ -27,6 +27,7 @@ from hilum.common.weights import MAX_ABS_CHANGE, FlatWeights
 
 REFUSAL = "refusal"
 _LOW, _HIGH = min(one.low for one in METRICS.values()), max(one.high for one in METRICS.values())
+_SPAN = max(one.high - one.low for one in METRICS.values())
 _DECIMALS = 3
 _DIGITS = 4
 
@@ -87,7 +88,7 @@ def _is_band(value: Any, limits: Limits) -> bool:
 
 
 def _is_rounded(value: Any, _limits: Limits) -> bool:
-    return math.isfinite(value) and value == round(value, _DECIMALS) and -1 <= value <= 1
+    return math.isfinite(value) and value == round(value, _DECIMALS) and -_SPAN <= value <= _SPAN
 
 
 def _is_score(value: Any, limits: Limits) -> bool:
@@ -115,7 +116,7 @@ _BAND = (
 _METRIC = "over all test patients, at least as many as the threshold"
 _INTERVAL = "of its 95 % interval over patients"
 _ROUNDED = f"{_LOW:g} to {_HIGH:g}, three decimals"
-_DIFFERENCE = "-1 to 1, three decimals"
+_DIFFERENCE = f"{-_SPAN:g} to {_SPAN:g}, three decimals"
 
 _Line = tuple[str, type, str, str, Callable[[Any, Limits], bool]]
 _SHARED: tuple[_Line, ...] = (

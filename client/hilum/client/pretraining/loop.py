@@ -2,7 +2,7 @@
 
 Shapes: n rows of a micro-batch, C channels, *S space.
 
-The state of a round is the weights, the optimizer and the number of the next step; every random number is derived
+The state of a round is the weights, the optimizer and the number of the next step; every random number of a step is derived
 from (seed, site, round, step). So a round that was killed goes on from its last step checkpoint and ends with the
 bits that it would have had. The optimizer starts from nothing in each round: its moments belong to weights that the
 aggregation has since moved.
@@ -144,8 +144,8 @@ def _micro_batches(
     for batch in draws:
         stored = cut(images, batch.rows, batch.origins, viewer.data.store_size)
         views = viewer(to_unit(stored, fabric.device), rng)
-        noise = {name: drawn.to(fabric.device) for name, drawn in method.draw(len(batch.rows), rng).items()}
-        yield MicroBatch(views, noise, torch.from_numpy(batch.patients))
+        numbers = {name: drawn.to(fabric.device) for name, drawn in method.draw(len(batch.rows), rng).items()}
+        yield MicroBatch(views, numbers, torch.from_numpy(batch.patients))
 
 
 def _keep(

@@ -1,8 +1,8 @@
 """Which images a step sees: the first seam of the loop.
 
-A sampler gives the whole round's plan before the round begins. That of ordinary training comes from seeds alone; one
-that a privacy mechanism asks for draws from the operating system, since whoever knows the seed must not know who was
-drawn.
+A sampler gives the whole round's plan before the round begins. That of ordinary training comes from seeds alone. A round that
+was interrupted asks for its plan again and must get the same one: a sampler that draws from the operating system, since
+whoever knows the seed must not know who was drawn, keeps what it drew.
 
 Shapes: n rows of a micro-batch.
 """

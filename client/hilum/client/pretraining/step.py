@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 from torch import Tensor
 
-from hilum.common.methods import Loss, Noise, Views
+from hilum.common.methods import Loss, RandomNumbers, Views
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class MicroBatch:
     """What a method sees at once, its random numbers, and the patient number of each image, (B,)."""
 
     views: Views
-    noise: Noise
+    numbers: RandomNumbers
     patients: Tensor
 
 
@@ -57,7 +57,7 @@ class PlainStep:
         told: list[dict[str, Tensor]] = []
         for index, batch in enumerate(batches):
             with self.fabric.no_backward_sync(self.method, enabled=index + 1 < count):
-                loss: Loss = self.method(batch.views, batch.noise)
+                loss: Loss = self.method(batch.views, batch.numbers)
                 mean = loss.per_image.mean()
                 self.fabric.backward(mean / count)
             told.append({"": mean.detach(), **_named("part", loss.parts), **_named("health", loss.health)})

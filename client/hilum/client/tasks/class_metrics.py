@@ -51,4 +51,4 @@ def balanced_accuracy(scores: Scores, truth: npt.NDArray[np.int64], weights: Val
     return mean
 
 
-METRICS = {"auroc": auroc, "balanced_accuracy": balanced_accuracy}
+MEASURES = {"auroc": auroc, "balanced_accuracy": balanced_accuracy}

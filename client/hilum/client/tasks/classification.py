@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from hilum.client.data.site_data import SiteData
 from hilum.client.data.splits import Split, labelled_share
 from hilum.client.tasks.base import Criterion, Features, Interval, Rows, Scored
-from hilum.client.tasks.class_metrics import METRICS
+from hilum.client.tasks.class_metrics import MEASURES
 from hilum.client.tasks.finetuning import PooledLinear
 from hilum.client.tasks.probe import fit_probe
 from hilum.client.tasks.small_samples import (
@@ -130,7 +130,7 @@ class Classification:
             metric: Scored(
                 measure(predicted, self.strata, weights), note, ranked if metric == "auroc" else not one_class
             )
-            for metric, measure in METRICS.items()
+            for metric, measure in MEASURES.items()
         }
 
     def widened(self, metric: str, known: Interval) -> Interval:

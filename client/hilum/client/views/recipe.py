@@ -1,4 +1,8 @@
-"""How views of one modality may differ without changing what a reader would say of the image."""
+"""How views of one modality may differ without changing what a reader would say of the image.
+
+Adding a modality takes a file here with its two recipes, `CROP` and `STRONG`, its line in `batch`, and what its values mean in
+`hilum.common.config.modalities`.
+"""
 
 from dataclasses import dataclass
 

@@ -2,6 +2,8 @@
 
 Shapes: B batch, C channels, *S space (H W, or D H W), E embedding, *G the grid of a feature map. In a mask, 1 means
 removed.
+
+Adding one takes a file here with its line in `registry`, and a section in `hilum.common.config.encoders` with its line there.
 """
 
 import abc

@@ -1,8 +1,7 @@
 """Residual networks (arXiv 1512.03385), 2D and 3D, with GroupNorm (arXiv 1803.08494) in place of batch statistics.
 
 Shapes: B batch, C channels, *S space, E embedding. No operation is in place, so that every way of taking per-sample
-gradients works. With a mask, what is removed is 0 before and after every layer, and norms are over what is seen
-(arXiv 2301.03580), so nothing of it reaches the rest.
+gradients works.
 """
 
 import itertools
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from hilum.common.config.data import DataSection
 from hilum.common.config.encoders.resnet import POOL_FROM_SIZE, SIZES, ResNetConfig
 from hilum.common.encoders.base import Encoder
+from hilum.common.encoders.masking import normed, seen_of, shown
 
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
 _POOL = {2: F.max_pool2d, 3: F.max_pool3d}
@@ -22,29 +22,6 @@ _GROUP_WIDTH = 16
 
 def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(max(1, channels // _GROUP_WIDTH), channels)
-
-
-def _normed(norm: nn.GroupNorm, x: Tensor, seen: Tensor | None) -> Tensor:
-    """Normalise (B, C, *S) over what is seen, (B, 1, *any) of 0 and 1, or over all; what is not seen becomes 0."""
-    if seen is None:
-        out: Tensor = norm(x)
-        return out
-    B, G = len(x), norm.num_groups
-    here = _at(seen, x).expand_as(x)
-    inside = here.reshape(B, G, -1)
-    values = (x * here).reshape(B, G, -1)
-    count = inside.sum(2, keepdim=True)
-    centred = (values - values.sum(2, keepdim=True) / count) * inside
-    variance = centred.square().sum(2, keepdim=True) / count
-    scaled = (centred / (variance + norm.eps).sqrt()).view_as(x)
-    wide = [1, -1, *[1] * (x.ndim - 2)]
-    shifted: Tensor = scaled * norm.weight.view(wide) + norm.bias.view(wide)
-    return shifted * here
-
-
-def _at(seen: Tensor, x: Tensor) -> Tensor:
-    """Bring what is seen to the resolution of `x`."""
-    return F.interpolate(seen, x.shape[2:], mode="nearest")
 
 
 class BasicBlock(nn.Module):
@@ -63,8 +40,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
         """(B, inside, *S) -> (B, width, *S / stride)."""
-        out = F.relu(_normed(self.norm1, self.conv1(x), seen))
-        out = _normed(self.norm2, self.conv2(out), seen)
+        out = F.relu(normed(self.norm1, self.conv1(x), seen))
+        out = normed(self.norm2, self.conv2(out), seen)
         return F.relu(out + self.shortcut(x, seen))
 
 
@@ -86,9 +63,9 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor, seen: Tensor | None = None) -> Tensor:
         """(B, inside, *S) -> (B, 4 * width, *S / stride)."""
-        out = F.relu(_normed(self.norm1, self.conv1(x), seen))
-        out = F.relu(_normed(self.norm2, self.conv2(out), seen))
-        out = _normed(self.norm3, self.conv3(out), seen)
+        out = F.relu(normed(self.norm1, self.conv1(x), seen))
+        out = F.relu(normed(self.norm2, self.conv2(out), seen))
+        out = normed(self.norm3, self.conv3(out), seen)
         return F.relu(out + self.shortcut(x, seen))
 
 
@@ -107,7 +84,7 @@ class Shortcut(nn.Sequential):
             return x
         convolution, norm = self
         assert isinstance(norm, nn.GroupNorm)
-        return _normed(norm, convolution(x), seen)
+        return normed(norm, convolution(x), seen)
 
 
 class ResNet(Encoder):
@@ -187,14 +164,10 @@ class ResNet(Encoder):
 
     def feature_maps(self, images: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         """Return a map for each of the four stages, at 1/2 to 1/16 of the image, or 1/4 to 1/32; see `Encoder`."""
-        seen = None if mask is None else 1 - mask[:, None].to(images.dtype)
-        if seen is not None:
-            images = images * _at(seen, images)
-        x = F.relu(_normed(self.stem_norm, self.stem(images), seen))
+        seen = seen_of(mask, images)
+        x = F.relu(normed(self.stem_norm, self.stem(shown(images, seen)), seen))
         if self.pool_stem:
-            x = _POOL[self.dims](x, 3, 2, 1)
-            if seen is not None:
-                x = x * _at(seen, x)
+            x = shown(_POOL[self.dims](x, 3, 2, 1), seen)
         maps, ends = [], list(itertools.accumulate(self.depths))
         for number, block in enumerate(self.stages, 1):
             x = block(x, seen)

@@ -5,6 +5,8 @@ Shapes: B batch, V views in a group, C channels, *S space.
 A method is a module whose tensors belong to parts: those that travel, those that stay at the site, those that never
 change. It takes views and the random numbers that it needs as inputs, draws nothing itself, and gives one loss for each
 image. So a step can be repeated bit for bit, and per-sample gradients can be taken of the module as it is.
+
+Adding one takes a file here with its line in `registry`, and a section in `hilum.common.config.methods` with its line there.
 """
 
 import abc
@@ -19,7 +21,7 @@ from torch import Tensor, nn
 from hilum.common.config.methods import MethodSection
 from hilum.common.encoders import Encoder
 
-Noise = dict[str, Tensor]
+RandomNumbers = dict[str, Tensor]
 """The random numbers of one step by name, each (B, ...)."""
 
 
@@ -137,7 +139,7 @@ class MethodSpec:
 
     Attributes:
         parts: What travels and what stays, unless a study keeps more at the site.
-        dp: Whether patient-level DP-SGD can serve it.
+        dp: Whether patient-level DP-SGD can serve it, as `hilum methods` tells. No mechanism adds noise yet.
         dp_reason: Why, or why not.
         config: Its section, which knows what it accepts.
     """
@@ -165,15 +167,15 @@ class SSLMethod(nn.Module, abc.ABC):
         return self.spec.parts
 
     @abc.abstractmethod
-    def draw(self, batch: int, rng: torch.Generator) -> Noise:
+    def draw(self, batch: int, rng: torch.Generator) -> RandomNumbers:
         """Return the random numbers of one step from a CPU generator; none, where the views hold all the randomness."""
 
     @abc.abstractmethod
-    def forward(self, views: Views, noise: Noise) -> Loss:
+    def forward(self, views: Views, numbers: RandomNumbers) -> Loss:
         """Return the loss of each image of a batch."""
 
     @abc.abstractmethod
-    def preview(self, views: Views, noise: Noise) -> dict[str, Tensor]:
+    def preview(self, views: Views, numbers: RandomNumbers) -> dict[str, Tensor]:
         """Return pictures that show what the method does, each (B, C, *S) in [0, 1], by caption."""
 
     def after_step(self, done: float) -> None:

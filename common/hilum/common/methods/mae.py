@@ -10,7 +10,16 @@ from torch import Tensor, nn
 from hilum.common.config.methods import MaeConfig
 from hilum.common.encoders.transformer import HEAD_WIDTH, Block, sincos_positions
 from hilum.common.encoders.vit import ViT, keep_tokens, patchify, unpatchify
-from hilum.common.methods.base import Loss, MethodSpec, Noise, Parts, SSLMethod, ViewGroup, ViewPlan, Views
+from hilum.common.methods.base import (
+    Loss,
+    MethodSpec,
+    Parts,
+    RandomNumbers,
+    SSLMethod,
+    ViewGroup,
+    ViewPlan,
+    Views,
+)
 from hilum.common.methods.losses.masked_pixels import masked_pixel_loss, normalise_patches
 
 
@@ -67,7 +76,7 @@ class MAE(SSLMethod):
         """The decoder stays at the site where the study does not share it."""
         return self.spec.parts if self.share_decoder else Parts(("encoder.*",), local=("decoder.*",))
 
-    def draw(self, batch: int, rng: torch.Generator) -> Noise:
+    def draw(self, batch: int, rng: torch.Generator) -> RandomNumbers:
         """Return `order`, uniform (B, L): the patches with the smallest numbers stay."""
         return {"order": torch.rand(batch, self.encoder.tokens, generator=rng)}
 
@@ -81,19 +90,19 @@ class MAE(SSLMethod):
         mask = (restore >= self.kept).to(patches.dtype)
         return predicted, patches, mask
 
-    def forward(self, views: Views, noise: Noise) -> Loss:
+    def forward(self, views: Views, numbers: RandomNumbers) -> Loss:
         """Return the error on the removed patches."""
-        predicted, patches, mask = self.reconstruct(views.groups["image"][:, 0], noise["order"])
+        predicted, patches, mask = self.reconstruct(views.groups["image"][:, 0], numbers["order"])
         return Loss(masked_pixel_loss(predicted.float(), normalise_patches(patches), mask), {}, {})
 
     @torch.no_grad()
-    def preview(self, views: Views, noise: Noise) -> dict[str, Tensor]:
+    def preview(self, views: Views, numbers: RandomNumbers) -> dict[str, Tensor]:
         """Return the image, what the encoder saw, and the prediction in the removed patches.
 
         The target is normalised by patch, so each predicted patch is shown with its true mean and contrast.
         """
         images = views.groups["image"][:, 0]
-        predicted, patches, mask = self.reconstruct(images, noise["order"])
+        predicted, patches, mask = self.reconstruct(images, numbers["order"])
         mean, deviation = patches.mean(2, keepdim=True), patches.std(2, keepdim=True)
         removed = mask[:, :, None]
         seen = patches * (1 - removed) + 0.5 * removed

@@ -10,7 +10,16 @@ from torch import Tensor, nn
 
 from hilum.common.config.methods import SimclrConfig
 from hilum.common.encoders import Encoder
-from hilum.common.methods.base import Loss, MethodSpec, Noise, Parts, SSLMethod, ViewGroup, ViewPlan, Views
+from hilum.common.methods.base import (
+    Loss,
+    MethodSpec,
+    Parts,
+    RandomNumbers,
+    SSLMethod,
+    ViewGroup,
+    ViewPlan,
+    Views,
+)
 from hilum.common.methods.losses.nt_xent import nt_xent_loss
 
 
@@ -41,14 +50,14 @@ class SimCLR(SSLMethod):
             nn.Linear(encoder.width, config.projection_width),
         )
 
-    def draw(self, batch: int, rng: torch.Generator) -> Noise:
+    def draw(self, batch: int, rng: torch.Generator) -> RandomNumbers:
         """Return nothing: the views hold all the randomness."""
         del batch, rng
         return {}
 
-    def forward(self, views: Views, noise: Noise) -> Loss:
+    def forward(self, views: Views, numbers: RandomNumbers) -> Loss:
         """Return the loss of each pair, and how near its two views are on average, in [-1, 1]."""
-        del noise
+        del numbers
         images = views.groups["image"]
         B = images.shape[0]
         projected = self.projector(self.encoder(torch.cat([images[:, 0], images[:, 1]])))
@@ -57,8 +66,8 @@ class SimCLR(SSLMethod):
             alignment = F.cosine_similarity(first.float(), second.float()).mean()
         return Loss(nt_xent_loss(first, second, self.temperature), {}, {"alignment": alignment})
 
-    def preview(self, views: Views, noise: Noise) -> dict[str, Tensor]:
+    def preview(self, views: Views, numbers: RandomNumbers) -> dict[str, Tensor]:
         """Return the two views of each image."""
-        del noise
+        del numbers
         images = views.groups["image"]
         return {"view 1": images[:, 0], "view 2": images[:, 1]}

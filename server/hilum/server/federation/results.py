@@ -88,7 +88,7 @@ def _zero_updates(done: RunState, roster: Roster) -> list[str]:
             "no round moved a weight: the encoder is the untrained start, whatever it is called below"
         )
     elif still:
-        notes.append(f"the encoder did not move in {in_words(still)}: the mean of the updates was zero")
+        notes.append(f"the encoder did not move in {in_words(still)}: the change of the round was zero")
     for name in roster.names:
         zero = [one.round for one in done.rounds if one.sites.get(name, {}).get("norm") == 0]
         if zero:

@@ -201,7 +201,7 @@ def test_the_list_has_one_line_for_each_value_and_each_metric():
 
 def test_the_page_has_the_list_as_it_is():
     page = (ROOT / "docs" / "reference" / "what-leaves.md").read_text()
-    assert outgoing.as_markdown() in page, "put in what `outgoing.as_markdown()` gives"
+    assert outgoing.as_markdown() in page, "run `python tests/support/reference_tables.py`"
 
 
 def places_of(folder, wanted):

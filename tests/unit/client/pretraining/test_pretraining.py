@@ -94,10 +94,10 @@ def test_accumulated_micro_batches_make_one_step_of_their_mean(make_study):
         method = build_method(make_study())
         before = torch.cat([p.detach().flatten().clone() for p in method.parameters()])
         wrapped, optimizer = fabric.setup(method, torch.optim.SGD(method.parameters(), lr=0.1))
-        noise = method.draw(8, torch.Generator().manual_seed(4))
+        numbers = method.draw(8, torch.Generator().manual_seed(4))
         batches = [
             MicroBatch(views_of(images), {"order": order}, torch.arange(len(images)))
-            for images, order in zip(views.chunk(parts), noise["order"].chunk(parts), strict=True)
+            for images, order in zip(views.chunk(parts), numbers["order"].chunk(parts), strict=True)
         ]
         told = PlainStep(fabric, wrapped, optimizer, gradient_clip=1e9)(batches, parts)
         moved[parts] = told.loss, torch.cat([p.detach().flatten() for p in method.parameters()]) - before

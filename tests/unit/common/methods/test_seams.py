@@ -47,12 +47,12 @@ class Distilled(SSLMethod):
     def draw(self, batch, rng):
         return {"jitter": torch.rand(batch, 2, generator=rng)}
 
-    def forward(self, views, noise):
-        images = views.groups["whole"].flatten(1)[:, :2] + noise["jitter"]
+    def forward(self, views, numbers):
+        images = views.groups["whole"].flatten(1)[:, :2] + numbers["jitter"]
         error = (self.encoder(images) - self.targets(self.teacher(images)).detach()).square().mean(1)
         return Loss(error, {"near": error.detach().mean()}, {"spread": images.std()})
 
-    def preview(self, views, noise):
+    def preview(self, views, numbers):
         return {}
 
     def after_step(self, done):

@@ -16,7 +16,7 @@ MANIFEST = Manifest((("first", (2,)), ("last", (2,))))
 class LastLayersLargest:
     """Counts rounds, and of each layer takes the update with the largest value in it: no sum could do that."""
 
-    spec = AggregatorSpec("largest", "none", ("rounds",), 4, sees_single_updates=True)
+    spec = AggregatorSpec("largest", "none", ("rounds",), 4)
 
     def begin(self, manifest, state):
         self.manifest, self.rounds = manifest, state.get("rounds", np.zeros(1, np.float32))

@@ -4,6 +4,9 @@ It is a pure computation: it sees no message and no disk, and whatever it rememb
 `begin` and `finish` into the checkpoint. One is made for each round, so a run that was killed and goes on computes the
 same bits as one that was not.
 
+Adding one takes a file here with its line in `registry`, and its section in `hilum.common.config.aggregators`. The exact sum
+that all who need no single update share is in `accumulator`.
+
 Shapes: P the values that travel, in the manifest's order.
 """
 
@@ -19,8 +22,6 @@ from hilum.common.weights import FlatWeights, Manifest
 AggregatorState = Mapping[str, npt.NDArray[np.float32]]
 """By name, what an aggregator remembers; empty before the first round, and for one that remembers nothing."""
 
-_UPDATE_BYTES = 4
-
 
 @dataclass(frozen=True)
 class AggregatorSpec:
@@ -31,21 +32,19 @@ class AggregatorSpec:
         paper: Where it comes from.
         state: Names of what it remembers from round to round.
         weight_bytes: What it holds at most for each value that travels, its state before and after included.
-        sees_single_updates: Whether it looks at single updates. One that needs their weighted sum alone can work where
-            nobody but the sites may see a single one.
-        holds_all: Whether it holds all updates of a round at once.
+        update_bytes: What it holds besides for each value of each site's update, 0 for one that adds them up: such a one
+            can work where nobody but the sites may see a single update.
     """
 
     name: str
     paper: str
     state: tuple[str, ...]
     weight_bytes: int
-    sees_single_updates: bool = False
-    holds_all: bool = False
+    update_bytes: int = 0
 
     def memory_bytes(self, size: int, sites: int) -> int:
         """Return what it holds at most for P = `size` values and so many sites."""
-        return size * (self.weight_bytes + (_UPDATE_BYTES * sites if self.holds_all else 0))
+        return size * (self.weight_bytes + self.update_bytes * sites)
 
 
 @dataclass(frozen=True)

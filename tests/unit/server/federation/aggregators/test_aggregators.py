@@ -61,8 +61,8 @@ def test_the_registry_has_what_a_study_can_choose_and_the_reference_tells_it():
 
 def test_what_an_aggregator_holds_grows_with_the_sites_only_where_it_holds_all_updates():
     assert FedAvg.spec.memory_bytes(1000, 2) == FedAvg.spec.memory_bytes(1000, 50) == 16_000
-    median = AggregatorSpec("median", "arXiv 1803.01498", (), 12, sees_single_updates=True, holds_all=True)
-    assert median.memory_bytes(1000, 50) == 12_000 + 4 * 1000 * 50
+    median = AggregatorSpec("median", "arXiv 1803.01498", (), 12, update_bytes=12)
+    assert median.memory_bytes(1000, 50) == 12_000 + 12 * 1000 * 50
 
 
 def test_federated_averaging_is_the_weighted_mean_and_remembers_nothing():
