@@ -33,6 +33,7 @@ def test_the_wheel_runs_by_itself_and_brings_no_ray(tmp_path):
     packages = run(python, "-m", "pip", "list", cwd=tmp_path).lower()
     assert "ray " not in packages
     assert "opacus" not in packages
+    assert "mkdocs" not in packages
     refused = subprocess.run(
         [hilum, "simulate", "a.toml", "--archives", "archives", "--out", "run", "--backend", "ray"],
         cwd=tmp_path, capture_output=True, text=True, check=False,
