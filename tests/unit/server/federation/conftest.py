@@ -22,6 +22,7 @@ def small_model(monkeypatch):
         manifest = Manifest((("a", (size // 2,)), ("b", (2, size // 4))))
         base = np.random.default_rng(1).normal(size=size).astype(np.float32)
         monkeypatch.setattr("hilum.server.federation.rounds.build_method", lambda study: None)
+        monkeypatch.setattr("hilum.server.federation.rounds.get_frozen", lambda method: {})
         monkeypatch.setattr("hilum.server.federation.rounds.federated_manifest", lambda method: manifest)
         monkeypatch.setattr("hilum.server.federation.rounds.get_federated", lambda method: base.copy())
         return base

@@ -33,6 +33,7 @@ def small_model(monkeypatch):
         return facts["encoder_sha256"]
 
     monkeypatch.setattr("hilum.server.federation.rounds.build_method", lambda study: None)
+    monkeypatch.setattr("hilum.server.federation.rounds.get_frozen", lambda method: {})
     monkeypatch.setattr("hilum.server.federation.rounds.federated_manifest", lambda method: MANIFEST)
     monkeypatch.setattr(
         "hilum.server.federation.rounds.get_federated", lambda method: np.zeros(120, np.float32)
