@@ -101,47 +101,47 @@ def simulate(
     sites = _indexed(study, archives, home, images, tell)
     resume = resume and has_begun(out)
     opened = _opened(study, out, sites, resume=resume, tell=tell)
-    study, order, data, overlap = opened.study, opened.order, opened.data, opened.overlap
-    make_fabric(
-        "auto", study.training.precision, study.training.threads
-    )  # threads are set before any worker starts
-    with RunStore.open(out, order, resume=resume) as store:
-        store.write(RUN_NAME_FILE, {"run": order.run})
+    # Threads are set before any worker starts.
+    make_fabric("auto", study.training.precision, study.training.threads)
+    with RunStore.open(out, opened.order, resume=resume) as store:
+        store.write(RUN_NAME_FILE, {"run": opened.order.run})
         central = Workspace(home / "simulations" / "centralised").run(store.run_id)
         if not resume:
             _forget(store.run_id, central, sites)
         if not opened.going_on:
-            for site, one in zip(sites, data, strict=True):
-                KeptSplits(Workspace(site.state.folder)).keep(store.run_id, one.kept(study))
+            for site, one in zip(sites, opened.data, strict=True):
+                KeptSplits(Workspace(site.state.folder)).keep(store.run_id, one.kept(opened.study))
         try:
-            spec = RunSpec(
-                opened.signed,
-                order,
-                store,
-                _PACES[backend],
-                more_arms=_central_arm(study, data, central),
-                stage=progress_bar,
-            )
-            study_key = public_text(opened.key.public_key())
-            where: dict[str, Any] = {"backend": backend}
-            if backend == "process":
-                _run_in_process(spec, sites, study_key)
-            else:
-                where["ray_nodes"] = _run_on_ray(spec, sites, study_key, home, ray_address)
+            where = _federate(opened, store, central, sites, home, backend, ray_address)
         finally:
             if (out / "results.json").exists():
                 _forget(store.run_id, central, sites)
-        write_previews(study, store, data)
-        used = [open_site(site, study, store.run_id) for site in sites]
-        told = {
-            "labels": labels_json(study, [class_table(one) for one in used]),
-            "separation": separation(used, overlap),
-        }
-        results = _finish(store, where, time.monotonic() - started, told)
-        for site in sites:
-            made = read_json(out / "encoder" / "manifest.json")["encoder_sha256"]
-            KeptSplits(Workspace(site.state.folder)).name_encoder(store.run_id, made)
-        return results
+        return _finish(opened, store, sites, where, started)
+
+
+def _federate(
+    opened: "_Opened",
+    store: RunStore,
+    central: Path,
+    sites: list[SiteConfig],
+    home: Path,
+    backend: Backend,
+    ray_address: str | None,
+) -> dict[str, Any]:
+    """Run the study as a server and its sites would; return where that was."""
+    spec = RunSpec(
+        opened.signed,
+        opened.order,
+        store,
+        _PACES[backend],
+        more_arms=_central_arm(opened.study, opened.data, central),
+        stage=progress_bar,
+    )
+    study_key = public_text(opened.key.public_key())
+    if backend == "process":
+        _run_in_process(spec, sites, study_key)
+        return {"backend": backend}
+    return {"backend": backend, "ray_nodes": _run_on_ray(spec, sites, study_key, home, ray_address)}
 
 
 def _keeps_splits(out: Path, run: str, sites: list[SiteConfig]) -> bool:
@@ -314,14 +314,20 @@ def _need_ray(address: str | None) -> None:
 
 
 def _finish(
-    store: RunStore, where: dict[str, Any], seconds: float, told: Mapping[str, Any]
+    opened: _Opened, store: RunStore, sites: list[SiteConfig], where: dict[str, Any], started: float
 ) -> dict[str, Any]:
-    """Add what only the simulation knows to `results.json`, and write the report."""
+    """Add what only the simulation knows to `results.json`, write the report, and let sites know their encoder."""
     from hilum.simulations.report import write_report
 
+    write_previews(opened.study, store, opened.data)
+    used = [open_site(site, opened.study, store.run_id) for site in sites]
     results: dict[str, Any] = read_json(store.folder / "results.json")
-    results["simulation"] = {**where, "wall_seconds": round(seconds, 1)}
-    results |= told
+    results["simulation"] = {**where, "wall_seconds": round(time.monotonic() - started, 1)}
+    results["labels"] = labels_json(opened.study, [class_table(one) for one in used])
+    results["separation"] = separation(used, opened.overlap)
     store.write("results.json", results)
     write_report(store.folder)
+    made = read_json(store.folder / "encoder" / "manifest.json")["encoder_sha256"]
+    for site in sites:
+        KeptSplits(Workspace(site.state.folder)).name_encoder(store.run_id, made)
     return results
