@@ -100,3 +100,13 @@ def test_each_of_the_twelve_jobs_takes_three_edits_at_most():
 @pytest.mark.parametrize("study", sorted((ROOT / "examples").glob("*.toml")), ids=lambda p: p.name)
 def test_every_example_is_a_valid_study(study):
     load_study(study)
+
+
+def test_every_reason_for_which_the_server_leaves_something_out_is_in_the_page_of_results():
+    page = (ROOT / "docs" / "reference" / "results.md").read_text()
+    sources = [
+        path.read_text() for portion in ("common", "server") for path in (ROOT / portion).rglob("*.py")
+    ]
+    codes = {code for text in sources for code in re.findall(r'UpdateRefused\(\s*"([a-z_]+)"', text)}
+    assert len(codes) > 10
+    assert sorted(code for code in codes if f"`{code}`" not in page) == []

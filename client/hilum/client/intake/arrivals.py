@@ -4,14 +4,14 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hilum.client.intake.indexing.index import IndexReport, index_archive
+from hilum.client.intake.indexing.index import IndexReport, index_archive, index_found
 from hilum.client.intake.network.pull import ProgressOf, PullReport, pull
 from hilum.client.intake.network.pull_options import PullRequest
 from hilum.client.intake.network.receive import Receiver, ReceiveReport, serve
 from hilum.client.intake.network.receive_options import Listening
 from hilum.client.intake.network.shutdown import Stoppable, StoppedError
 from hilum.client.intake.sources.inbox import Inbox
-from hilum.client.intake.sources.sources import count_files
+from hilum.client.intake.sources.sources import find
 from hilum.client.state.workspace import Workspace
 from hilum.common.errors import RunError
 from hilum.common.progress import NullProgress
@@ -50,8 +50,9 @@ def pull_and_index(
     try:
         with Inbox(workspace, reserve_bytes=reserve_bytes) as inbox:
             pulled = pull(request, inbox, show, stop)
-        with show("indexing", count_files(None, workspace)) as progress:
-            return Pulled(pulled, index_archive(None, workspace, Stoppable(progress, stop)))
+        found = find(None, workspace)
+        with show("indexing", found.count) as progress:
+            return Pulled(pulled, index_found(found, workspace, Stoppable(progress, stop)))
     except StoppedError:
         raise RunError("stopped before the end; what was fetched is kept, run again to go on") from None
 

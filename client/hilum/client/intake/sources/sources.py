@@ -112,12 +112,3 @@ def find(
     if workspace.inbox.exists():
         sources.append(Source(workspace.inbox, _INBOX, tuple(scan(workspace.inbox))))
     return Found(archive, tuple(sources))
-
-
-def count_files(archive: Path | None, workspace: Workspace) -> int:
-    """Return how many files a pass will find.
-
-    Raises:
-        DataError: As `find`.
-    """
-    return find(archive, workspace).count
