@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# A file's tests stay together, so that what they share is made once.
-BOTH_CORES := -n 2 --dist loadfile
+# A file's tests stay together, so that what they share is made once; they are dealt out in the order of tests/conftest.py.
+BOTH_CORES := -n 2 --dist loadfile --no-loadscope-reorder
 
 .PHONY: install demo test test-all check docs bench format clean
 

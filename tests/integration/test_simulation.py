@@ -130,25 +130,27 @@ def test_a_federation_of_one_site_is_local_training(archives, bare_study, home, 
     )
 
 
-def test_a_run_killed_in_any_round_and_resumed_gives_the_same_encoder(archives, bare_study, home, tmp_path):
+@pytest.mark.parametrize(
+    "rounds", [pytest.param(0, marks=pytest.mark.slow), 1, pytest.param(2, marks=pytest.mark.slow)]
+)
+def test_a_run_killed_in_any_round_and_resumed_gives_the_same_encoder(
+    archives, bare_study, home, tmp_path, rounds
+):
     path = bare_study(
         federation={"rounds": 3}, training={"batch_size": 4, "local_epochs": 6, "checkpoint_steps": 2}
     )
     simulate(load_study(path), archives, tmp_path / "whole", home)
-    for rounds in range(3):
-        out = tmp_path / f"killed-{rounds}"
-        command = [HILUM, "simulate", path, "--archives", archives, "--out", out, "--home", tmp_path / "home"]
-        child = subprocess.Popen(
-            [str(c) for c in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        kill_in_round(child, out, rounds)
-        assert not (out / "results.json").exists()
-        if (out / "study.resolved.toml").exists():
-            command.append("--resume")
-        done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        assert encoder_sha256(out) == encoder_sha256(tmp_path / "whole")
-        assert len((out / "rounds.jsonl").read_text().splitlines()) == 3
+    out = tmp_path / "killed"
+    command = [HILUM, "simulate", path, "--archives", archives, "--out", out, "--home", tmp_path / "home"]
+    child = subprocess.Popen([str(c) for c in command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    kill_in_round(child, out, rounds)
+    assert not (out / "results.json").exists()
+    if (out / "study.resolved.toml").exists():
+        command.append("--resume")
+    done = subprocess.run([str(c) for c in command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert encoder_sha256(out) == encoder_sha256(tmp_path / "whole")
+    assert len((out / "rounds.jsonl").read_text().splitlines()) == 3
 
 
 def kill_in_round(child, out, rounds):

@@ -11,7 +11,7 @@ from federation_papers import Papers, link_of, server_context
 from fleet_server import FleetServer, http
 from hilum.client.site_check import check_site
 from hilum.common.config import SiteConfig, load_site
-from hilum.common.config.load import _options
+from hilum.common.config.named import options_of
 from hilum.common.config.site_template import site_template
 from hilum.common.errors import ConfigError
 from places import ROOT
@@ -22,7 +22,7 @@ REFERENCE = ROOT / "docs" / "reference" / "site.md"
 def keys(model: type[BaseModel], above: str = "") -> list[str]:
     found = []
     for name, field in model.model_fields.items():
-        sections = _options(field.annotation)
+        sections = options_of(field.annotation)
         found += keys(sections[0], f"{name}.") if sections else [above + name]
     return found
 

@@ -117,7 +117,7 @@ def test_a_long_list_of_spellings_is_cut():
             {f"2024-01-{n:02d}": 1 for n in range(1, 9)},
             "8 different values of 8 patients, so hardly two patients share",
         ),
-        ({f"free text {n}": 1 for n in range(30)}, "no classes; name another column"),
+        ({f"free text {n}": 1 for n in range(30)}, "are not classes; name another column"),
     ],
 )
 def test_a_quantity_or_a_free_text_is_no_class(patients, words):
