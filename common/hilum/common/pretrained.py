@@ -50,7 +50,7 @@ def load_encoder(folder: Path | str) -> Pretrained:
                 **{section: facts[section] for section in ("data", "encoder", "method")},
             }
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise RunError(
             "there is no encoder in this folder; give a finished run, or the `encoder` folder in it"
         ) from None

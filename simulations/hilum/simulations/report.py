@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hilum.common.config import parse_study
+from hilum.common.config.resume import differences
 from hilum.common.config.tasks import METRICS
 from hilum.common.errors import RunError
 from hilum.common.files import read_json, write_text
@@ -117,7 +118,7 @@ def _of_same_study(first: _Run, other: _Run) -> dict[str, Any]:
     """Return the other's results, once it is known that its seed (and name) alone is another."""
     ours, theirs = (tomllib.loads(run.study_text) for run in (first, other))
     different = sorted(
-        key for key in ours.keys() | theirs.keys() if key != "study" and ours.get(key) != theirs.get(key)
+        {one.key.rpartition(".")[0] for one in differences(ours, theirs) if not one.key.startswith("study.")}
     )
     if different:
         raise RunError(

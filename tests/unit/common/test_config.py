@@ -92,6 +92,10 @@ def test_the_resolved_form_reads_back_as_the_same_study():
             'write encoder.name = "vit", or method.name = "simclr"',
         ),
         (
+            lambda t: (t["data"].update(image_size=32), t["encoder"].update(patch_size=32)),
+            "an image has 1 patch for the encoder",
+        ),
+        (
             lambda t: t["data"].update(dims=3),
             'data.modality = "radiograph" has images alone; write data.dims = 2',
         ),

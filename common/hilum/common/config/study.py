@@ -143,6 +143,8 @@ class StudyConfig(Section):
             )
         if does := type(self.method).misfit(type(self.encoder)):
             raise ValueError(self._no_pair(does))
+        if small := self.method.too_small(self.encoder, self.data):
+            raise ValueError(small)
         if self.quorum > self.federation.sites:
             raise ValueError(
                 f"federation.quorum = {self.quorum} is more than federation.sites = {self.federation.sites}; "

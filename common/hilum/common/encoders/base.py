@@ -38,16 +38,52 @@ class Encoder(nn.Module, abc.ABC):
 
         Args:
             images: (B, C, *S) float in [0, 1], of the size that the encoder was made for or another one.
-            mask: (B, *G) on the grid of the last map, 1 where the image is removed; None removes nothing. What lies
-                under the mask has no influence on any map, and every map is 0 there. Each image keeps something.
+            mask: (B, *G) of 0 and 1 on the grid of the last map, 1 where the image is removed; None removes nothing. What
+                lies under the mask has no influence on any map, and every map is 0 there. Each image keeps something.
 
         Returns:
-            Each (B, width, *G), G the image's edge over the stride.
+            Each (B, width, *G), G the image's edge over the stride, rounded up.
+
+        Raises:
+            ValueError: If the images have another number of axes or channels or a size that can't be, or the mask does not
+                fit them.
         """
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, *S) -> (B, E): the mean of the last feature map."""
         return self.feature_maps(images)[-1].flatten(2).mean(2)
+
+
+def check_mask(mask: Tensor, images: Tensor, grid: tuple[int, ...]) -> None:
+    """Refuse a mask that does not fit.
+
+    Args:
+        mask: To be (B, *grid).
+        images: (B, C, *S).
+        grid: Of the last map.
+
+    Raises:
+        ValueError: If it has another shape, values other than 0 and 1, or removes all of an image.
+    """
+    wanted = (len(images), *grid)
+    if tuple(mask.shape) != wanted:
+        raise ValueError(f"expected a mask of shape {wanted}, found {tuple(mask.shape)}")
+    if not ((mask == 0) | (mask == 1)).all():
+        raise ValueError("a mask holds 0 and 1 alone: 1 where the image is removed")
+    if (mask == 1).flatten(1).all(1).any():
+        raise ValueError("the mask removes all of an image; each must keep something")
+
+
+def check_images(images: Tensor, dims: int) -> None:
+    """Refuse images of another number of axes.
+
+    Raises:
+        ValueError: If they are.
+    """
+    if images.ndim != dims + 2:
+        raise ValueError(
+            f"expected images of shape (batch, channels, {dims} axes), found {tuple(images.shape)}"
+        )
 
 
 _NORMS = (nn.LayerNorm, nn.GroupNorm)

@@ -16,7 +16,10 @@ def seen_of(mask: Tensor | None, images: Tensor) -> Tensor | None:
 
 def shown(x: Tensor, seen: Tensor | None) -> Tensor:
     """Set to 0 what of (B, C, *S) is not seen."""
-    return x if seen is None else x * F.interpolate(seen, x.shape[2:], mode="nearest")
+    if seen is None:
+        return x
+    # Not by a product: what is hidden may not be finite.
+    return x.masked_fill(F.interpolate(seen, x.shape[2:], mode="nearest") == 0, 0)
 
 
 def normed(norm: nn.GroupNorm, x: Tensor, seen: Tensor | None) -> Tensor:

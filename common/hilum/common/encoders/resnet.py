@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hilum.common.config.data import DataSection
 from hilum.common.config.encoders.resnet import POOL_FROM_SIZE, SIZES, ResNetConfig
-from hilum.common.encoders.base import Encoder
+from hilum.common.encoders.base import Encoder, check_images, check_mask
 from hilum.common.encoders.masking import normed, seen_of, shown
 
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -164,6 +164,9 @@ class ResNet(Encoder):
 
     def feature_maps(self, images: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         """Return a map for each of the four stages, at 1/2 to 1/16 of the image, or 1/4 to 1/32; see `Encoder`."""
+        check_images(images, self.dims)
+        if mask is not None:
+            check_mask(mask, images, tuple(-(-edge // self.strides[-1]) for edge in images.shape[2:]))
         seen = seen_of(mask, images)
         x = F.relu(normed(self.stem_norm, self.stem(shown(images, seen)), seen))
         if self.pool_stem:

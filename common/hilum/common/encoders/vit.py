@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from hilum.common.config.data import DataSection
 from hilum.common.config.encoders.vit import SIZES, VitConfig
-from hilum.common.encoders.base import Encoder
+from hilum.common.encoders.base import Encoder, check_images, check_mask
+from hilum.common.encoders.masking import seen_of, shown
 from hilum.common.encoders.transformer import Block, sincos_positions
 
 
@@ -107,7 +108,7 @@ class ViT(Encoder):
         """(B, L, P) -> (B, L, E) with positions; of a grid other than the encoder's own, they span the same range."""
         positions = self.positions
         if grid is not None and grid != self.grid:
-            positions = sincos_positions(grid, self.width, span=self.grid).to(patches.device)
+            positions = sincos_positions(grid, self.width, span=self.grid).to(positions)
         embedded: Tensor = self.patch_embed(patches) + positions
         return embedded
 
@@ -148,8 +149,17 @@ class ViT(Encoder):
 
     def feature_maps(self, images: Tensor, mask: Tensor | None = None) -> list[Tensor]:
         """Return one map (B, E, *grid); see `Encoder`."""
+        check_images(images, self.dims)
+        if any(edge % self.patch_size for edge in images.shape[2:]):
+            raise ValueError(
+                f"expected images whose edges are multiples of {self.patch_size}, found {tuple(images.shape[2:])}"
+            )
         grid = tuple(edge // self.patch_size for edge in images.shape[2:])
-        seen = None if mask is None else mask.flatten(1) == 0
+        seen = None
+        if mask is not None:
+            check_mask(mask, images, grid)
+            images = shown(images, seen_of(mask, images))
+            seen = mask.flatten(1) == 0
         tokens = self.encode(self.embed(patchify(images, self.patch_size), grid), seen)
         if seen is not None:
             tokens = tokens * seen[:, :, None]

@@ -157,3 +157,42 @@ def test_positions_of_another_grid_span_the_same_range():
     fine = sincos_positions((8, 8), 32, span=(4, 4)).view(8, 8, 32)
     frequency = 10_000 ** (-torch.arange(8) / 8)
     assert torch.allclose(fine[2, 0, :8], (0.75 * frequency).sin(), atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "extra"), CHOICES)
+def test_a_mask_that_does_not_fit_is_refused(make_study, name, extra):
+    encoder = encoder_of(make_study, name, extra)
+    images = torch.rand(2, 1, 32, 64)
+    rows, columns = 32 // encoder.strides[-1], 64 // encoder.strides[-1]
+    for mask, words in (
+        (torch.zeros(2, columns, rows), "expected a mask of shape"),
+        (torch.zeros(2, 32, 64), "expected a mask of shape"),
+        (torch.full((2, rows, columns), 0.5), "0 and 1 alone"),
+        (torch.ones(2, rows, columns), "must keep something"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            encoder.feature_maps(images, mask)
+
+
+@pytest.mark.parametrize(("name", "extra"), CHOICES)
+def test_what_is_hidden_need_not_be_finite(make_study, name, extra):
+    encoder = encoder_of(make_study, name, extra)
+    images = torch.rand(1, 1, 32, 32)
+    mask = torch.zeros(1, *[32 // encoder.strides[-1]] * 2)
+    mask[0, 0, 0] = 1
+    hidden = torch.nn.functional.interpolate(mask[:, None], images.shape[2:]) == 1
+    for one in encoder.feature_maps(images.masked_fill(hidden, float("nan")), mask):
+        assert one.isfinite().all()
+
+
+def test_images_that_can_not_be_are_refused_in_words(make_study):
+    encoder = encoder_of(make_study, "vit", {"patch_size": 8})
+    with pytest.raises(ValueError, match="multiples of 8"):
+        encoder.feature_maps(torch.rand(1, 1, 36, 36))
+    with pytest.raises(ValueError, match="2 axes"):
+        encoder.feature_maps(torch.rand(1, 1, 32, 32, 32))
+
+
+def test_an_encoder_of_another_precision_takes_another_size(make_study):
+    encoder = encoder_of(make_study, "vit", {"patch_size": 8}).bfloat16()
+    assert encoder(torch.rand(1, 1, 64, 64).bfloat16()).dtype == torch.bfloat16

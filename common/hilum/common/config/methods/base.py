@@ -29,6 +29,11 @@ class MethodSection(Section, abc.ABC):
         del encoder
         return None
 
+    def too_small(self, encoder: EncoderSection, data: DataSection) -> str | None:
+        """Return why such images are too small for the method, and what to write instead; None if they are not."""
+        del encoder, data
+        return None
+
     @abc.abstractmethod
     def head_parameters(self, encoder: EncoderSection, data: DataSection) -> int:
         """Return how many parameters there are beside the encoder's."""

@@ -9,6 +9,8 @@ from hilum.common.config.encoders.base import EncoderSection
 from hilum.common.config.encoders.vit import BLOCK_VALUES, block_parameters
 from hilum.common.config.methods.base import MethodSection
 
+_MIN_PATCHES = 2
+
 
 class MaeConfig(MethodSection):
     """Masked autoencoder (arXiv 2111.06377)."""
@@ -23,6 +25,15 @@ class MaeConfig(MethodSection):
     def misfit(cls, encoder: type[EncoderSection]) -> str | None:
         """See `MethodSection`."""
         return None if encoder.drops_patches else "drops patches before the encoder"
+
+    def too_small(self, encoder: EncoderSection, data: DataSection) -> str | None:
+        """See `MethodSection`: of one patch, the encoder would see none."""
+        if encoder.tokens(data) >= _MIN_PATCHES:
+            return None
+        return (
+            f'an image has {encoder.tokens(data)} patch for the encoder, and method.name = "mae" hides some and shows others; '
+            "write a smaller encoder.patch_size, or a larger data.image_size"
+        )
 
     def kept_patches(self, tokens: int) -> int:
         """Return how many of an image's patches the encoder sees: at least one, and never all."""
