@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from timing import compare, median_s
 
-from hilum.client.intake.assembly.direct_read import StraightReader
+from hilum.client.intake.assembly.direct_read import DirectReader
 from hilum.client.intake.assembly.volume import VolumeBuilder
 from hilum.client.intake.headers.read_instance import read_instance
 from hilum.client.intake.pixels.images import read_planes
@@ -55,7 +55,7 @@ def write_series(folder: Path) -> None:
         pydicom.dcmwrite(folder / f"{k:04d}.dcm", dataset, enforce_file_format=True)
 
 
-def ours(folder: Path, reader: StraightReader) -> npt.NDArray[np.int16]:
+def ours(folder: Path, reader: DirectReader) -> npt.NDArray[np.int16]:
     """Return what the indexer does with a series."""
     paths = sorted(folder.iterdir())
     instances = [read_instance(path) for path in paths]
@@ -66,7 +66,7 @@ def ours(folder: Path, reader: StraightReader) -> npt.NDArray[np.int16]:
 
 
 def plane_by_plane(folder: Path) -> npt.NDArray[np.generic]:
-    """Return the way of the series that can't be read straight."""
+    """Return the volume as of a series that can't be read directly."""
     paths = sorted(folder.iterdir())
     instances = [read_instance(path) for path in paths]
     (planned,) = plan_series(instances).volumes
@@ -97,7 +97,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_series(folder)
-        reader, memory = StraightReader(), np.empty((SLICES, PLANE_BYTES), np.uint8)
+        reader, memory = DirectReader(), np.empty((SLICES, PLANE_BYTES), np.uint8)
         volume, reference = ours(folder, reader), np.asarray(monai(folder)).T
         if not (np.array_equal(volume, reference) and np.array_equal(volume, plane_by_plane(folder))):
             sys.exit("the volumes differ")

@@ -29,7 +29,7 @@ close_outbound()
 LONG_FILES = {
     "test_attacks",
     "test_between_sites",
-    "test_client_app",
+    "test_alone",
     "test_deployment",
     "test_extend",
     "test_markers",

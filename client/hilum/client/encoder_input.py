@@ -36,6 +36,8 @@ def encoder_input(
             f"expected an image of {data.dims} axes and as many distances, or none; found {image.ndim} axes and "
             f"{len(spacing_mm)} distances"
         )
+    if any(not distance > 0 for distance in spacing_mm):
+        raise ValueError(f"expected distances above 0 mm, found {spacing_mm}")
     _check_values(image, data.facts)
     fitted = fit(unit_range(image, data.facts), spacing_mm, data.store_size)
     stored = np.rint(fitted * FULL_SCALE).astype(np.float32) / FULL_SCALE

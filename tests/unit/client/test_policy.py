@@ -123,7 +123,7 @@ def test_every_key_of_the_policy_is_tested_here_or_with_the_ledgers():
             "max_hours",
             "max_evaluations",
             "max_repeats",
-        ),  # test_run_ledger.py, test_answers.py, test_client_app.py
+        ),  # test_run_ledger.py, test_answers.py, integration/client_app
     }
     assert set(PolicySection.model_fields) == tested
 

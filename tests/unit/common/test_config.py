@@ -91,6 +91,8 @@ def test_the_resolved_form_reads_back_as_the_same_study():
             lambda t: t.update(encoder={"name": "resnet"}),
             'write encoder.name = "vit", or method.name = "simclr"',
         ),
+        (lambda t: t.update(evaluation={"arms": "raw"}), "must be a list, in brackets"),
+        (lambda t: t.update(evaluation={"arms": ["raw", "raw"]}), "evaluation.arms names something twice"),
         (
             lambda t: (t["data"].update(image_size=32), t["encoder"].update(patch_size=32)),
             "an image has 1 patch for the encoder",
@@ -281,3 +283,10 @@ def test_the_walk_would_find_a_missing_bound():
     for place in ("number", "share|0", "text", "rows", "rows[]", "pairs"):
         assert f"Loose.{place}" in found
     assert "JsonValue" in found or "Loose.anything" in found
+
+
+def test_of_a_list_the_item_that_is_wrong_is_told_and_nothing_else():
+    with pytest.raises(ConfigError) as found:
+        parse_study({**template(), "evaluation": {"protocols": ["svm"]}})
+    [problem] = found.value.problems
+    assert "svm" in problem

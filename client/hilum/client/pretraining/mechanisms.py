@@ -1,6 +1,10 @@
 """Who is drawn and how the weights move, as the study's `[privacy]` has it.
 
 A mechanism is a pair that belongs together: differential privacy accounts for the sampler and the step as one.
+
+Adding one takes a sampler and a step here, its line below, and its name and parameters in `PrivacySection`. One that adds noise must
+ask `MethodSpec.dp` whether it can serve a method, and tell its epsilon where "none" is written now: `hilum.server.federation.results`
+and the card in `hilum.common.export`.
 """
 
 from collections.abc import Callable

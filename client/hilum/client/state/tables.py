@@ -16,7 +16,7 @@ def _text(name: str) -> Column[str]:
 
 
 def _item_columns() -> tuple[Column[str], ...]:
-    """Return an `Item`, a column for each of its attributes; lists are JSON."""
+    """Return the columns of a table of items, one for each attribute of `Item`; lists are JSON."""
     key: Column[str] = Column("item_key", String, primary_key=True)
     facts = (
         "kind",

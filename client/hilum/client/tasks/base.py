@@ -2,10 +2,12 @@
 
 Shapes: N prepared images, M test images, n training images, R bootstrap draws and one, E features.
 
-It predicts something of a whole image, from a column of the label table. A task knows its labels, its head on the encoder's feature maps, its loss, and how predictions are measured. The standard
-protocol (`hilum.client.evaluation.protocol`) asks it for all of that, and knows no task by name.
+A task predicts something of a whole image, from a column of the label table. It knows its labels, its head on the encoder's
+feature maps, its loss, and how predictions are measured. The standard protocol (`hilum.client.evaluation.protocol`) asks it for
+all of that, and knows no task by name.
 
-Adding one takes a file here with its line in `registry`, and its section in `hilum.common.config.tasks`.
+Adding one takes a file here with its line in `registry`, its section in `hilum.common.config.tasks`, and what its absence stood for in
+studies of before, in `hilum.common.config.resume`.
 """
 
 from collections.abc import Callable

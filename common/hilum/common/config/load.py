@@ -82,7 +82,18 @@ def _check(model: type[ConfigT], table: dict[str, Any], source: str, how_to_writ
     try:
         return model.model_validate(table)
     except ValidationError as error:
-        problems = [_explain(model, problem, how_to_write) for problem in error.errors()]
+        found = error.errors()
+        # Of a list, what is wrong with an item is told, and not that the list lacks it.
+        outer = [
+            problem
+            for problem in found
+            if not any(
+                len(other["loc"]) > len(problem["loc"])
+                and other["loc"][: len(problem["loc"])] == problem["loc"]
+                for other in found
+            )
+        ]
+        problems = [_explain(model, problem, how_to_write) for problem in outer]
         raise ConfigError(source, problems) from None
 
 
@@ -114,6 +125,8 @@ def _explain(model: type[BaseModel], problem: Any, how_to_write: str) -> str:
         message = _PATTERNS.get(problem["ctx"]["pattern"], message)
     if kind in {"model_type", "model_attributes_type", "dict_type"}:
         message = f"must be a table, `[{path}]`"
+    if kind == "tuple_type":
+        message = "must be a list, in brackets"
     return f"`{path} = {problem['input']!r}`: {message}"
 
 

@@ -133,6 +133,10 @@ class StudyConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
+        for key in ("protocols", "arms", "label_fractions"):
+            values = getattr(self.evaluation, key)
+            if len(set(values)) < len(values):
+                raise ValueError(f"evaluation.{key} names something twice; name each once")
         if unfit := self.encoder.misfit(self.data):
             raise ValueError(unfit)
         if self.data.dims == 3 and not self.data.facts.volumes:  # noqa: PLR2004 - volumes

@@ -16,7 +16,7 @@ from hilum.server.admin.queue import QueuedRun, RunQueue
 
 
 def check_run_name(name: str) -> str:
-    """Return a run's name is a folder's name and nothing more.
+    """Return a run's name, which is a folder's name and nothing more.
 
     Raises:
         RunError: If it could lead out of the runs folder.

@@ -1,4 +1,9 @@
-"""`hilum admin runs`, `stop` and `fetch`: what was submitted, and how it goes."""
+"""`hilum admin runs`, `stop` and `fetch`: what was submitted, and how it goes.
+
+Adding a command takes a function in the file of its group: options, one call, printing; its line in `hilum.server.cli`; and what it
+tells as a frozen value, in `hilum.server.admin` (`runs`, `sites`). What only a running server knows is asked by `admin.client` and
+answered by `admin.plane`.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -3,6 +3,10 @@
 Its norm is held against the running median of the norms before it, where the study names no absolute bound too. A median
 of norms moves only where a majority moves it; of two sites alone, the smaller norm is the measure. A site's weight is its
 own word, up to the cap.
+
+A secure sum would hide single updates from here: what is asked of one must then hold of the sum (`aggregators.accumulator`, one of
+integers already) or be kept at the site; what a site sends is packed in `hilum.common.records` and allowed by
+`hilum.client.disclosure.outgoing`.
 """
 
 import math

@@ -40,7 +40,7 @@ class _Unsure(Exception):  # noqa: N818 - not an error: the general way is taken
     """Something here is not the plain case; caught where the reading began."""
 
 
-class StraightReader:
+class DirectReader:
     """Reads volumes one after the other, all into the same memory: what the system newly gives, it clears first."""
 
     def __init__(self) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from hilum.client.intake.assembly.direct_read import StraightReader
+from hilum.client.intake.assembly.direct_read import DirectReader
 from hilum.client.intake.assembly.volume import Values
 from hilum.client.intake.indexing.planning import SeriesFile
 from hilum.client.intake.instance import Instance
@@ -25,7 +25,7 @@ class Stores:
     cache: ArrayCache
     quarantine: Quarantine
     names: Pseudonyms
-    reader: StraightReader = field(default_factory=StraightReader)
+    reader: DirectReader = field(default_factory=DirectReader)
 
 
 def keep_image(stores: Stores, member: SeriesFile, shown: ImageDecoded, frames: int) -> Item | Reason:

@@ -81,7 +81,7 @@ class AllowList:
 
 
 def _normal(address: str) -> "Address":
-    """Return an IPv4 address that came in through an IPv6 socket is that IPv4 address."""
+    """Return an address; an IPv4 address that came in through an IPv6 socket as that IPv4 address."""
     found = ipaddress.ip_address(address.split("%", maxsplit=1)[0])
     mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
     return mapped if mapped is not None else found

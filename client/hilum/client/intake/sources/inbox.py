@@ -214,7 +214,7 @@ class Inbox:
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Give one process at a time."""
+    """Hold a folder: one process at a time."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -135,7 +135,7 @@ class _Choice:
 def _remove(
     catalogue: Catalogue, here: dict[str, FoundFile], settled: list[FileRow], kept: Counter[str]
 ) -> EmptyingReport:
-    """Return the catalogue first: a file that a killed call left behind counts as a copy, but one that it lacks would be lost."""
+    """Change the catalogue first, then remove files: one that a killed call left behind counts as a copy, but one that it lacks would be lost."""
     removed = freed_bytes = 0
     for start in range(0, len(settled), _BATCH):
         batch = settled[start : start + _BATCH]

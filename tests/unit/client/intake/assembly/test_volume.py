@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian, RLELossless
 
-from hilum.client.intake.assembly.direct_read import StraightReader
+from hilum.client.intake.assembly.direct_read import DirectReader
 from hilum.client.intake.assembly.volume import build_volume
 from hilum.client.intake.headers.read_instance import read_instance
 from hilum.client.intake.instance import Frame
@@ -37,7 +37,7 @@ def planned(folder):
 def both_ways(folder):
     """Read straight (None where that is not sure), and of planes."""
     volume, files = planned(folder)
-    straight = StraightReader().read(volume, files.__getitem__)
+    straight = DirectReader().read(volume, files.__getitem__)
     planes = {(index, frame): next(read_planes(*files[index], (frame,))) for index, frame in volume.planes}
     return straight, build_volume(volume, planes)
 
@@ -209,9 +209,9 @@ def test_a_file_that_changed_after_its_header_was_read_is_not_read_straight(tmp_
     dataset, path = by_position(written)[1], files_in_order(tmp_path)[1]
     dataset.ImageComments = "longer"
     dataset.save_as(path)
-    assert StraightReader().read(volume, files.__getitem__) is None
+    assert DirectReader().read(volume, files.__getitem__) is None
     path.unlink()
-    assert StraightReader().read(volume, files.__getitem__) is None
+    assert DirectReader().read(volume, files.__getitem__) is None
 
 
 @pytest.mark.parametrize("lost_bytes", [1, 40, 200])
@@ -220,13 +220,13 @@ def test_a_cut_file_is_not_read_straight(tmp_path, write_series, lost_bytes):
     volume, files = planned(tmp_path)
     path = files_in_order(tmp_path)[4]
     path.write_bytes(path.read_bytes()[:-lost_bytes])
-    assert StraightReader().read(volume, files.__getitem__) is None
+    assert DirectReader().read(volume, files.__getitem__) is None
 
 
 def test_a_volume_of_one_value_is_left_to_be_refused(tmp_path, write_series):
     write_series(tmp_path, np.full((5, 6, 7), 9, np.uint16))
     volume, files = planned(tmp_path)
-    assert StraightReader().read(volume, files.__getitem__) is None
+    assert DirectReader().read(volume, files.__getitem__) is None
     planes = {(index, 0): next(read_planes(*files[index], (0,))) for index, _frame in volume.planes}
     with pytest.raises(Skip) as refused:
         build_volume(volume, planes)
@@ -237,7 +237,7 @@ def test_a_header_without_the_place_of_the_pixels_is_read_the_long_way(tmp_path,
     write_series(tmp_path, pixels_of(0, 100, np.uint16))
     volume, files = planned(tmp_path)
     without = [(path, replace(instance, pixel_offset=None)) for path, instance in files]
-    assert StraightReader().read(volume, without.__getitem__) is None
+    assert DirectReader().read(volume, without.__getitem__) is None
 
 
 def test_planes_of_whole_and_of_broken_numbers_stack_without_a_change(tmp_path, write_series):
@@ -310,7 +310,7 @@ def test_a_plane_of_another_size_refuses_the_volume(tmp_path, write_series):
 
 
 def test_volumes_read_one_after_the_other_do_not_mix(tmp_path, write_series):
-    reader = StraightReader()
+    reader = DirectReader()
     for seed, shape in enumerate([(5, 6, 7), (4, 3, 2), (6, 8, 9), (5, 6, 7)]):
         folder = tmp_path / str(seed)
         folder.mkdir()

@@ -28,11 +28,6 @@ from walked_files import (
 )
 
 
-@pytest.fixture(autouse=True)
-def nothing_learnt():
-    element_headers.encoding_of.cache_clear()
-
-
 @pytest.mark.parametrize(("syntax", "element"), ENCODINGS)
 def test_hand_made_bytes_give_the_values_that_were_put_in(tmp_path, syntax, element):
     path = write(tmp_path / "a", meta(syntax) + body(element))

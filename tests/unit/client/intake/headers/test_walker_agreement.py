@@ -1,22 +1,14 @@
 """The tag walker and pydicom agree on any valid data set."""
 
 import pydicom
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 
-from hilum.client.intake.headers import element_headers
 from hilum.client.intake.headers.tags import TAKEN
 from walked_files import same_as_pydicom
-
-
-@pytest.fixture(autouse=True)
-def nothing_learnt():
-    element_headers.encoding_of.cache_clear()
-
 
 text = st.text("ABCxyz 019_^-", max_size=16)
 number = st.floats(-1e6, 1e6).map(lambda value: f"{value:.6g}")

@@ -28,11 +28,6 @@ from walked_files import (
 )
 
 
-@pytest.fixture(autouse=True)
-def nothing_learnt():
-    element_headers.encoding_of.cache_clear()
-
-
 @pytest.mark.parametrize(("syntax", "element"), ENCODINGS)
 def test_a_file_cut_at_any_byte_gives_pydicoms_values_or_none(tmp_path, syntax, element):
     learn_from(tmp_path, syntax, element)
