@@ -4,7 +4,8 @@ The pages name no file and no identifier, and load nothing from anywhere.
 
 A page, here as in a console: its values are frozen ones from plain functions (`status` here, `hilum.server.admin.runs` and `sites` for
 the admin), its template lies in `templates/` of its package, and `hilum.common.pages` puts them together. A console that serves pages
-is yet to be made, as a package `console` of the client or the server.
+is yet to be made, as a package `hilum.client.console` or `hilum.server.console`: `hilum.client.commands.browse` shows how a command
+begins, `hilum.server.admin.plane` how the server answers.
 """
 
 import shutil

@@ -8,7 +8,9 @@ the site. Others say no in words of their own, which are never mixed with these:
 - `intake/network`: the receiver and the pull, to an object that never came to lie in the inbox, so that it is no file
   of the archive yet; they count by short words of their own.
 
-Adding a code takes three edits: its line here, where it is raised, and the test of that. Then
+Adding a code takes three edits: its line here, where it is raised, and the test of that. Two lists know codes besides: of a file
+that another pass or a person may yet decide on, `_UNSETTLED` in `sources/inbox_cleanup`, so that it is never removed; of several codes
+in one object, which one stands for it, `_MANY_REASONS` in `planner/plan`. Then
 `python tests/support/reference_tables.py` writes the table of docs/reference/reason-codes.md.
 """
 

@@ -3,8 +3,9 @@
 A mechanism is a pair that belongs together: differential privacy accounts for the sampler and the step as one.
 
 Adding one takes a sampler and a step here, its line below, and its name and parameters in `PrivacySection`. One that adds noise must
-ask `MethodSpec.dp` whether it can serve a method, and tell its epsilon where "none" is written now: `hilum.server.federation.results`
-and the card in `hilum.common.export`.
+ask `MethodSpec.dp` whether it can serve a method, and tell its epsilon where "none" is written now: `hilum.server.federation.results`,
+the card in `hilum.common.export` and `report.html.j2` of the simulations. A new key with a default stands in
+`hilum.common.config.resume` too, so that studies of before stay the same.
 """
 
 from collections.abc import Callable

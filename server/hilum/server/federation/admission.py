@@ -5,8 +5,9 @@ of norms moves only where a majority moves it; of two sites alone, the smaller n
 own word, up to the cap.
 
 A secure sum would hide single updates from here: what is asked of one must then hold of the sum (`aggregators.accumulator`, one of
-integers already) or be kept at the site; what a site sends is packed in `hilum.common.records` and allowed by
-`hilum.client.disclosure.outgoing`.
+integers already) or be kept at the site; `round_updates` beside this, which holds each update of a first round, and the exchange in `rounds` follow. What a
+site sends is filled in by `hilum.client.app`, packed in `hilum.common.records` and allowed by `hilum.client.disclosure.outgoing`; a
+study asks for it in `PrivacySection`.
 """
 
 import math

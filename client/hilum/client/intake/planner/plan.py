@@ -409,4 +409,5 @@ def _settle(stacked: Sequence[Plane], volumes: Sequence[PlannedVolume], ledger: 
         original = ledger.dropped.get(plane.id, plane.id)
         found[plane.instance].add(ledger.refused_planes.get(original, Reason.DUPLICATE))
     for index, reasons in found.items():
-        ledger.refused[index] = next((one for one in _MANY_REASONS if one in reasons), Reason.DUPLICATE)
+        listed = (one for one in _MANY_REASONS if one in reasons)
+        ledger.refused[index] = next(listed, min(reasons - {Reason.DUPLICATE}, default=Reason.DUPLICATE))

@@ -63,6 +63,13 @@ def test_a_slice_further_off_the_grid_than_a_hundredth_of_the_distance_is_not_ta
     assert set(plan(made).refused.values()) == {Reason.IRREGULAR_SPACING}
 
 
+def test_a_reason_that_the_order_of_reasons_lacks_is_not_told_as_a_copy(monkeypatch):
+    monkeypatch.setattr("hilum.client.intake.planner.plan._MANY_REASONS", ())
+    made = stack(spacing=(5.0, 0.7, 0.8))
+    made[1] = made[1].says(position_mm=(-10.0, -20.0, 10.0 + 0.06))
+    assert set(plan(made).refused.values()) == {Reason.IRREGULAR_SPACING}
+
+
 def test_frames_that_are_left_out_of_an_object_are_counted():
     usable = stack(8, stack="1")
     short = stack(2, uid="b", stack="2", orientation=CORONAL)
