@@ -80,7 +80,9 @@ def test_volumes_in_class_folders_are_simulated_on(run_hilum, study_file, tmp_pa
             path.parent.mkdir(parents=True, exist_ok=True)
             nibabel.save(nibabel.Nifti1Image(voxels, np.eye(4)), path)
     study = study_file(
-        federation={"sites": 2, "rounds": 1}, data={"modality": "mr", "dims": 3, "image_size": 8}
+        federation={"sites": 2, "rounds": 1},
+        data={"modality": "mr", "dims": 3, "image_size": 8},
+        encoder={"patch_size": 4},
     )
     done, results = simulate(run_hilum, study, tmp_path / "sites")
     assert done.returncode == 0, done.stderr
