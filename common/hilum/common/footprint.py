@@ -89,7 +89,7 @@ def server_bytes(study: StudyConfig, aggregator_bytes: int) -> int:
     footprint = footprint_of(study)
     built = 2 * _FLOAT * footprint.parameters
     if study.encoder.position_width:
-        widths = study.encoder.position_width + study.method.position_width
+        widths = study.encoder.position_width + study.method.position_width(study.encoder)
         built += study.encoder.tokens(study.data) * (_TUPLE_BYTES + _POSITION_BYTES * widths)
     return max(built, 24 * footprint.travelling + aggregator_bytes)
 

@@ -8,6 +8,7 @@ bits that it would have had. The optimizer starts from nothing in each round: it
 aggregation has since moved.
 """
 
+import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -22,7 +23,7 @@ from hilum.client.pretraining.checkpoint import load_state, save_state
 from hilum.client.pretraining.mechanisms import MECHANISMS
 from hilum.client.pretraining.parameter_groups import parameter_groups
 from hilum.client.pretraining.sampling import StepDraws
-from hilum.client.pretraining.schedule import learning_rate_factor, step_middle
+from hilum.client.pretraining.schedule import learning_rate_factor, rewarmed, step_middle
 from hilum.client.pretraining.step import MicroBatch, StepOutcome
 from hilum.client.views import Viewer, to_unit
 from hilum.common.config import StudyConfig
@@ -30,7 +31,8 @@ from hilum.common.methods import SSLMethod
 from hilum.common.progress import Progress
 from hilum.common.seeding import derive
 
-_FORMAT = 2  # of a step checkpoint; one of another format is not taken up
+_BASE_IMAGES = 256  # what the base learning rate is stated for
+_FORMAT = 3  # of a step checkpoint; one of another format is not taken up
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,18 @@ class RoundOutcome:
         loss: Mean over the round's steps.
         parts: Means of the loss's parts, by name.
         health: Means of what the method tells of its health, by name.
-        steps: How many there were.
+        gradient_norm: Mean, before it was clipped.
+        steps: How many there were; the means are over those that were not skipped.
+        skipped: How many moved nothing, since their gradient was not finite.
         seconds: Wall time, without what was done before an interruption.
     """
 
     loss: float
     parts: dict[str, float]
     health: dict[str, float]
+    gradient_norm: float
     steps: int
+    skipped: int
     seconds: float
 
 
@@ -88,7 +94,7 @@ def train_round(
     training, rounds = study.training, study.federation.rounds
     optimizer = torch.optim.AdamW(
         parameter_groups(method, training.weight_decay),
-        lr=training.learning_rate,
+        lr=study.base_learning_rate,
         betas=(0.9, 0.95),
         fused=True,
     )
@@ -98,16 +104,18 @@ def train_round(
     step = mechanism.step(fabric, wrapped, wrapped_optimizer, study)
     plan = mechanism.sampler(data, study).plan(study.study.seed, place.site, place.round_number)
     viewer = Viewer(study.data, method.spec.views)
+    sizes = [[len(draws.rows) for draws in step_draws] for step_draws in plan]
+    peak = study.base_learning_rate * sum(map(sum, sizes)) / len(plan) / _BASE_IMAGES
     start, outcomes = _restore_checkpoint(method, optimizer, place, len(plan))
     for index in range(start, len(plan)):
         done = (place.round_number - 1 + step_middle(index, len(plan))) / rounds
         for group in optimizer.param_groups:
-            group["lr"] = training.learning_rate * learning_rate_factor(done, training.warmup)
+            group["lr"] = peak * learning_rate_factor(done, training.warmup) * rewarmed(index)
         rng = torch.Generator().manual_seed(
             derive(study.study.seed, place.site, "round", place.round_number, "step", index)
         )
         batches = _micro_batches(plan[index], data.images, viewer, method, rng, fabric)
-        if (outcome := step(batches, len(plan[index]))) is not None:
+        if (outcome := step(batches, sizes[index])) is not None:
             outcomes.append(outcome)
         method.after_step((place.round_number - 1 + (index + 1) / len(plan)) / rounds)
         progress.advance(index + 1, _words(outcomes[-1]) if outcomes else "")
@@ -119,16 +127,19 @@ def train_round(
 
 
 def _of_round(outcomes: list[StepOutcome], seconds: float) -> RoundOutcome:
-    """Return the means over steps."""
+    """Return the means over steps; of nothing but skipped ones, they are what those told, and not finite."""
+    taken = [one for one in outcomes if not one.was_skipped] or outcomes
 
     def means(told: list[dict[str, float]]) -> dict[str, float]:
-        return {name: sum(one[name] for one in told) / len(told) for name in told[0]}
+        return {name: statistics.fmean(one[name] for one in told) for name in told[0]}
 
     return RoundOutcome(
-        sum(one.loss for one in outcomes) / len(outcomes),
-        means([one.parts for one in outcomes]),
-        means([one.health for one in outcomes]),
+        statistics.fmean(one.loss for one in taken),
+        means([one.parts for one in taken]),
+        means([one.health for one in taken]),
+        statistics.fmean(one.gradient_norm for one in taken),
         len(outcomes),
+        sum(one.was_skipped for one in outcomes),
         seconds,
     )
 
@@ -145,7 +156,7 @@ def _micro_batches(
         stored = cut(images, batch.rows, batch.origins, viewer.data.store_size)
         views = viewer(to_unit(stored, fabric.device), rng)
         numbers = {name: drawn.to(fabric.device) for name, drawn in method.draw(len(batch.rows), rng).items()}
-        yield MicroBatch(views, numbers, torch.from_numpy(batch.patients))
+        yield MicroBatch(views._replace(patients=torch.from_numpy(batch.patients).to(fabric.device)), numbers)
 
 
 def _keep(

@@ -16,6 +16,19 @@ def step_middle(index: int, steps: int) -> float:
     return (index + 0.5) / steps
 
 
+REWARM_STEPS = 10
+"""So long a new optimizer's moments take to settle; its first step would be five times as long as a later one."""
+
+
+def rewarmed(index: int) -> float:
+    """Return the factor on the rate in a round's first steps, since each round begins with a new optimizer.
+
+    Args:
+        index: Of the step in its round, from 0.
+    """
+    return min(1.0, (index + 1) / REWARM_STEPS)
+
+
 def learning_rate_factor(done: float, warmup: float) -> float:
     """Return the factor on the peak rate (arXiv 1608.03983, without restarts).
 

@@ -3,7 +3,8 @@
 Patient-level DP-SGD fills it with per-sample gradients, clipped and noised. `PlainStep` is the ordinary step.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,31 +18,47 @@ from hilum.common.methods import Loss, RandomNumbers, Views
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What a method sees at once, its random numbers, and the patient number of each image, (B,)."""
+    """What a method sees at once, whose images they are included, and its random numbers."""
 
     views: Views
     numbers: RandomNumbers
-    patients: Tensor
 
 
 @dataclass(frozen=True)
 class StepOutcome:
-    """What a step tells of itself: the mean loss, the means of its parts, and the method's health, by name."""
+    """What a step tells of itself.
+
+    Attributes:
+        loss: Mean over its images.
+        parts: Means of the loss's parts, by name.
+        health: Means of what the method tells of its health, by name.
+        gradient_norm: Before it was clipped.
+    """
 
     loss: float
     parts: dict[str, float]
     health: dict[str, float]
+    gradient_norm: float = 0.0
+
+    @property
+    def was_skipped(self) -> bool:
+        """Whether the weights stayed as they were, since the gradient was not finite."""
+        return not math.isfinite(self.gradient_norm)
 
 
 class Step(Protocol):
     """Moves the weights once."""
 
-    def __call__(self, batches: Iterable[MicroBatch], count: int) -> StepOutcome | None:
-        """Take `count` micro-batches and move the weights; give None if none of them held an image."""
+    def __call__(self, batches: Iterable[MicroBatch], sizes: Sequence[int]) -> StepOutcome | None:
+        """Take micro-batches of known sizes and move the weights; give None if none of them holds an image."""
 
 
 class PlainStep:
-    """Mean gradient over the micro-batches, clipped to a norm, one optimizer step."""
+    """Mean gradient over the images of all micro-batches, clipped to a norm, one optimizer step.
+
+    A gradient that is not finite moves nothing, and the moments stay as they were: a fused optimizer looks at `found_inf`
+    on the device, so nobody waits for it.
+    """
 
     def __init__(
         self, fabric: Fabric, method: _FabricModule, optimizer: _FabricOptimizer, gradient_clip: float
@@ -49,34 +66,39 @@ class PlainStep:
         self.fabric, self.method, self.optimizer = fabric, method, optimizer
         self.gradient_clip = gradient_clip
 
-    def __call__(self, batches: Iterable[MicroBatch], count: int) -> StepOutcome | None:
+    def __call__(self, batches: Iterable[MicroBatch], sizes: Sequence[int]) -> StepOutcome | None:
         """See `Step`."""
-        if not count:
+        if not sizes:
             return None
+        images = sum(sizes)
         self.optimizer.zero_grad()
         told: list[dict[str, Tensor]] = []
-        for index, batch in enumerate(batches):
-            with self.fabric.no_backward_sync(self.method, enabled=index + 1 < count):
+        for index, (batch, size) in enumerate(zip(batches, sizes, strict=True), 1):
+            with self.fabric.no_backward_sync(self.method, enabled=index < len(sizes)):
                 loss: Loss = self.method(batch.views, batch.numbers)
-                mean = loss.per_image.mean()
-                self.fabric.backward(mean / count)
-            told.append({"": mean.detach(), **_named("part", loss.parts), **_named("health", loss.health)})
-        self.fabric.clip_gradients(self.method, self.optimizer, max_norm=self.gradient_clip)
+                mean, share = loss.per_image.mean(), size / images
+                self.fabric.backward(mean * share)
+            named = {"": mean.detach(), **_named("part", loss.parts), **_named("health", loss.health)}
+            told.append({name: value.float() * share for name, value in named.items()})
+        norm = self.fabric.clip_gradients(
+            self.method, self.optimizer, max_norm=self.gradient_clip, error_if_nonfinite=False
+        )
+        assert norm is not None, "gradients are clipped by their norm"
+        self.optimizer.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
         self.optimizer.step()
-        return _outcome(told)
+        return _outcome(told, norm)
 
 
 def _named(kind: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{kind} {name}": value.detach() for name, value in values.items()}
 
 
-def _outcome(told: list[dict[str, Tensor]]) -> StepOutcome:
-    """Return the means over micro-batches, fetched from the device at once."""
+def _outcome(told: list[dict[str, Tensor]], norm: Tensor) -> StepOutcome:
+    """Return the sums over micro-batches, fetched from the device at once."""
     names = list(told[0])
-    totals = torch.zeros(len(names), device=told[0][""].device)
-    for one in told:
-        totals = totals + torch.stack([one[name].float() for name in names]) / len(told)
-    means = dict(zip(names, totals.tolist(), strict=True))
+    totals = torch.stack([torch.stack([one[name] for name in names]) for one in told]).sum(0)
+    *values, gradient_norm = torch.cat([totals, norm.float().view(1)]).tolist()
+    means = dict(zip(names, values, strict=True))
 
     def of(kind: str) -> dict[str, float]:
         return {
@@ -85,4 +107,4 @@ def _outcome(told: list[dict[str, Tensor]]) -> StepOutcome:
             if name.startswith(f"{kind} ")
         }
 
-    return StepOutcome(means[""], of("part"), of("health"))
+    return StepOutcome(means[""], of("part"), of("health"), gradient_norm)

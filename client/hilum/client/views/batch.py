@@ -83,6 +83,7 @@ class Viewer:
         centre = uniform(-1, 1, self.data.dims)
         turn = math.radians(recipe.rotation_deg)
         angle = uniform(-turn, turn)
+        scale = torch.minimum(scale, operations.largest_scale(angle))  # no corner outside the image
         out = operations.crop_and_rotate(images, scale, centre, angle, size)
         if recipe.gamma != (1.0, 1.0):
             low, high = map(math.log, recipe.gamma)

@@ -13,13 +13,13 @@ def crop_and_rotate(images: Tensor, scale: Tensor, centre: Tensor, angle: Tensor
 
     Args:
         images: (B, C, *S).
-        scale: (B,) edge of the cut as a share of the image's edge, at most 1.
-        centre: (B, dims) in [-1, 1], from one extreme place of the cut to the other; x first.
+        scale: (B,) edge of the cut as a share of the image's edge, at most `largest_scale`.
+        centre: (B, dims) in [-1, 1], from one extreme place of the turned cut to the other; x first.
         angle: (B,) radians in the plane of the last two axes.
         size: Edge of the result.
 
     Returns:
-        (B, C, size, size[, size]); outside the image is 0.
+        (B, C, size, size[, size]), all of it from inside the image.
     """
     B, C = images.shape[:2]
     dims = images.ndim - 2
@@ -29,9 +29,16 @@ def crop_and_rotate(images: Tensor, scale: Tensor, centre: Tensor, angle: Tensor
     theta[:, 1, 0] = scale * angle.sin()
     if dims == 3:  # noqa: PLR2004 - dimensions, not a threshold
         theta[:, 2, 2] = scale
-    theta[:, :, dims] = centre * (1 - scale)[:, None]
+    reach = scale[:, None].repeat(1, dims)
+    reach[:, :2] /= largest_scale(angle)[:, None]
+    theta[:, :, dims] = centre * (1 - reach)
     grid = F.affine_grid(theta, [B, C, *[size] * dims], align_corners=False)
-    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
+
+
+def largest_scale(angle: Tensor) -> Tensor:
+    """Return the largest edge (B,) of a square turned by an angle (B,) that lies within a square of edge 1."""
+    return 1 / (angle.cos().abs() + angle.sin().abs())
 
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:
@@ -59,7 +66,10 @@ def apply_bias_field(images: Tensor, coefficients: Tensor) -> Tensor:
 
 
 def blur(images: Tensor, sigma_px: Tensor, radius: int) -> Tensor:
-    """Gaussian blur, one axis after the other, with a deviation for each image; sigma (B,), 0 leaves it sharp."""
+    """Gaussian blur, one axis after the other, with a deviation for each image; sigma (B,), 0 leaves it sharp.
+
+    Beyond its border an image goes on with the border's values: zeros would darken it there.
+    """
     B, C = images.shape[:2]
     dims = images.ndim - 2
     reach = torch.arange(-radius, radius + 1, device=images.device, dtype=images.dtype)
@@ -69,8 +79,8 @@ def blur(images: Tensor, sigma_px: Tensor, radius: int) -> Tensor:
     out = images.reshape(1, B * C, *images.shape[2:])
     for axis in range(dims):
         shape = [B * C, 1, *[2 * radius + 1 if other == axis else 1 for other in range(dims)]]
-        padding = [radius if other == axis else 0 for other in range(dims)]
-        out = convolve(out, kernel.view(shape), padding=padding, groups=B * C)
+        padding = [radius if other == axis else 0 for other in reversed(range(dims)) for _side in range(2)]
+        out = convolve(F.pad(out, padding, mode="replicate"), kernel.view(shape), groups=B * C)
     return out.view_as(images)
 
 

@@ -36,12 +36,18 @@ class StudySection(Section):
 
 
 class TrainingSection(Section):
-    """How a site trains between two exchanges."""
+    """How a site trains between two exchanges.
 
-    batch_size: Annotated[int, Field(ge=1, le=8192)] = 32
+    Attributes:
+        base_learning_rate: The peak for a step of 256 images; a step of others takes its share (arXiv 1706.02677). The
+            method's own, if none.
+        warmup: Share of the whole schedule over which the rate climbs.
+    """
+
+    batch_size: Annotated[int, Field(ge=1, le=8192)] = 256
     accumulate: Annotated[int, Field(ge=1, le=1024)] = 1
     local_epochs: Annotated[int, Field(ge=1, le=10_000)] = 2
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 1e-3
+    base_learning_rate: Annotated[float, Field(gt=0, le=10)] | None = None
     weight_decay: Annotated[float, Field(ge=0, le=10)] = 0.05
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.1
     gradient_clip: Annotated[float, Field(gt=0, le=1e6)] = 1.0
@@ -179,6 +185,11 @@ class StudyConfig(Section):
             f'method.name = "{method.name}" {does}, which encoder.name = "{encoder.name}" can\'t do; write encoder.name = '
             f"{_either(encoders)}, or method.name = {_either(methods)}"
         )
+
+    @property
+    def base_learning_rate(self) -> float:
+        """The peak for a step of 256 images: the study's, or the method's own."""
+        return self.training.base_learning_rate or self.method.base_learning_rate
 
     @property
     def quorum(self) -> int:

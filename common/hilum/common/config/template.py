@@ -20,13 +20,14 @@ patch_size = 8             # vit only; image_size must be a multiple of it
 [method]
 name = "mae"               # one of `hilum methods`
 mask_ratio = 0.75          # mae only; 0.9 suits large radiographs
+# decoder_width = 512      # mae only, and decoder_depth = 8; default: these for a small or base encoder, 96 and 2 for a tiny one
 share_decoder = true       # mae only; false keeps the decoder at each site, and the encoder alone travels
 
 [training]
-batch_size = 32            # images per step
+batch_size = 256           # images per step; a small site takes fewer, and write less where an epoch is but a step or two
 accumulate = 1             # steps whose gradients are summed before the weights move
 local_epochs = 2           # passes over the site's images in each round
-learning_rate = 1e-3       # peak; a cosine runs over all rounds
+# base_learning_rate = 1.5e-4  # peak for a step of 256 images, a step of others takes its share; default: the method's own
 weight_decay = 0.05
 warmup = 0.1               # share of the whole schedule
 gradient_clip = 1.0        # Euclidean norm

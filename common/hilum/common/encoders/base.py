@@ -7,10 +7,40 @@ Adding one takes a file here with its line in `registry`, and a section in `hilu
 """
 
 import abc
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from hilum.common.config.data import DataSection
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What an encoder does to values in [0, 1] before anything else: `(x - mean) / deviation`.
+
+    Not standardised, a random transformer's first component is the image's brightness, and training makes it larger.
+    """
+
+    mean: float = 0.0
+    deviation: float = 1.0
+
+    @classmethod
+    def of(cls, data: DataSection) -> "Scale":
+        """Return the constants of a study's modality, the same at every site."""
+        return cls(data.facts.mean, data.facts.deviation)
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Standardise values in [0, 1], of any shape."""
+        return (values - self.mean) / self.deviation
+
+    def architecture(self) -> dict[str, float]:
+        """Return it as plain values."""
+        return {"mean": self.mean, "deviation": self.deviation}
+
+
+AS_IT_IS = Scale()
 
 
 class Encoder(nn.Module, abc.ABC):

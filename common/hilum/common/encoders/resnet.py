@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from hilum.common.config.data import DataSection
 from hilum.common.config.encoders.resnet import POOL_FROM_SIZE, SIZES, ResNetConfig
-from hilum.common.encoders.base import Encoder, check_images, check_mask
+from hilum.common.encoders.base import AS_IT_IS, Encoder, Scale, check_images, check_mask
 from hilum.common.encoders.masking import normed, seen_of, shown
 
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -97,6 +97,7 @@ class ResNet(Encoder):
         depths: Blocks in each of the four stages.
         stem_width: Channels of the first stage.
         channels: C.
+        scale: What happens to values first.
     """
 
     def __init__(
@@ -108,8 +109,10 @@ class ResNet(Encoder):
         depths: tuple[int, int, int, int],
         stem_width: int,
         channels: int = 1,
+        scale: Scale = AS_IT_IS,
     ) -> None:
         super().__init__()
+        self.scale = scale
         self.dims, self.image_size, self.block, self.depths = dims, image_size, block, depths
         self.pool_stem = image_size >= POOL_FROM_SIZE
         self.stem = _CONV[dims](channels, stem_width, 3, 2, 1, bias=False)
@@ -137,6 +140,7 @@ class ResNet(Encoder):
             block=BasicBlock if shape.expansion == BasicBlock.expansion else Bottleneck,
             depths=shape.depths,
             stem_width=shape.stem_width,
+            scale=Scale.of(data),
         )
 
     def architecture(self) -> dict[str, Any]:
@@ -146,6 +150,7 @@ class ResNet(Encoder):
             "dims": self.dims,
             "channels": self.stem.in_channels,
             "image_size": self.image_size,
+            "standardised": {"first": "(value - mean) / deviation", **self.scale.architecture()},
             "block": "two convolutions of 3"
             if self.block is BasicBlock
             else "convolutions of 1, 3 and 1, four times as wide",
@@ -168,7 +173,7 @@ class ResNet(Encoder):
         if mask is not None:
             check_mask(mask, images, tuple(-(-edge // self.strides[-1]) for edge in images.shape[2:]))
         seen = seen_of(mask, images)
-        x = F.relu(normed(self.stem_norm, self.stem(shown(images, seen)), seen))
+        x = F.relu(normed(self.stem_norm, self.stem(shown(self.scale(images), seen)), seen))
         if self.pool_stem:
             x = shown(_POOL[self.dims](x, 3, 2, 1), seen)
         maps, ends = [], list(itertools.accumulate(self.depths))

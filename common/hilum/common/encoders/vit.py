@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from hilum.common.config.data import DataSection
 from hilum.common.config.encoders.vit import SIZES, VitConfig
-from hilum.common.encoders.base import Encoder, check_images, check_mask
+from hilum.common.encoders.base import AS_IT_IS, Encoder, Scale, check_images, check_mask
 from hilum.common.encoders.masking import seen_of, shown
 from hilum.common.encoders.transformer import Block, sincos_positions
 
@@ -62,6 +62,7 @@ class ViT(Encoder):
         depth: Blocks.
         heads: Attention heads.
         channels: C.
+        scale: What happens to values first.
     """
 
     def __init__(
@@ -74,8 +75,10 @@ class ViT(Encoder):
         depth: int,
         heads: int,
         channels: int = 1,
+        scale: Scale = AS_IT_IS,
     ) -> None:
         super().__init__()
+        self.scale = scale
         self.dims, self.width, self.patch_size, self.channels = dims, width, patch_size, channels
         self.strides, self.widths = (patch_size,), (width,)
         self.space = (image_size,) * dims
@@ -97,6 +100,7 @@ class ViT(Encoder):
             width=width,
             depth=depth,
             heads=heads,
+            scale=Scale.of(data),
         )
 
     @property
@@ -105,11 +109,11 @@ class ViT(Encoder):
         return math.prod(self.grid)
 
     def embed(self, patches: Tensor, grid: tuple[int, ...] | None = None) -> Tensor:
-        """(B, L, P) -> (B, L, E) with positions; of a grid other than the encoder's own, they span the same range."""
+        """(B, L, P) of values in [0, 1] -> (B, L, E) with positions; of a grid other than the encoder's own, they span the same range."""
         positions = self.positions
         if grid is not None and grid != self.grid:
             positions = sincos_positions(grid, self.width, span=self.grid).to(positions)
-        embedded: Tensor = self.patch_embed(patches) + positions
+        embedded: Tensor = self.patch_embed(self.scale(patches)) + positions
         return embedded
 
     def encode(self, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
@@ -129,6 +133,7 @@ class ViT(Encoder):
             "channels": self.channels,
             "image_size": self.space[0],
             "patch_size": self.patch_size,
+            "standardised": {"first": "(value - mean) / deviation", **self.scale.architecture()},
             "grid": list(self.grid),
             "patches": "in C order over the grid; the values of one patch in C order, channel last",
             "patch_embed": "linear, with bias",

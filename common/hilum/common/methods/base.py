@@ -79,11 +79,13 @@ class Views(NamedTuple):
         groups: (B, V, C, *S) in [0, 1] for each group of the plan.
         geometry: Of each group, if the plan wants it.
         clean: (B, C, *S), if the plan wants it.
+        patients: (B,), the patient number of each image; None where nobody knows.
     """
 
     groups: dict[str, Tensor]
     geometry: dict[str, Geometry]
     clean: Tensor | None
+    patients: Tensor | None = None
 
 
 class Loss(NamedTuple):

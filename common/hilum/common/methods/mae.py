@@ -68,7 +68,7 @@ class MAE(SSLMethod):
         super().__init__()
         self.share_decoder = config.share_decoder
         self.encoder: ViT = encoder
-        self.decoder = MaeDecoder(encoder, config.decoder_width, config.decoder_depth)
+        self.decoder = MaeDecoder(encoder, *config.decoder(encoder.width))
         self.kept = config.kept_patches(encoder.tokens)
 
     @property

@@ -64,7 +64,8 @@ class SimCLR(SSLMethod):
         first, second = projected[:B], projected[B:]
         with torch.no_grad():
             alignment = F.cosine_similarity(first.float(), second.float()).mean()
-        return Loss(nt_xent_loss(first, second, self.temperature), {}, {"alignment": alignment})
+        loss = nt_xent_loss(first, second, self.temperature, views.patients)
+        return Loss(loss, {}, {"alignment": alignment})
 
     def preview(self, views: Views, numbers: RandomNumbers) -> dict[str, Tensor]:
         """Return the two views of each image."""

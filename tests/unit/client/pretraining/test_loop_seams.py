@@ -34,9 +34,9 @@ class Noted:
     def __init__(self, seen):
         self.seen = seen
 
-    def __call__(self, batches, count):
+    def __call__(self, batches, sizes):
         given = list(batches)
-        assert len(given) == count
+        assert [len(one.views.groups["image"]) for one in given] == sizes
         self.seen += [given]
         return StepOutcome(float(len(given)), {"half": 0.5}, {}) if given else None
 
@@ -72,7 +72,7 @@ def test_a_step_that_draws_nobody_is_taken_and_counts_for_no_mean(make_study, la
 def test_a_step_knows_whose_images_it_sees(make_study, larger, monkeypatch):
     seen = []
     run(make_study(), larger, monkeypatch, origins=None, seen=seen)
-    assert seen[0][0].patients.tolist() == [7, 8, 8]
+    assert seen[0][0].views.patients.tolist() == [7, 8, 8]
 
 
 def test_origins_cut_an_image_out_of_a_larger_array(larger):

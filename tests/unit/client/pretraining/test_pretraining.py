@@ -93,13 +93,13 @@ def test_accumulated_micro_batches_make_one_step_of_their_mean(make_study):
     for parts in (1, 4):
         method = build_method(make_study())
         before = torch.cat([p.detach().flatten().clone() for p in method.parameters()])
-        wrapped, optimizer = fabric.setup(method, torch.optim.SGD(method.parameters(), lr=0.1))
+        wrapped, optimizer = fabric.setup(method, torch.optim.SGD(method.parameters(), lr=0.1, fused=True))
         numbers = method.draw(8, torch.Generator().manual_seed(4))
         batches = [
-            MicroBatch(views_of(images), {"order": order}, torch.arange(len(images)))
+            MicroBatch(views_of(images), {"order": order})
             for images, order in zip(views.chunk(parts), numbers["order"].chunk(parts), strict=True)
         ]
-        told = PlainStep(fabric, wrapped, optimizer, gradient_clip=1e9)(batches, parts)
+        told = PlainStep(fabric, wrapped, optimizer, gradient_clip=1e9)(batches, [8 // parts] * parts)
         moved[parts] = told.loss, torch.cat([p.detach().flatten() for p in method.parameters()]) - before
     assert moved[1][0] == pytest.approx(moved[4][0], rel=1e-5)
     assert moved[1][1].norm() > 1e-3

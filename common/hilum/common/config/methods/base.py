@@ -15,11 +15,13 @@ class MethodSection(Section, abc.ABC):
         min_batch: Images that a step needs, and so a site.
         min_batch_reason: Why, in words that go on from the method's name.
         views: Views of an image that a step holds at once.
+        base_learning_rate: What its paper, or one like it, takes with AdamW for 256 images.
     """
 
     min_batch: ClassVar[int] = 1
     min_batch_reason: ClassVar[str] = ""
     views: ClassVar[int] = 1
+    base_learning_rate: ClassVar[float]
 
     name: str
 
@@ -47,7 +49,7 @@ class MethodSection(Section, abc.ABC):
     def kept_values(self, encoder: EncoderSection, data: DataSection) -> int:
         """Return how many values of one image, all its views, are kept for the backward pass."""
 
-    @property
-    def position_width(self) -> int:
-        """The width of positions that are computed when it is built, beside the encoder's."""
+    def position_width(self, encoder: EncoderSection) -> int:
+        """Return the width of positions that are computed when it is built, beside the encoder's."""
+        del encoder
         return 0
