@@ -6,20 +6,26 @@ writes what `tests/unit/client/pretraining/test_recipes.py` holds training to, a
 """
 
 import json
+from collections.abc import Iterable, Sequence
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
+from lightning_fabric import Fabric
 
 from hilum.client.data.site_data import SiteData
 from hilum.client.data.splits import Split
+from hilum.client.pretraining import loop
 from hilum.client.pretraining.device import make_fabric
-from hilum.client.pretraining.loop import RoundPlace, train_round
+from hilum.client.pretraining.mechanisms import MECHANISMS, Mechanism
+from hilum.client.pretraining.step import MicroBatch, Step, StepOutcome
 from hilum.client.views import Viewer
 from hilum.common.config import parse_study
 from hilum.common.config.data import DataSection
 from hilum.common.config.modalities import MODALITIES
 from hilum.common.methods import ViewGroup, ViewPlan, build_method
+from hilum.common.progress import NullProgress
 from studies import study_table
 
 METHODS: dict[str, dict[str, Any]] = {
@@ -29,28 +35,40 @@ METHODS: dict[str, dict[str, Any]] = {
 _BLOCKS = 4
 
 
-class Losses:
-    """Keeps what the loop tells."""
-
-    def __init__(self) -> None:
-        self.told: list[float] = []
-
-    def advance(self, done: int, note: str = "") -> None:
-        """See `Progress`."""
-        del done
-        self.told.append(float(note.split()[1].rstrip(",")))
-
-
 def losses_of(name: str) -> list[float]:
     """Return the loss of each of eight steps."""
-    study = parse_study(study_table(**METHODS[name], training={"batch_size": 8, "local_epochs": 4}))
+    study = parse_study(
+        study_table(
+            **METHODS[name], training={"batch_size": 8, "local_epochs": 4, "base_learning_rate": 0.03}
+        )
+    )
     images = np.random.default_rng(5).integers(0, 65_535, (16, 1, 20, 20)).astype(np.uint16)
     rows = np.arange(16)
     data = SiteData("a", images, (None,) * 16, Split(rows, rows[:0], rows[:0], rows), "digest")
-    seen = Losses()
-    fabric = make_fabric("cpu", "fp32", 1)
-    train_round(build_method(study), data, study, RoundPlace("a", 1, ""), fabric, seen)
-    return seen.told
+    told: list[float] = []
+    ordinary = MECHANISMS["none"]
+
+    def noting(fabric: Fabric, *rest: Any) -> Step:
+        step = ordinary.step(fabric, *rest)
+
+        def take(batches: Iterable[MicroBatch], sizes: Sequence[int]) -> StepOutcome | None:
+            outcome = step(batches, sizes)
+            assert outcome is not None
+            told.append(round(outcome.loss, 6))
+            return outcome
+
+        return take
+
+    with mock.patch.dict(MECHANISMS, none=Mechanism(ordinary.sampler, noting)):
+        loop.train_round(
+            build_method(study),
+            data,
+            study,
+            loop.RoundPlace("a", 1, ""),
+            make_fabric("cpu", "fp32", 1),
+            NullProgress(),
+        )
+    return told
 
 
 def view_of(modality: str) -> list[float]:

@@ -96,7 +96,7 @@ def read_encoder(folder: Path, study: StudyConfig) -> EncoderFiles:
     """Read and verify what `write_encoder` wrote.
 
     Raises:
-        RunError: If there is no encoder, or it is not of the study's kind.
+        RunError: If there is no encoder, it is not of the study's kind, or not the network that this version builds.
         DamagedError: If its content does not have the hash that the manifest states.
     """
     try:
@@ -118,6 +118,13 @@ def read_encoder(folder: Path, study: StudyConfig) -> EncoderFiles:
             raise RunError(
                 f"this encoder was made with another [{part}] than the study's; use the study it was made by"
             )
+    stated, built = facts.get("architecture"), build_encoder(study).architecture()
+    if stated != built:
+        other = sorted(key for key in {*(stated or {}), *built} if (stated or {}).get(key) != built.get(key))
+        raise RunError(
+            f"manifest.json describes another network than this version builds ({', '.join(other)} differ); "
+            f"load it with Hilum {facts.get('hilum')}"
+        )
     return EncoderFiles(weights, digest)
 
 

@@ -60,13 +60,6 @@ def load_encoder(folder: Path | str) -> Pretrained:
         ) from None
     files = read_encoder(place, study)
     encoder = build_encoder(study)
-    stated, built = facts.get("architecture"), encoder.architecture()
-    if stated is not None and stated != built:
-        other = sorted(key for key in {*stated, *built} if stated.get(key) != built.get(key))
-        raise RunError(
-            f"manifest.json describes another network than this version builds ({', '.join(other)} differ); "
-            f"load it with Hilum {facts.get('hilum')}"
-        )
     _fill(encoder, files)
     return Pretrained(encoder.eval(), study.data, files.sha256)
 

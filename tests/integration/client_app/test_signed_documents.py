@@ -62,7 +62,7 @@ def test_a_document_too_long_is_refused_before_its_signature_is_computed(site, s
         ("evaluation", "arms", ["raw"] * 1_000),
         ("evaluation", "label_fractions", [0.5] * 1_000),
         ("data", "image_size", 2**20),
-        ("training", "learning_rate", 1e999),
+        ("training", "base_learning_rate", 1e999),
         ("study", "name", "x" * 10_000),
     ],
 )

@@ -70,6 +70,7 @@ def test_a_folder_gives_the_network_back(made, kind):
 def plain_vit(facts, tensors, images):
     """What the manifest says, in torch alone."""
     dims, patch, width, heads = (facts[key] for key in ("dims", "patch_size", "width", "heads"))
+    images = (images - facts["standardised"]["mean"]) / facts["standardised"]["deviation"]
     B = len(images)
     cut = images.movedim(1, -1)
     for axis in range(dims):
@@ -117,6 +118,7 @@ def plain_resnet(facts, tensors, images):
         weight = tensors[f"{name}.weight"]
         return conv(x, weight, stride=stride, padding=weight.shape[-1] // 2)
 
+    images = (images - facts["standardised"]["mean"]) / facts["standardised"]["deviation"]
     x = F.relu(norm("stem_norm", convolve("stem", images, 2)))
     if "max pooling" in facts["stem"]:
         x = (F.max_pool2d if facts["dims"] == 2 else F.max_pool3d)(x, 3, 2, 1)
@@ -235,6 +237,8 @@ def change(folder, edit):
             "another network than this version builds .heads differ",
         ),
         (lambda facts: facts["architecture"].update(patch_size=4), "patch_size differ"),
+        # Of a version that did not standardise: its weights would see other values than they were trained on.
+        (lambda facts: facts["architecture"].pop("standardised"), "standardised differ"),
         (lambda facts: facts["encoder"].update(size="small"), "another network"),
         (lambda facts: facts["encoder"].update(heads=6), "damaged, or of another version"),
         (lambda facts: facts["data"].update(image_size=30), "damaged, or of another version"),

@@ -58,7 +58,7 @@ def test_the_resolved_form_reads_back_as_the_same_study():
             "`training.batch_size = '32'`: input should be a valid integer",
         ),
         (lambda t: t["training"].update(batch_size=0), "greater than or equal to 1"),
-        (lambda t: t["training"].update(learning_rate=float("nan")), "finite number"),
+        (lambda t: t["training"].update(base_learning_rate=float("nan")), "finite number"),
         (
             lambda t: t["encoder"].update(name="vt"),
             "`encoder.name = 'vt'` is unknown; choose one of resnet, vit",

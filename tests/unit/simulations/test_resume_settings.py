@@ -36,7 +36,11 @@ def test_waiting_may_differ_and_gives_the_same_terms(make_study, make_order, tmp
 @pytest.mark.parametrize(
     ("section", "values", "words"),
     [
-        ("training", {"learning_rate": 0.5}, "training.learning_rate was 0.001, is 0.5"),
+        (
+            "training",
+            {"base_learning_rate": 0.5},
+            "training.base_learning_rate was not set, is 0.5",
+        ),
         ("federation", {"quorum": 2}, "federation.quorum was not set, is 2"),
         (
             "federation",

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,16 +10,18 @@ from hilum.client.data.splits import Split
 from hilum.client.pretraining.checkpoint import LocalParts, load_state, save_state
 from hilum.client.pretraining.device import make_fabric
 from hilum.client.pretraining.sampling import ShuffledEpochs
-from hilum.client.pretraining.schedule import learning_rate_factor
+from hilum.client.pretraining.schedule import REWARM_STEPS, learning_rate_factor, step_middle
 from hilum.client.pretraining.site import pretrain_alone, site_round
 from hilum.client.pretraining.step import MicroBatch, PlainStep
 from hilum.client.state.workspace import Workspace
 from hilum.client.tasks.classification import Classification
 from hilum.client.tasks.finetuning import predict_by_finetuning
+from hilum.common.config import parse_study
 from hilum.common.encoders import build_encoder
-from hilum.common.methods import build_method
+from hilum.common.methods import Loss, build_method
 from hilum.common.methods.parts import get_federated
 from hilum.common.weights import apply_update
+from studies import study_table
 
 METHODS = [{}, {"method": {"name": "simclr"}}]
 
@@ -85,25 +89,127 @@ def test_a_round_that_is_killed_at_any_step_ends_with_the_same_bits(make_study, 
         assert not (folder / "step.pt").exists()
 
 
-def test_accumulated_micro_batches_make_one_step_of_their_mean(make_study):
+@pytest.mark.parametrize("sizes", [[2, 2, 2, 2], [6, 1, 1]])
+def test_accumulated_micro_batches_make_one_step_of_the_mean_over_images(make_study, sizes):
     fabric = make_fabric("cpu", "fp32", 1)
     rng = torch.Generator().manual_seed(3)
     views = torch.rand(8, 1, 1, 16, 16, generator=rng)
     moved = {}
-    for parts in (1, 4):
+    for parts in ([8], sizes):
         method = build_method(make_study())
         before = torch.cat([p.detach().flatten().clone() for p in method.parameters()])
         wrapped, optimizer = fabric.setup(method, torch.optim.SGD(method.parameters(), lr=0.1, fused=True))
         numbers = method.draw(8, torch.Generator().manual_seed(4))
         batches = [
             MicroBatch(views_of(images), {"order": order})
-            for images, order in zip(views.chunk(parts), numbers["order"].chunk(parts), strict=True)
+            for images, order in zip(views.split(parts), numbers["order"].split(parts), strict=True)
         ]
-        told = PlainStep(fabric, wrapped, optimizer, gradient_clip=1e9)(batches, [8 // parts] * parts)
-        moved[parts] = told.loss, torch.cat([p.detach().flatten() for p in method.parameters()]) - before
-    assert moved[1][0] == pytest.approx(moved[4][0], rel=1e-5)
-    assert moved[1][1].norm() > 1e-3
-    torch.testing.assert_close(moved[4][1], moved[1][1], atol=1e-6, rtol=0)
+        told = PlainStep(fabric, wrapped, optimizer, gradient_clip=1e9)(batches, parts)
+        moved[len(parts)] = told.loss, torch.cat([p.detach().flatten() for p in method.parameters()]) - before
+    one, several = moved[1], moved[len(sizes)]
+    assert one[0] == pytest.approx(several[0], rel=1e-5)
+    assert one[1].norm() > 1e-3
+    torch.testing.assert_close(several[1], one[1], atol=1e-6, rtol=0)
+
+
+class Broken(torch.nn.Module):
+    """A method of one weight; an image of -1 gives a loss that is not finite."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.tensor([2.0]))
+
+    def forward(self, views, numbers):
+        images = views.groups["image"].flatten(1).mean(1)
+        return Loss(self.weight * torch.where(images < 0, float("nan"), images), {}, {})
+
+
+def test_a_gradient_that_is_not_finite_moves_neither_weights_nor_moments():
+    fabric, model = make_fabric("cpu", "fp32", 1), Broken()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0, fused=True)
+    step = PlainStep(fabric, *fabric.setup(model, optimizer), gradient_clip=1.0)
+
+    def take(*values):
+        images = torch.tensor(values).view(-1, 1, 1, 1, 1)
+        return step([MicroBatch(views_of(images), {})], [len(values)])
+
+    assert not take(1.0, 0.5).was_skipped
+    weight, state = model.weight.item(), {k: v.clone() for k, v in optimizer.state[model.weight].items()}
+    assert take(0.5, -1.0).was_skipped
+    assert model.weight.item() == weight
+    assert all(torch.equal(optimizer.state[model.weight][key], value) for key, value in state.items())
+    told = take(1.0, 0.5)
+    assert (told.loss, told.gradient_norm) == pytest.approx((0.75 * weight, 0.75))
+    assert model.weight.item() < weight
+
+
+def test_a_round_counts_the_steps_it_skipped_and_tells_means_of_the_others(
+    make_study, data, tmp_path, monkeypatch
+):
+    study, take = make_study(training={"batch_size": 5}), PlainStep.__call__
+    calls = []
+
+    def sometimes(self, batches, sizes):
+        calls.append(sizes)
+        outcome = take(self, batches, sizes)
+        return replace(outcome, loss=float("nan"), gradient_norm=float("inf")) if len(calls) % 2 else outcome
+
+    monkeypatch.setattr(PlainStep, "__call__", sometimes)
+    outcome = site_round(data, study, get_federated(build_method(study)), 1, tmp_path, device="cpu").outcome
+    assert (outcome.steps, outcome.skipped) == (4, 2)
+    assert np.isfinite([outcome.loss, outcome.gradient_norm]).all()
+    monkeypatch.setattr(
+        PlainStep,
+        "__call__",
+        lambda *given: replace(take(*given), loss=float("nan"), gradient_norm=float("nan")),
+    )
+    outcome = site_round(data, study, get_federated(build_method(study)), 1, tmp_path, device="cpu").outcome
+    assert outcome.skipped == outcome.steps == 4
+    assert np.isnan(outcome.loss), "nothing was learned, so nothing is sent"
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "accumulate", "images"), [(5, 1, 5), (5, 2, 10), (20, 1, 20), (500, 1, 20)]
+)
+def test_the_peak_of_the_rate_is_the_share_that_a_step_has_of_256_images(
+    make_study, data, tmp_path, monkeypatch, batch_size, accumulate, images
+):
+    study = make_study(
+        training={"batch_size": batch_size, "accumulate": accumulate, "local_epochs": 40, "warmup": 0.0},
+        federation={"rounds": 1},
+    )
+    rates, take = [], PlainStep.__call__
+
+    def noting(self, batches, sizes):
+        rates.append(self.optimizer.param_groups[0]["lr"])
+        return take(self, batches, sizes)
+
+    monkeypatch.setattr(PlainStep, "__call__", noting)
+    site_round(data, study, get_federated(build_method(study)), 1, tmp_path, device="cpu")
+    peak = 1.5e-4 * images / 256
+    assert min(rates) > 0
+    assert rates[0] == pytest.approx(peak / REWARM_STEPS, rel=0.01)
+    expected = [learning_rate_factor(step_middle(step, len(rates)), 0.0) for step in range(len(rates))]
+    assert rates[REWARM_STEPS:] == pytest.approx([peak * factor for factor in expected[REWARM_STEPS:]])
+
+
+@pytest.mark.parametrize(
+    ("method", "encoder", "rate", "decoder"),
+    [
+        ("mae", {"name": "vit", "size": "tiny"}, 1.5e-4, (96, 2)),
+        ("mae", {"name": "vit", "size": "small"}, 1.5e-4, (512, 8)),
+        ("mae", {"name": "vit", "size": "base"}, 1.5e-4, (512, 8)),
+        ("simclr", {"name": "resnet", "size": "tiny"}, 5e-4, None),
+    ],
+)
+def test_what_a_study_does_not_say_is_as_in_the_methods_paper(method, encoder, rate, decoder):
+    table = study_table()
+    del table["training"]
+    study = parse_study({**table, "method": {"name": method}, "encoder": encoder})
+    assert (study.base_learning_rate, study.training.batch_size) == (rate, 256)
+    if decoder:
+        made = build_method(study).decoder
+        assert (made.embed.out_features, len(made.blocks)) == decoder
 
 
 def test_a_checkpoint_of_other_weights_or_images_is_not_taken_up(make_study, data, tmp_path):
@@ -139,7 +245,7 @@ def test_pretraining_alone_goes_on_from_its_last_round(make_study, data, tmp_pat
 
 
 def test_the_updates_norm_can_be_bounded(make_study, data, tmp_path):
-    study = make_study(privacy={"max_update_norm": 0.05})
+    study = make_study(privacy={"max_update_norm": 0.05}, training={"base_learning_rate": 0.1})
     sent = site_round(data, study, get_federated(build_method(study)), 1, tmp_path, device="cpu")
     assert 0.049 < np.linalg.norm(sent.update.astype(float)) <= 0.05
 

@@ -18,7 +18,7 @@ GOLDEN = json.loads((ROOT / "tests" / "golden" / "recipes.json").read_text())
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_losses_of_a_few_steps_are_those_written_down(name):
-    assert losses_of(name) == pytest.approx(GOLDEN["losses"][name], abs=2e-4)
+    assert losses_of(name) == pytest.approx(GOLDEN["losses"][name], abs=1e-5)
 
 
 @pytest.mark.parametrize("name", MODALITIES)

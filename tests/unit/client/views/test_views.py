@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +56,47 @@ def test_a_bias_field_is_smooth_and_bounded():
     out = operations.apply_bias_field(flat, torch.tensor([[0.3, 0.0, 0.0, 0.0]]))[0, 0]
     assert torch.allclose(out[:, 0], out[:, -1])
     assert out[0, 0] == pytest.approx(0.5 * np.exp(-0.3), abs=1e-3)
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("turn", [0.0, 0.2, -0.7])
+def test_no_corner_of_a_turned_crop_lies_outside_the_image(dims, turn):
+    """Along each axis the sampled places reach from one border to the other, and not beyond."""
+    angle = torch.full((2,), turn)
+    scale = operations.largest_scale(angle)
+    lines = [torch.linspace(0, 1, 101)] * dims
+    places = torch.stack(torch.meshgrid(*lines, indexing="ij"))[
+        :, None
+    ]  # an image of each axis' own coordinate
+    centre = torch.ones(2, dims) * torch.tensor([-1.0, 1.0])[:, None]
+    for size in (1, 0.5):
+        seen = operations.crop_and_rotate(
+            places.expand(dims, 2, *[101] * dims).transpose(0, 1), scale * size, centre, angle, 64
+        )
+        plane = seen[:, -2:].flatten(2)
+        assert plane[0].min() == pytest.approx(0, abs=0.015)
+        assert plane[1].max() == pytest.approx(1, abs=0.015)
+        if size == 1:
+            assert plane.amin(2).max() <= 0.015
+            assert plane.amax(2).min() >= 0.985
+
+
+@pytest.mark.parametrize("modality", ["radiograph", "ct"])
+@pytest.mark.parametrize("dims", [2, 3])
+def test_views_of_an_even_image_are_even(modality, dims):
+    """Neither a turned crop nor a blur brings in what lies outside of the image."""
+    data = DataSection(modality=modality, dims=dims, image_size=16)
+    recipe = dataclasses.replace(
+        Viewer(data, ViewPlan({"image": ViewGroup(1, "strong")}))._recipes["image"],
+        noise=0,
+        gamma=(1, 1),
+        contrast=(1, 1),
+        blur=0.1,
+        blur_chance=1.0,
+    )
+    even = torch.full((6, 1, *[20] * dims), 0.7)
+    view, _ = Viewer(data)._view(even, recipe, 16, torch.Generator().manual_seed(0))
+    assert torch.allclose(view, torch.full_like(view, 0.7), atol=1e-5)
 
 
 @pytest.mark.parametrize("modality", ["radiograph", "ct", "mr"])

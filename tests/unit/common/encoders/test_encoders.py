@@ -5,7 +5,7 @@ from torch import nn
 from hilum.common.config.encoders import EncoderConfig
 from hilum.common.config.named import names_of
 from hilum.common.encoders import ENCODERS, build_encoder
-from hilum.common.encoders.base import initialise
+from hilum.common.encoders.base import AS_IT_IS, initialise
 from hilum.common.encoders.transformer import sincos_positions
 from hilum.common.encoders.vit import patchify, unpatchify
 
@@ -196,3 +196,19 @@ def test_images_that_can_not_be_are_refused_in_words(make_study):
 def test_an_encoder_of_another_precision_takes_another_size(make_study):
     encoder = encoder_of(make_study, "vit", {"patch_size": 8}).bfloat16()
     assert encoder(torch.rand(1, 1, 64, 64).bfloat16()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", ["vit", "resnet"])
+@pytest.mark.parametrize(("modality", "mean"), [("radiograph", 0.5), ("mr", 0.25)])
+def test_an_encoder_standardises_what_it_sees_by_its_modality(make_study, name, modality, mean):
+    study = make_study(
+        encoder={"name": name, "size": "tiny"}, method={"name": "simclr"}, data={"modality": modality}
+    )
+    encoder = build_encoder(study)
+    initialise(encoder, torch.Generator().manual_seed(0))
+    images = torch.rand(2, 1, 16, 16)
+    found = encoder(images)
+    encoder.scale = AS_IT_IS
+    assert torch.allclose(encoder((images - mean) / 0.25), found, atol=1e-5)
+    assert not torch.allclose(encoder(images), found, atol=1e-2)
+    assert build_encoder(study).architecture()["standardised"]["mean"] == mean

@@ -16,18 +16,21 @@ from hilum.common.methods.parts import (
     get_kept,
     receive,
 )
+from studies import study_table
 
 SIMCLR = {"method": {"name": "simclr"}}
 EACH = [{"method": {"name": name}} for name in METHODS]
 
 
-def reference_nt_xent(first, second, temperature):
-    """Equation 1 of arXiv 2002.05709, one pair at a time."""
+def reference_nt_xent(first, second, temperature, patients=None):
+    """Equation 1 of arXiv 2002.05709, one pair at a time; images of one patient are no negatives of each other."""
     z = [v / np.linalg.norm(v) for v in np.concatenate([first, second])]
     n = len(first)
+    whose = list(range(n)) if patients is None else patients
 
     def loss(i, j):
-        denominator = sum(np.exp(z[i] @ z[k] / temperature) for k in range(2 * n) if k != i)
+        others = [k for k in range(2 * n) if k == j or whose[k % n] != whose[i % n]]
+        denominator = sum(np.exp(z[i] @ z[k] / temperature) for k in others)
         return -np.log(np.exp(z[i] @ z[j] / temperature) / denominator)
 
     return [(loss(i, i + n) + loss(i + n, i)) / 2 for i in range(n)]
@@ -38,6 +41,33 @@ def test_nt_xent_is_the_papers_equation():
     first, second = rng.normal(size=(2, 5, 7))
     found = nt_xent_loss(torch.tensor(first), torch.tensor(second), 0.3)
     assert np.allclose(found.numpy(), reference_nt_xent(first, second, 0.3), atol=1e-5)
+
+
+def test_two_images_of_one_patient_do_not_repel_each_other():
+    rng = np.random.default_rng(1)
+    first, second = rng.normal(size=(2, 5, 7))
+    patients = [3, 0, 3, 7, 0]
+    found = nt_xent_loss(torch.tensor(first), torch.tensor(second), 0.3, torch.tensor(patients))
+    assert np.allclose(found.numpy(), reference_nt_xent(first, second, 0.3, patients), atol=1e-5)
+    alone = nt_xent_loss(torch.tensor(first), torch.tensor(second), 0.3, torch.full((5,), 2))
+    assert torch.equal(alone, torch.zeros(5)), "with nobody to repel, a pair has nothing to learn"
+
+
+def test_simclr_knows_whose_images_it_sees():
+    method = build_method(parse_study(study_table(**SIMCLR)))
+    views = views_of(torch.rand(4, 2, 1, 16, 16))
+    apart = method(views._replace(patients=torch.arange(4)), {}).per_image
+    assert torch.allclose(apart, method(views, {}).per_image)
+    together = method(views._replace(patients=torch.tensor([0, 0, 1, 2])), {}).per_image
+    assert (together[:2] < apart[:2]).all()
+    assert torch.allclose(together[2:], apart[2:])
+
+
+def test_autocast_does_not_coarsen_nt_xent():
+    first, second = torch.randn(2, 6, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = nt_xent_loss(first, second, 0.1)
+    assert torch.equal(inside, nt_xent_loss(first, second, 0.1))
 
 
 def test_nt_xent_does_not_care_which_view_is_first_nor_about_length():
