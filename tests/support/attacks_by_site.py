@@ -16,6 +16,7 @@ from flwr.app import ConfigRecord, Message, RecordDict
 
 from attacks_by_strangers import context_of
 from gate_site import Site
+from health import HEALTHY
 from hilum.common import records
 from hilum.common.config import load_study, parse_study
 from hilum.common.methods import build_method
@@ -53,6 +54,7 @@ def _update(change: Callable[[np.ndarray], np.ndarray], examples: int = _BAND) -
             examples=examples,
             loss=1.0,
             seconds=1.0,
+            health=HEALTHY,
             update=change(np.full_like(request.base, 1e-4)),
         )
         return records.pack_training_reply(reply)

@@ -6,6 +6,7 @@ import numpy as np
 from flwr.app import Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from health import HEALTHY
 from hilum.common import records
 from hilum.common.weights import sha256_of
 from hilum.server.federation.run_spec import Polling
@@ -49,7 +50,7 @@ def honest(name, request):
     base = request.base
     named = {"a": base[: base.size // 2], "b": base[base.size // 2 :].reshape(2, -1)}
     return records.TrainReply(
-        name, request.round_number, sha256_of(named), EXAMPLES[name], 1.0, 0.1,
+        name, request.round_number, sha256_of(named), EXAMPLES[name], 1.0, 0.1, HEALTHY,
         np.full_like(base, EXAMPLES[name] / 1024),
     )  # fmt: skip
 

@@ -151,6 +151,7 @@ def _train(site: SiteConfig, asked: Asked) -> RecordDict:
             examples=examples,
             loss=sent.outcome.loss,
             seconds=sent.outcome.seconds,
+            health=sent.health,
             update=sent.update,
             limits=outgoing.Limits.of(study, asked.base.size),
         )

@@ -24,6 +24,7 @@ from hilum.common.errors import RequestRefused, UpdateRefused
 from hilum.common.refusals import REFUSALS
 from hilum.common.results_table import read_table
 from hilum.common.signing import MAX_DOCUMENT_BYTES, SignedStudy
+from hilum.common.training_health import HEALTH
 from hilum.common.weights import FlatWeights
 
 HELLO, TRAIN, EVALUATE = "query", "train", "evaluate"  # Flower's names for the three kinds of message
@@ -71,7 +72,7 @@ class Hello:
 
 @dataclass(frozen=True)
 class TrainReply:
-    """A site's update after a round; see `SiteUpdate`."""
+    """A site's update after a round; see `SiteUpdate`. Its health is by the names of `hilum.common.training_health`."""
 
     site: str
     round_number: int
@@ -79,6 +80,7 @@ class TrainReply:
     examples: int
     loss: float
     seconds: float
+    health: Mapping[str, float]
     update: FlatWeights = field(repr=False)
 
     @property
@@ -185,6 +187,7 @@ def pack_training_reply(reply: TrainReply) -> RecordDict:
         "examples": reply.examples,
         "loss": reply.loss,
         "seconds": reply.seconds,
+        **reply.health,
     }
     return RecordDict(
         {
@@ -210,6 +213,7 @@ def unpack_training_reply(content: RecordDict) -> TrainReply:
             examples=_whole(numbers["examples"]),
             loss=_real(numbers["loss"]),
             seconds=_real(numbers["seconds"]),
+            health={name: _real(numbers[name]) for name in HEALTH},
             update=_unpack(_part(content, _ARRAYS, ArrayRecord)[_UPDATE]),
         )
 

@@ -55,6 +55,48 @@ def loss_chart(rounds: Sequence[dict[str, Any]]) -> str:
         return _svg(figure)
 
 
+_HEALTH_PANELS = {
+    "effective_rank": ("effective rank", "untrained_rank"),
+    "feature_deviation": ("spread of features", "untrained_deviation"),
+    "residual_norm": ("residual norm", "untrained_norm"),
+    "gradient_norm": ("gradient norm", None),
+}
+
+
+def health_chart(rounds: Sequence[dict[str, Any]]) -> str | None:
+    """Health of each site over the rounds, beside an untrained encoder (dotted); None for a run of before there was any."""
+    told = [
+        record for record in rounds if any("effective_rank" in facts for facts in record["sites"].values())
+    ]
+    if not told:
+        return None
+    names = sorted({name for record in told for name in record["sites"]})
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(8.6, 2.3), layout="constrained")
+        panels = figure.subplots(1, len(_HEALTH_PANELS))
+        for axes, (number, (words, untrained)) in zip(panels, _HEALTH_PANELS.items(), strict=True):
+            for index, name in enumerate(names):
+                here = [
+                    (record["round"], record["sites"][name]) for record in told if name in record["sites"]
+                ]
+                colour = _COLOURS[index % len(_COLOURS)]
+                axes.plot(
+                    [place for place, _ in here],
+                    [facts[number] for _, facts in here],
+                    marker="o",
+                    markersize=2.5,
+                    linewidth=1.2,
+                    color=colour,
+                )
+                if untrained:
+                    axes.axhline(here[0][1][untrained], color=colour, linewidth=0.7, linestyle=":")
+            axes.set_title(words, fontsize=9)
+            axes.set_xlabel("round")
+            axes.set_ylim(bottom=0)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=4))
+        return _svg(figure)
+
+
 def arms_chart(rows: Sequence[dict[str, Any]], arms: Sequence[str], metric: Metric) -> str:
     """Value and interval of every arm at every site, one panel a site."""
     sites = sorted({row["site"] for row in rows})

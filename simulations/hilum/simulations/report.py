@@ -16,7 +16,7 @@ from hilum.common.pages import pages_of
 from hilum.common.participation import participation
 from hilum.common.results_table import NOTE_WORDS
 from hilum.common.verdict import Verdict, judge
-from hilum.simulations.charts import ARM_COLOURS, arms_chart, loss_chart
+from hilum.simulations.charts import ARM_COLOURS, arms_chart, health_chart, loss_chart
 from hilum.simulations.claims import claims_of
 
 _PROTOCOL_WORDS = {
@@ -65,6 +65,7 @@ def write_report(folder: Path, others: Sequence[Path] = ()) -> Path:
             participation=participation(results["rounds"]),
             note_words=NOTE_WORDS,
             losses=loss_chart(results["rounds"]),
+            health=health_chart(results["rounds"]),
             protocols=_protocols(results, study.evaluation.label_fractions),
             previews=_previews(folder),
             totals=_totals(results),

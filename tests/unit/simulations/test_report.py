@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from health import DRIFTING, HEALTHY
 from hilum.common.config import parse_study, study_to_toml
 from hilum.common.config.tasks import METRICS
 from hilum.common.errors import RunError
@@ -25,6 +26,7 @@ from hilum.common.results_table import (
 from hilum.server.federation.results import build_results, in_words, run_notes
 from hilum.server.federation.roster import Roster
 from hilum.server.federation.store import RoundRecord, RunState
+from hilum.simulations.charts import health_chart
 from hilum.simulations.report import judge_runs, write_report
 from hilum.simulations.table import _marks, print_table
 
@@ -266,3 +268,25 @@ def test_runs_that_are_not_of_one_study_or_of_one_seed_are_not_judged_together(t
     with pytest.raises(RunError, match="holds no finished run"):
         write_report(one, [tmp_path])
     assert not (one / "report.html").exists()
+
+
+def test_notes_tell_a_collapse_or_a_drift_with_its_rounds_and_what_to_try(make_study):
+    rounds = [record(1), record(2), record(3)]
+    for one, health in zip(rounds, (HEALTHY, DRIFTING, DRIFTING), strict=True):
+        one.sites["b"].update(health)
+    notes = run_notes(
+        make_study(), RunState(np.zeros(1, np.float32), tuple(rounds)), Roster(["a", "b", "c"], rounds)
+    )
+    [told] = [note for note in notes if "drift" in note]
+    assert told.startswith(
+        "drift at b in rounds 2 to 3: what the encoder's last norm receives has grown 24.7 times"
+    )
+
+
+def test_the_report_shows_the_health_of_every_site_and_nothing_where_there_was_none():
+    rounds = [
+        {"round": n, "sites": {"a": {"loss": 1.0, **HEALTHY}, "b": {"loss": 1.0, **DRIFTING}}} for n in (1, 2)
+    ]
+    chart = health_chart(rounds)
+    assert all(words in chart for words in ("effective rank", "residual norm", "gradient norm"))
+    assert health_chart([{"round": 1, "sites": {"a": {"loss": 1.0}}}]) is None

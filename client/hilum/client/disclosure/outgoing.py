@@ -7,8 +7,9 @@ Tests hold every byte of every reply to the same list, and the page docs/referen
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, get_args
 
 import numpy as np
@@ -23,6 +24,7 @@ from hilum.common.config.tasks import METRICS, TASKS
 from hilum.common.errors import RequestRefused
 from hilum.common.refusals import REFUSALS
 from hilum.common.results_table import Evaluation, RowNote
+from hilum.common.training_health import HEALTH, bounded
 from hilum.common.weights import MAX_ABS_CHANGE, FlatWeights
 
 REFUSAL = "refusal"
@@ -95,6 +97,10 @@ def _is_score(value: Any, limits: Limits) -> bool:
     return _is_rounded(value, limits) and bool(_LOW <= value <= _HIGH)
 
 
+def _is_health(name: str, value: Any, _limits: Limits) -> bool:
+    return bounded(name, value) and bool(value == _significant(value))
+
+
 def _is_update(value: Any, limits: Limits) -> bool:
     return bool(
         value.shape == (limits.size,)
@@ -113,6 +119,7 @@ _BAND = (
     "how many images the site trains on, no patient counting for more than the threshold-th largest does; one number a run",
     "a multiple of the threshold of patients, rounded down",
 )
+_HEALTH_FROM = "of all steps of a round, or of images of as many training patients as there are, at most 32"
 _METRIC = "over all test patients, at least as many as the threshold"
 _INTERVAL = "of its 95 % interval over patients"
 _ROUNDED = f"{_LOW:g} to {_HIGH:g}, three decimals"
@@ -207,6 +214,18 @@ LEAVES: tuple[Value, ...] = (
         "whole seconds",
         lambda value, _: math.isfinite(value) and value >= 0 and value == round(value),
     ),
+    *(
+        Value(
+            records.TRAIN,
+            "numbers",
+            name,
+            float,
+            f"{number.words}; {_HEALTH_FROM}",
+            f"{number.low:g} to {number.high:g}, four significant digits",
+            partial(_is_health, name),
+        )
+        for name, number in HEALTH.items()
+    ),
     Value(
         records.TRAIN,
         "arrays",
@@ -259,6 +278,7 @@ def training_reply(
     examples: int,
     loss: float,
     seconds: float,
+    health: Mapping[str, float],
     update: FlatWeights,
     limits: Limits,
 ) -> RecordDict:
@@ -271,14 +291,17 @@ def training_reply(
         examples: The band that the greeting told.
         loss: Mean of the round.
         seconds: Of the round.
+        health: By the names of `hilum.common.training_health`.
         update: (P,).
         limits: The study's.
 
     Raises:
-        RequestRefused: `failed`, if loss or update are not finite: the training diverged.
+        RequestRefused: `failed`, if loss, health or update are not finite: the training diverged.
     """
-    if not math.isfinite(loss) or not np.isfinite(update).all():
-        raise RequestRefused("failed", "the training diverged: its loss or its weights are not finite")
+    if not np.isfinite([loss, *health.values()]).all() or not np.isfinite(update).all():
+        raise RequestRefused(
+            "failed", "the training diverged: its loss, its gradients or its weights are not finite"
+        )
     reply = records.TrainReply(
         site=site,
         round_number=round_number,
@@ -286,6 +309,7 @@ def training_reply(
         examples=examples,
         loss=_significant(loss),
         seconds=float(round(seconds)),
+        health={name: _significant(health[name]) for name in HEALTH},
         update=np.asarray(update, np.float32),
     )
     return _checked(records.TRAIN, records.pack_training_reply(reply), limits)

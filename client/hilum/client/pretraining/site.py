@@ -3,6 +3,7 @@
 A federation of one site and local pre-training are one computation: both move the weights by the same update.
 """
 
+import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 from hilum.client.data.site_data import SiteData
 from hilum.client.pretraining.checkpoint import LocalParts, load_state, save_state
 from hilum.client.pretraining.device import Device, make_fabric
+from hilum.client.pretraining.health import encoder_health, untrained_health
 from hilum.client.pretraining.loop import RoundOutcome, RoundPlace, train_round
 from hilum.common.config import StudyConfig
 from hilum.common.methods import build_method
@@ -23,7 +25,10 @@ from hilum.common.methods.parts import (
     start_sha256,
 )
 from hilum.common.progress import NullProgress, Progress
+from hilum.common.training_health import health_warnings
 from hilum.common.weights import FlatWeights, apply_update, difference, limit_norm
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,11 +39,13 @@ class SiteUpdate:
         update: (P,), the difference from what was received.
         base_sha256: Of what was received.
         outcome: How the training went.
+        health: Whether the encoder still learns, by the names of `hilum.common.training_health`.
     """
 
     update: FlatWeights = field(repr=False)
     base_sha256: str
     outcome: RoundOutcome
+    health: dict[str, float]
 
 
 def site_round(
@@ -64,19 +71,26 @@ def site_round(
     """
     fabric = make_fabric(device, study.training.precision, study.training.threads)
     method = build_method(study)
+    untrained = untrained_health(method.encoder, data, study, fabric, folder)
     local = LocalParts(folder)
     receive(method, base, local.before(round_number))
     base_sha256 = start_sha256(federated_manifest(method), base, get_frozen(method))
     start = f"{base_sha256} {data.content_sha256}"
     place = RoundPlace(data.name, round_number, start, folder / "step.pt")
     outcome = train_round(method, data, study, place, fabric, progress or NullProgress())
+    health = {
+        **encoder_health(method.encoder, data, study, fabric),
+        **untrained,
+        "gradient_norm": outcome.gradient_norm,
+        "skipped_share": outcome.skipped / outcome.steps,
+    }
     method.cpu()
     update = difference(get_federated(method), base)
     if study.privacy.max_update_norm is not None:
         update = limit_norm(update, study.privacy.max_update_norm)
     if kept := get_kept(method):
         local.save(round_number, kept)
-    return SiteUpdate(update, base_sha256, outcome)
+    return SiteUpdate(update, base_sha256, outcome, health)
 
 
 def pretrain_alone(
@@ -113,6 +127,8 @@ def pretrain_alone(
         weights = apply_update(weights, sent.update)
         kept = {"round": round_number, "content": data.content_sha256, "weights": torch.from_numpy(weights)}
         save_state(folder / "rounds.pt", kept)
+        for warning in health_warnings(sent.health):
+            _log.warning("%s, round %d: %s", data.name, round_number, warning.words)
         if progress:
             progress.advance(round_number, f"loss {sent.outcome.loss:.4f}")
     return np.asarray(weights, np.float32)

@@ -13,7 +13,10 @@ MAY_DIFFER: Mapping[str, str] = {
     "evaluation.deadline_s": "how long the server waits for measurements",
     "training.checkpoint_steps": "how many steps a killed site may lose",
 }
-ADDED: Mapping[str, Any] = {"federation.aggregator": {"name": "fedavg"}}
+ADDED: Mapping[str, Any] = {
+    "federation.aggregator": {"name": "fedavg"},
+    "training.stop_on_collapse": False,
+}
 """Keys that studies had not always, with what their absence stood for: with or without it, a study is the same one."""
 _SHOWN = 3
 

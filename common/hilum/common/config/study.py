@@ -42,6 +42,7 @@ class TrainingSection(Section):
         base_learning_rate: The peak for a step of 256 images; a step of others takes its share (arXiv 1706.02677). The
             method's own, if none.
         warmup: Share of the whole schedule over which the rate climbs.
+        stop_on_collapse: Whether the study ends where the encoder has collapsed at most sites of a round.
     """
 
     batch_size: Annotated[int, Field(ge=1, le=8192)] = 256
@@ -54,6 +55,7 @@ class TrainingSection(Section):
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     checkpoint_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 50
+    stop_on_collapse: bool = False
 
 
 class FederationSection(Section):

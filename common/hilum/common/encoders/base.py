@@ -83,6 +83,13 @@ class Encoder(nn.Module, abc.ABC):
         """(B, C, *S) -> (B, E): the mean of the last feature map."""
         return self.feature_maps(images)[-1].flatten(2).mean(2)
 
+    def residuals(self, images: Tensor) -> Tensor:
+        """Return what all residual blocks add up to, before a last norm if there is one, in any shape (B, ...).
+
+        It grows where training drifts, which a norm after it hides.
+        """
+        return self.feature_maps(images)[-1]
+
 
 def check_mask(mask: Tensor, images: Tensor, grid: tuple[int, ...]) -> None:
     """Refuse a mask that does not fit.

@@ -118,10 +118,18 @@ class ViT(Encoder):
 
     def encode(self, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
         """(B, any number of tokens, E) -> the same shape; of tokens that are not `seen` (B, L) none takes notice."""
+        encoded: Tensor = self.norm(self._through_blocks(tokens, seen))
+        return encoded
+
+    def residuals(self, images: Tensor) -> Tensor:
+        """(B, C, *S) -> (B, L, E); see `Encoder`."""
+        grid = tuple(edge // self.patch_size for edge in images.shape[2:])
+        return self._through_blocks(self.embed(patchify(images, self.patch_size), grid), None)
+
+    def _through_blocks(self, tokens: Tensor, seen: Tensor | None) -> Tensor:
         for block in self.blocks:
             tokens = block(tokens, seen)
-        encoded: Tensor = self.norm(tokens)
-        return encoded
+        return tokens
 
     def architecture(self) -> dict[str, Any]:
         """Return depth, heads, order of pixels, positions, norms and pooling."""

@@ -18,6 +18,7 @@ import numpy as np
 
 from hilum.common.errors import UpdateRefused
 from hilum.common.records import TrainReply
+from hilum.common.training_health import bounded
 from hilum.common.weights import MAX_ABS_CHANGE, FlatWeights
 from hilum.server.federation.aggregators.base import UpdateFacts
 from hilum.server.federation.store import RoundRecord
@@ -82,10 +83,7 @@ def admit(reply: TrainReply, terms: Terms, *, site: str, examples: int) -> Admit
         raise UpdateRefused("stale", f"expected round {terms.round_number} from the current weights")
     if reply.update.shape != (terms.size,):
         raise UpdateRefused("wrong_size", f"expected {terms.size} values, found {reply.update.size}")
-    if not math.isfinite(reply.loss) or not math.isfinite(reply.seconds):
-        raise UpdateRefused("not_finite", "the loss or the seconds are a NaN or an infinity")
-    if abs(reply.loss) > _MAX_LOSS or not 0 <= reply.seconds <= _MAX_LOSS:
-        raise UpdateRefused("out_of_range", "the loss or the seconds are out of every range")
+    _check_numbers(reply)
     if reply.examples < 1:
         raise UpdateRefused("no_examples", f"the site says that it trained on {reply.examples} images")
     if reply.examples != examples:
@@ -100,6 +98,23 @@ def admit(reply: TrainReply, terms: Terms, *, site: str, examples: int) -> Admit
     check_norm(norm, terms.norm_bound)
     facts = UpdateFacts(site, reply.examples, reply.loss, norm)
     return Admitted(reply.update, min(reply.examples, terms.example_cap), facts)
+
+
+def _check_numbers(reply: TrainReply) -> None:
+    """Refuse a loss, seconds or health that are not finite or beyond every range.
+
+    Raises:
+        UpdateRefused: `not_finite` or `out_of_range`.
+    """
+    if not math.isfinite(reply.loss) or not math.isfinite(reply.seconds):
+        raise UpdateRefused("not_finite", "the loss or the seconds are a NaN or an infinity")
+    if abs(reply.loss) > _MAX_LOSS or not 0 <= reply.seconds <= _MAX_LOSS:
+        raise UpdateRefused("out_of_range", "the loss or the seconds are out of every range")
+    for name, value in reply.health.items():
+        if not bounded(name, value):
+            raise UpdateRefused(
+                "out_of_range" if math.isfinite(value) else "not_finite", f"{name} is {value:.6g}"
+            )
 
 
 def norm_bound(norms: Iterable[float], ratio: float) -> float | None:

@@ -1,4 +1,4 @@
-"""TensorBoard events of a run: loss at each site, size of the update, bytes and seconds."""
+"""TensorBoard events of a run: loss and health at each site, size of the update, bytes and seconds."""
 
 import shutil
 from pathlib import Path
@@ -10,6 +10,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from hilum.common.files import private_folder
+from hilum.common.training_health import HEALTH
 from hilum.server.federation.store import RoundRecord
 
 
@@ -33,6 +34,12 @@ class RoundEvents:
     def write(self, record: RoundRecord) -> None:
         """Write one round's numbers."""
         values = {f"loss/{name}": facts["loss"] for name, facts in record.sites.items()}
+        values |= {
+            f"{number}/{name}": facts[number]
+            for name, facts in record.sites.items()
+            for number in HEALTH
+            if number in facts
+        }
         values |= {
             "federation/update_norm": record.update_norm,
             "federation/wall_seconds": record.wall_seconds,

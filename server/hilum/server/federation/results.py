@@ -9,6 +9,7 @@ from typing import Any
 from hilum.common.config import StudyConfig
 from hilum.common.config.study import MIN_PATIENTS
 from hilum.common.results_table import Evaluation
+from hilum.common.training_health import health_warnings
 from hilum.common.verdict import judge
 from hilum.server.federation.roster import STRIKES, Roster, code_of
 from hilum.server.federation.store import RunState
@@ -72,6 +73,7 @@ def run_notes(study: StudyConfig, done: RunState, roster: Roster) -> list[str]:
                 f"{name} was suspended after round {roster.suspended[name]}: its part was refused {STRIKES} times"
             )
     notes += _zero_updates(done, roster)
+    notes += _health_notes(done, roster)
     if study.privacy.min_patients < MIN_PATIENTS:
         notes.append(
             f"the threshold of patients was lifted from {MIN_PATIENTS} to {study.privacy.min_patients} "
@@ -93,6 +95,21 @@ def _zero_updates(done: RunState, roster: Roster) -> list[str]:
         zero = [one.round for one in done.rounds if one.sites.get(name, {}).get("norm") == 0]
         if zero:
             notes.append(f"{name} sent an update of zero in {in_words(zero)}: its training moved no weight")
+    return notes
+
+
+def _health_notes(done: RunState, roster: Roster) -> list[str]:
+    """Return what the rounds' health warned of: a line for each site and kind, with the words of its last round."""
+    notes = []
+    for name in roster.names:
+        warned: dict[str, tuple[list[int], str]] = {}
+        for record in done.rounds:
+            for warning in health_warnings(record.sites.get(name, {})):
+                rounds, _ = warned.get(warning.kind, ([], ""))
+                warned[warning.kind] = ([*rounds, record.round], warning.words)
+        notes += [
+            f"{kind} at {name} in {in_words(rounds)}: {words}" for kind, (rounds, words) in warned.items()
+        ]
     return notes
 
 

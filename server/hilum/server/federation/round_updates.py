@@ -58,7 +58,7 @@ class RoundTally:
     """How a round stands.
 
     Attributes:
-        trained: By name: `examples`, `loss`, `seconds`, `attempts`, `norm` of each update that counts so far.
+        trained: By name: `examples`, `loss`, `seconds`, `attempts`, `norm` and health of each update that counts so far.
         failures: By name, `code: words`: why there is none.
         sent: How many times the weights went out.
         bytes_up: What all updates that could be read weighed.
@@ -124,5 +124,6 @@ def _admit(site: Site, answer: Answer, terms: Terms, tally: RoundTally) -> Admit
         "seconds": round(reply.seconds, 3),
         "attempts": answer.attempts,
         "norm": admitted.facts.norm,
+        **reply.health,
     }
     return admitted

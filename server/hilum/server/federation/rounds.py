@@ -12,6 +12,7 @@ from hilum.common.errors import FederationError
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import federated_manifest, get_federated, get_frozen, start_sha256
 from hilum.common.progress import Progress
+from hilum.common.training_health import has_collapsed, health_warnings
 from hilum.common.weights import Manifest, apply_update
 from hilum.server.federation.admission import Terms, running_bound
 from hilum.server.federation.aggregate import aggregate
@@ -85,8 +86,22 @@ class Federation:
             on_round(record)
             _tell(record, self.work.study.federation.rounds)
             progress.advance(number, f"loss {_losses(record)}")
+            self._check_collapse(record)
             self._greeter.begin_turn()
         return self.done
+
+    def _check_collapse(self, record: RoundRecord) -> None:
+        """End here if the encoder has collapsed at most sites, and the study stops then.
+
+        Raises:
+            FederationError: If it does; the round is kept.
+        """
+        collapsed = [name for name, facts in record.sites.items() if has_collapsed(facts)]
+        if self.work.study.training.stop_on_collapse and 2 * len(collapsed) > len(record.sites):
+            raise FederationError(
+                f"the encoder has collapsed in round {record.round} at {', '.join(collapsed)}, and training.stop_on_collapse is true; "
+                "lower training.base_learning_rate or take another method, and begin a new run"
+            )
 
     def check_stop(self) -> None:
         """End here if the run is to stop.
@@ -207,6 +222,9 @@ def _tell(record: RoundRecord, rounds: int) -> None:
         _losses(record),
         f"; without {missing}" if missing else "",
     )
+    for name, facts in record.sites.items():
+        for warning in health_warnings(facts):
+            _log.warning("round %d: %s at %s: %s", record.round, warning.kind, name, warning.words)
     for name in record.suspended:
         _log.warning("%s is suspended for the rest of the study: it was refused %d times", name, STRIKES)
 

@@ -47,7 +47,8 @@ class RoundRecord:
         bytes_up: Received from all sites.
         expected: How many sites the study has.
         contributed: How many of them are in this round.
-        sites: By name: `examples` (a band), `loss`, `seconds`, `attempts`, `norm` of what was added.
+        sites: By name: `examples` (a band), `loss`, `seconds`, `attempts`, `norm` of what was added, and the numbers of
+            `hilum.common.training_health`.
         failures: By name, `code: words`: why each other site is not in the round.
         suspended: The sites that lost their place in the study with this round.
         update_norm: Of what the round added to the weights.

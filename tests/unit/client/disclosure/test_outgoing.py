@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from flwr.app import Array, ConfigRecord, MetricRecord
 
+from health import HEALTHY
 from hilum.client.disclosure import outgoing
 from hilum.client.disclosure.outgoing import LEAVES, Limits
 from hilum.common import records
@@ -26,6 +27,7 @@ def trained(**changes):
         "examples": 22,
         "loss": 0.123456789,
         "seconds": 12.6,
+        "health": HEALTHY,
         "update": np.array([0.5, -0.25, 0, 8], np.float32),
         "limits": LIMITS,
         **changes,
@@ -70,6 +72,8 @@ def test_numbers_are_rounded_before_they_leave():
     reply = records.unpack_training_reply(trained())
     assert (reply.loss, reply.seconds) == (0.1235, 13.0)
     assert records.unpack_training_reply(trained(loss=123456.7)).loss == 123500.0
+    health = {**HEALTHY, "residual_norm": 12.345678}
+    assert records.unpack_training_reply(trained(health=health)).health == {**HEALTHY, "residual_norm": 12.35}
     table = outgoing.evaluation_table(Evaluation((row(),), (comparison(),)), LIMITS)
     [only] = table["rows"]
     assert (only["value"], only["ci_low"], only["ci_high"]) == (0.877, 0.712, 1.0)
@@ -102,7 +106,13 @@ def test_metrics_of_too_few_patients_are_withheld():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"loss": math.nan}, {"loss": math.inf}, {"update": np.array([np.nan] * 4)}]
+    "changes",
+    [
+        {"loss": math.nan},
+        {"loss": math.inf},
+        {"update": np.array([np.nan] * 4)},
+        {"health": {**HEALTHY, "gradient_norm": math.inf}},
+    ],
 )
 def test_a_training_that_diverged_is_refused_by_the_site_itself(changes):
     with pytest.raises(RequestRefused, match="diverged"):

@@ -7,6 +7,7 @@ import pytest
 from flwr.app import Array, ConfigRecord, Error, RecordDict
 
 from federated_sites import changed, honest
+from health import HEALTHY
 from hilum.common import records
 from hilum.common.errors import FederationError, UpdateRefused
 from hilum.common.refusals import REFUSALS
@@ -58,7 +59,7 @@ def test_a_poisoned_update_changes_nothing(make_study, federate, spoil, reason, 
     def poisoned(name, request):
         reply = honest(name, request)
         return records.TrainReply(
-            name, 1, reply.base_sha256, 30, 1.0, 0.1, spoil(reply.update).astype(np.float32)
+            name, 1, reply.base_sha256, 30, 1.0, 0.1, HEALTHY, spoil(reply.update).astype(np.float32)
         )
 
     with np.errstate(all="ignore"):
@@ -154,7 +155,7 @@ def test_the_bound_is_a_multiple_of_the_lower_median_of_the_last_rounds_norms():
 
 
 def test_an_update_beyond_the_agreed_norm_is_refused():
-    reply = records.TrainReply("a", 1, "x", 5, 1.0, 1.0, np.full(4, 1, np.float32))
+    reply = records.TrainReply("a", 1, "x", 5, 1.0, 1.0, HEALTHY, np.full(4, 1, np.float32))
 
     def terms(max_norm=None, bound=None):
         return Terms(1, "x", 4, max_norm, bound, norm_ratio=10.0, example_cap=3)
@@ -177,7 +178,7 @@ def store(make_study, make_order, tmp_path):
 def answers_of(values):
     """What sites answer in round 1 whose updates have one value throughout, with 10 images each."""
     for number, (name, value) in enumerate(values.items()):
-        reply = records.TrainReply(name, 1, "x", 10, 1.0, 1.0, np.full(4, value, np.float32))
+        reply = records.TrainReply(name, 1, "x", 10, 1.0, 1.0, HEALTHY, np.full(4, value, np.float32))
         yield Site(name, number, 10), Answer(number, records.pack_training_reply(reply), attempts=2)
 
 
@@ -221,7 +222,14 @@ def test_with_a_bound_each_update_goes_on_before_the_next_is_asked_for(store):
         assert [one.facts.site for one in admitted] == ["b"]
         assert not list((store.folder / ".held").iterdir())
     assert tally.failures["a"].startswith("too_large: ")
-    assert tally.trained["b"] == {"examples": 10, "loss": 1.0, "seconds": 1.0, "attempts": 2, "norm": 4.0}
+    assert tally.trained["b"] == {
+        "examples": 10,
+        "loss": 1.0,
+        "seconds": 1.0,
+        "attempts": 2,
+        "norm": 4.0,
+        **HEALTHY,
+    }
 
 
 def test_later_rounds_are_held_against_the_norms_before_them(make_study, federate, small_model):

@@ -11,8 +11,10 @@ from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
+from health import HEALTHY
 from hilum.common import records
 from hilum.common.results_table import Comparison, Evaluation, Row
+from hilum.common.training_health import HEALTH
 from hilum.common.weights import Manifest, sha256_of
 from hilum.server.federation.run_spec import Polling, RunSpec
 from hilum.server.federation.run_study import run_study
@@ -93,7 +95,7 @@ def make_client(tables, train=None):
         sha256 = sha256_of(MANIFEST.unflatten(request.base))
         update = np.full(120, 1 / 1024, np.float32)
         loss = (train or {}).get(name, 1.0)
-        reply = records.TrainReply(name, request.round_number, sha256, 20, loss, 1.0, update)
+        reply = records.TrainReply(name, request.round_number, sha256, 20, loss, 1.0, HEALTHY, update)
         return Message(records.pack_training_reply(reply), reply_to=message)
 
     @app.evaluate()
@@ -190,9 +192,10 @@ def test_results_and_events_say_how_many_sites_contributed(make_study, run, tmp_
         (event.step, value.tag, value.tensor.float_val[0])
         for event in EventFileLoader(str(path)).Load()
         for value in event.summary.value
-        if value.tag.startswith("federation/sites")
     ]
-    assert values == [
+    assert {tag.split("/")[0] for _, tag, _ in values} == {"loss", "federation", *HEALTH}
+    assert (3, "effective_rank/site-2", HEALTHY["effective_rank"]) in values
+    assert [value for value in values if value[1].startswith("federation/sites")] == [
         (step, tag, count)
         for step in range(1, 5)
         for tag, count in (("federation/sites", 2.0), ("federation/sites_expected", 3.0))

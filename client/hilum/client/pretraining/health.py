@@ -1,0 +1,87 @@
+"""Measure whether an encoder still learns, on images of the site that it is trained on.
+
+Shapes: N images, E features, *S space.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from hilum.client.data.prepared import cut
+from hilum.client.data.site_data import SiteData
+from hilum.client.pretraining.checkpoint import load_state, save_state
+from hilum.client.views import Viewer, to_unit
+from hilum.common.config import StudyConfig
+from hilum.common.encoders import Encoder
+from hilum.common.seeding import derive, generator
+from hilum.common.training_health import HEALTH_IMAGES
+
+_UNTRAINED = "untrained.pt"
+
+
+@torch.no_grad()
+def encoder_health(encoder: Encoder, data: SiteData, study: StudyConfig, fabric: Fabric) -> dict[str, float]:
+    """Return what `hilum.common.training_health` tells of an encoder, in single precision.
+
+    The images, and the crop of each, are the same in every round, so that numbers differ by the encoder alone.
+    """
+    viewer, seed = Viewer(study.data), study.study.seed
+    rows = one_a_patient(data, seed)
+    stored = to_unit(cut(data.images, rows, None, study.data.store_size), fabric.device)
+    rng = torch.Generator().manual_seed(derive(seed, data.name, "health", "crop"))
+    module = encoder.to(fabric.device)
+    whole = viewer.whole(stored)
+    residuals, features, crops = module.residuals(whole), module(whole), module(viewer.one(stored, rng))
+    unit = F.normalize(features.float(), dim=1)
+    distance = F.pdist(unit).square()
+    return {
+        "feature_deviation": float(unit.std(0, correction=0).mean() * unit.shape[1] ** 0.5),
+        "effective_rank": effective_rank(features),
+        "residual_norm": float(residuals.float().square().mean().sqrt()),
+        "alignment": float((unit - F.normalize(crops.float(), dim=1)).square().sum(1).mean()),
+        "uniformity": float(distance.mul(-2).exp().mean().log()) if len(distance) else 0.0,
+    }
+
+
+def effective_rank(features: Tensor) -> float:
+    """Return exp of the entropy of the singular values of features (N, E), centred: 1 where all lie on a line.
+
+    NaN, if a feature is not finite.
+    """
+    if not features.isfinite().all():
+        return float("nan")
+    values = torch.linalg.svdvals((features - features.mean(0)).double())
+    total = values.sum()
+    if not total > 0:
+        return 1.0
+    shares = values / total
+    return float(torch.special.entr(shares).sum().exp())
+
+
+def untrained_health(
+    encoder: Encoder, data: SiteData, study: StudyConfig, fabric: Fabric, folder: Path
+) -> dict[str, float]:
+    """Return the same of the study's encoder before any training; measured once a run, then read from its folder."""
+    kept = load_state(folder / _UNTRAINED)
+    if kept is None or kept["content"] != data.content_sha256:
+        kept = {"content": data.content_sha256, "health": encoder_health(encoder, data, study, fabric)}
+        save_state(folder / _UNTRAINED, kept)
+    health: dict[str, float] = kept["health"]
+    return {
+        "untrained_deviation": health["feature_deviation"],
+        "untrained_rank": health["effective_rank"],
+        "untrained_norm": health["residual_norm"],
+    }
+
+
+def one_a_patient(data: SiteData, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return rows of training images, of as many patients as possible."""
+    shuffled = generator(seed, data.name, "health").permutation(data.split.pretrain)
+    _, first = np.unique(data.split.group[shuffled], return_index=True)
+    others = np.setdiff1d(np.arange(len(shuffled)), first)
+    chosen: np.ndarray[tuple[int], np.dtype[np.int64]] = shuffled[np.concatenate([np.sort(first), others])]
+    return chosen[:HEALTH_IMAGES]
