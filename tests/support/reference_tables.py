@@ -12,6 +12,7 @@ from pathlib import Path
 from hilum.client.disclosure.outgoing import as_markdown
 from hilum.client.intake.reasons import Reason
 from hilum.client.intake.transfer_syntaxes import SUPPORTED_SYNTAXES
+from hilum.common.training_health import HEALTH
 from places import ROOT
 
 REFERENCE = ROOT / "docs" / "reference"
@@ -36,9 +37,15 @@ def leaving_rows() -> list[str]:
     return as_markdown().splitlines()[2:]
 
 
+def health_rows() -> list[str]:
+    """Every number of the health of training."""
+    return [f"| `{name}` | {number.words} |" for name, number in HEALTH.items()]
+
+
 TABLES: dict[tuple[Path, str], Callable[[], list[str]]] = {
     (REFERENCE / "dicom.md", "| transfer syntax | UID | pixels are decoded by |"): syntax_rows,
     (REFERENCE / "reason-codes.md", "| code | meaning |"): reason_rows,
+    (REFERENCE / "results.md", "| number | what |"): health_rows,
     (REFERENCE / "what-leaves.md", "| message | record | key | type | what it is | bound |"): leaving_rows,
 }
 """By page and by the table's first line: what gives its rows."""

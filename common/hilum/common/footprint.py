@@ -58,8 +58,9 @@ def footprint_of(study: StudyConfig, images: int = 0) -> Footprint:
     encoder = study.encoder.parameters(data)
     head = method.head_parameters(study.encoder, data)
     travelling = encoder + method.shared_head_parameters(study.encoder, data)
-    an_image = method.kept_values(study.encoder, data) + _view_floats(study, method.views)
-    training = study.training.batch_size * an_image
+    kept = method.kept_values(study.encoder, data, recomputed=study.training.gradient_checkpointing)
+    batch = min(study.training.batch_size, images) if images else study.training.batch_size
+    training = batch * (kept + _view_floats(study, method.views))
     evaluating = _evaluating_floats(study, travelling, images) if study.tasks.chosen is not None else 0
     return Footprint(
         parameters=encoder + head,

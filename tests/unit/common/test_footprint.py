@@ -12,6 +12,7 @@ import peaks
 from batches import views_of
 from hilum.common import encoders, methods
 from hilum.common.config import parse_study
+from hilum.common.encoders.blocks import recompute
 from hilum.common.footprint import footprint_of, server_bytes, training_floats, update_floats
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import federated_manifest
@@ -41,14 +42,14 @@ VIT_TINY, VIT_SMALL, RESNET_TINY, RESNET_SMALL, RESNET_BASE = (
 MAE, DEEP_MAE, SIMCLR = {"name": "mae"}, *VARIANTS
 
 
-def study_of(encoder, method, dims, *, image_size=32, batch_size=2, **more):
+def study_of(encoder, method, dims, *, image_size=32, batch_size=2, training=(), **more):
     return parse_study(
         {
             "study": {"name": "x"},
             "data": {"modality": "ct", "dims": dims, "image_size": image_size},
             "encoder": encoder,
             "method": method,
-            "training": {"batch_size": batch_size},
+            "training": {"batch_size": batch_size, **dict(training)},
             **more,
         }
     )
@@ -80,9 +81,10 @@ def _built(study):
         registry.initialise = kept
 
 
-def kept_for_backward(study):
+def kept_for_backward(study, *, recomputed=False):
     """Bytes of the tensors that the backward pass keeps for one micro-batch, each storage once."""
     method = build_method(study)
+    recompute(method, recomputed)
     views = study.method.views
     batch = study.training.batch_size
     images = torch.rand(batch, views, 1, *[study.data.image_size] * study.data.dims)
@@ -120,6 +122,23 @@ def test_activations_are_within_a_factor_of_two(encoder, method, dims, image_siz
     study = study_of(encoder, method, dims, image_size=image_size)
     estimate = 4 * study.training.batch_size * study.method.kept_values(study.encoder, study.data)
     assert 1 <= estimate / kept_for_backward(study) < 2
+
+
+@pytest.mark.parametrize(("encoder", "method"), [(VIT_TINY, MAE), (VIT_SMALL, SIMCLR), (RESNET_BASE, SIMCLR)])
+def test_blocks_that_are_recomputed_keep_their_inputs_alone(encoder, method):
+    study = study_of(encoder, method, 2, image_size=64, training={"batch_size": 2})
+    plain = kept_for_backward(study)
+    kept = kept_for_backward(study, recomputed=True)
+    estimate = 4 * 2 * study.method.kept_values(study.encoder, study.data, recomputed=True)
+    assert kept < 0.4 * plain
+    assert kept <= estimate < 0.65 * plain
+    less, more = (
+        footprint_of(
+            study_of(encoder, method, 2, batch_size=4096, training={"gradient_checkpointing": recomputed})
+        )
+        for recomputed in (True, False)
+    )
+    assert less.memory_bytes < 0.8 * more.memory_bytes
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from hilum.client.commands.enroll import enroll, join
 from hilum.client.commands.inbox import empty_inbox
 from hilum.client.commands.index import annotate, index
 from hilum.client.commands.network import pull, receive
+from hilum.client.commands.plan import plan
 from hilum.client.commands.quarantine import quarantine
 from hilum.client.commands.setup import check, new
 from hilum.client.commands.skipped import skipped
@@ -44,6 +45,7 @@ def register(root: typer.Typer) -> None:
     for command in (*first, enroll, join):
         app.command()(command)
     root.add_typer(app, name="site")
+    root.command()(plan)
 
 
 _HOW_TO_GET = {

@@ -22,3 +22,11 @@ def make_fabric(device: Device, precision: str, threads: int) -> Fabric:
     return Fabric(
         accelerator="cuda" if on_cuda else "cpu", devices=1, precision="bf16-mixed" if bf16 else "32-true"
     )
+
+
+def device_name(fabric: Fabric) -> str:
+    """Return what a person calls the device."""
+    if fabric.device.type == "cuda":
+        return torch.cuda.get_device_name(fabric.device)
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"

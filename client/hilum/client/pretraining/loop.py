@@ -21,12 +21,13 @@ from hilum.client.data.prepared import Packed, cut
 from hilum.client.data.site_data import SiteData
 from hilum.client.pretraining.checkpoint import load_state, save_state
 from hilum.client.pretraining.mechanisms import MECHANISMS
-from hilum.client.pretraining.parameter_groups import parameter_groups
+from hilum.client.pretraining.optimizer import make_optimizer
 from hilum.client.pretraining.sampling import StepDraws
 from hilum.client.pretraining.schedule import learning_rate_factor, rewarmed, step_middle
 from hilum.client.pretraining.step import MicroBatch, StepOutcome
 from hilum.client.views import Viewer, to_unit
 from hilum.common.config import StudyConfig
+from hilum.common.encoders.blocks import recompute
 from hilum.common.methods import SSLMethod
 from hilum.common.progress import Progress
 from hilum.common.seeding import derive
@@ -92,12 +93,8 @@ def train_round(
     """
     started = time.monotonic()
     training, rounds = study.training, study.federation.rounds
-    optimizer = torch.optim.AdamW(
-        parameter_groups(method, training.weight_decay),
-        lr=study.base_learning_rate,
-        betas=(0.9, 0.95),
-        fused=True,
-    )
+    optimizer = make_optimizer(method, study)
+    recompute(method, training.gradient_checkpointing)
     wrapped, wrapped_optimizer = fabric.setup(method, optimizer)
     wrapped.train()
     mechanism = MECHANISMS[study.privacy.mechanism]

@@ -8,14 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
+from lightning_fabric import Fabric
 
 from hilum.client.data.site_data import SiteData
 from hilum.client.pretraining.checkpoint import LocalParts, load_state, save_state
 from hilum.client.pretraining.device import Device, make_fabric
+from hilum.client.pretraining.fitting import release, what_fits
 from hilum.client.pretraining.health import encoder_health, untrained_health
 from hilum.client.pretraining.loop import RoundOutcome, RoundPlace, train_round
 from hilum.common.config import StudyConfig
-from hilum.common.methods import build_method
+from hilum.common.errors import RequestRefused
+from hilum.common.methods import SSLMethod, build_method
 from hilum.common.methods.parts import (
     federated_manifest,
     get_federated,
@@ -77,7 +81,7 @@ def site_round(
     base_sha256 = start_sha256(federated_manifest(method), base, get_frozen(method))
     start = f"{base_sha256} {data.content_sha256}"
     place = RoundPlace(data.name, round_number, start, folder / "step.pt")
-    outcome = train_round(method, data, study, place, fabric, progress or NullProgress())
+    outcome = _train(method, data, study, place, fabric, progress or NullProgress())
     health = {
         **encoder_health(method.encoder, data, study, fabric),
         **untrained,
@@ -91,6 +95,31 @@ def site_round(
     if kept := get_kept(method):
         local.save(round_number, kept)
     return SiteUpdate(update, base_sha256, outcome, health)
+
+
+def _train(
+    method: SSLMethod,
+    data: SiteData,
+    study: StudyConfig,
+    place: RoundPlace,
+    fabric: Fabric,
+    progress: Progress,
+) -> RoundOutcome:
+    """Train a round; where the device's memory does not hold a step, say which batch it would hold.
+
+    Raises:
+        RequestRefused: `machine`, with those words.
+    """
+    try:
+        return train_round(method, data, study, place, fabric, progress)
+    except torch.OutOfMemoryError:
+        pass  # what follows is outside of the handler, for the error holds the step's tensors
+    method.cpu()
+    release(fabric)
+    raise RequestRefused(
+        "machine",
+        f"training.batch_size = {study.training.batch_size} is too large here: {what_fits(study, fabric)}",
+    )
 
 
 def pretrain_alone(
@@ -115,8 +144,6 @@ def pretrain_alone(
     Returns:
         (P,) the final federated parts.
     """
-    import torch
-
     weights = get_federated(build_method(study))
     done = 0
     kept = load_state(folder / "rounds.pt")

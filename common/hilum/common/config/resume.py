@@ -16,6 +16,7 @@ MAY_DIFFER: Mapping[str, str] = {
 ADDED: Mapping[str, Any] = {
     "federation.aggregator": {"name": "fedavg"},
     "training.stop_on_collapse": False,
+    "training.gradient_checkpointing": False,
 }
 """Keys that studies had not always, with what their absence stood for: with or without it, a study is the same one."""
 _SHOWN = 3

@@ -42,6 +42,8 @@ class TrainingSection(Section):
         base_learning_rate: The peak for a step of 256 images; a step of others takes its share (arXiv 1706.02677). The
             method's own, if none.
         warmup: Share of the whole schedule over which the rate climbs.
+        gradient_checkpointing: Whether a step keeps the inputs of blocks alone and computes the rest twice: the same gradients
+            with a fraction of the memory, for about a third more time.
         stop_on_collapse: Whether the study ends where the encoder has collapsed at most sites of a round.
     """
 
@@ -56,6 +58,7 @@ class TrainingSection(Section):
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     checkpoint_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 50
     stop_on_collapse: bool = False
+    gradient_checkpointing: bool = False
 
 
 class FederationSection(Section):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from hilum.common.config.data import DataSection
 from hilum.common.config.encoders.resnet import POOL_FROM_SIZE, SIZES, ResNetConfig
 from hilum.common.encoders.base import AS_IT_IS, Encoder, Scale, check_images, check_mask
+from hilum.common.encoders.blocks import Blocks
 from hilum.common.encoders.masking import normed, seen_of, shown
 
 _CONV = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -124,7 +125,7 @@ class ResNet(Encoder):
                 stride = 2 if stage > 0 and index == 0 else 1
                 blocks.append(block(dims, inside, width, stride))
                 inside = width * block.expansion
-        self.stages = nn.ModuleList(blocks)
+        self.stages = Blocks(blocks)
         self.width = inside
         self.widths = tuple(stem_width * block.expansion * 2**stage for stage in range(len(depths)))
         first = 4 if self.pool_stem else 2
@@ -177,8 +178,7 @@ class ResNet(Encoder):
         if self.pool_stem:
             x = shown(_POOL[self.dims](x, 3, 2, 1), seen)
         maps, ends = [], list(itertools.accumulate(self.depths))
-        for number, block in enumerate(self.stages, 1):
-            x = block(x, seen)
+        for number, output in enumerate(self.stages.outputs(x, seen), 1):
             if number in ends:
-                maps.append(x)
+                maps.append(output)
         return maps

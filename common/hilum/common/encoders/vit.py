@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hilum.common.config.data import DataSection
 from hilum.common.config.encoders.vit import SIZES, VitConfig
 from hilum.common.encoders.base import AS_IT_IS, Encoder, Scale, check_images, check_mask
+from hilum.common.encoders.blocks import Blocks
 from hilum.common.encoders.masking import seen_of, shown
 from hilum.common.encoders.transformer import Block, sincos_positions
 
@@ -84,7 +85,7 @@ class ViT(Encoder):
         self.space = (image_size,) * dims
         self.grid = (image_size // patch_size,) * dims
         self.patch_embed = nn.Linear(patch_size**dims * channels, width)
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+        self.blocks = Blocks(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.positions: Tensor
         self.register_buffer("positions", sincos_positions(self.grid, width), persistent=False)
@@ -118,17 +119,13 @@ class ViT(Encoder):
 
     def encode(self, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
         """(B, any number of tokens, E) -> the same shape; of tokens that are not `seen` (B, L) none takes notice."""
-        encoded: Tensor = self.norm(self._through_blocks(tokens, seen))
+        encoded: Tensor = self.norm(self.blocks(tokens, seen))
         return encoded
 
     def residuals(self, images: Tensor) -> Tensor:
         """(B, C, *S) -> (B, L, E); see `Encoder`."""
         grid = tuple(edge // self.patch_size for edge in images.shape[2:])
-        return self._through_blocks(self.embed(patchify(images, self.patch_size), grid), None)
-
-    def _through_blocks(self, tokens: Tensor, seen: Tensor | None) -> Tensor:
-        for block in self.blocks:
-            tokens = block(tokens, seen)
+        tokens: Tensor = self.blocks(self.embed(patchify(images, self.patch_size), grid))
         return tokens
 
     def architecture(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hilum.common.config.methods import MaeConfig
+from hilum.common.encoders.blocks import Blocks
 from hilum.common.encoders.transformer import HEAD_WIDTH, Block, sincos_positions
 from hilum.common.encoders.vit import ViT, keep_tokens, patchify, unpatchify
 from hilum.common.methods.base import (
@@ -31,7 +32,7 @@ class MaeDecoder(nn.Module):
         self.embed = nn.Linear(encoder.width, width)
         # An Embedding rather than a bare parameter: per-sample gradients are taken by layer.
         self.mask_token = nn.Embedding(1, width)
-        self.blocks = nn.ModuleList(Block(width, width // HEAD_WIDTH) for _ in range(depth))
+        self.blocks = Blocks(Block(width, width // HEAD_WIDTH) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
         self.predict = nn.Linear(width, encoder.patch_embed.in_features)
         self.positions: Tensor
@@ -43,9 +44,7 @@ class MaeDecoder(nn.Module):
         removed = restore.new_zeros((B, restore.shape[1] - K))
         tokens = torch.cat([self.embed(visible), self.mask_token(removed)], dim=1)
         tokens = keep_tokens(tokens, restore) + self.positions
-        for block in self.blocks:
-            tokens = block(tokens)
-        predicted: Tensor = self.predict(self.norm(tokens))
+        predicted: Tensor = self.predict(self.norm(self.blocks(tokens)))
         return predicted
 
 

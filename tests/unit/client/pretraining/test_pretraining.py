@@ -212,6 +212,22 @@ def test_what_a_study_does_not_say_is_as_in_the_methods_paper(method, encoder, r
         assert (made.embed.out_features, len(made.blocks)) == decoder
 
 
+@pytest.mark.parametrize(
+    "changes", [{}, {"method": {"name": "simclr"}, "encoder": {"name": "resnet", "size": "tiny"}}]
+)
+def test_gradient_checkpointing_changes_no_bit(make_study, data, tmp_path, changes):
+    sent = []
+    for recomputed in (False, True):
+        study = make_study(
+            **changes,
+            training={"batch_size": 10, "base_learning_rate": 0.02, "gradient_checkpointing": recomputed},
+        )
+        base = get_federated(build_method(study))
+        sent.append(site_round(data, study, base, 1, tmp_path / f"{recomputed}", device="cpu").update)
+    assert np.abs(sent[0]).max() > 0
+    assert sent[0].tobytes() == sent[1].tobytes()
+
+
 def test_a_checkpoint_of_other_weights_or_images_is_not_taken_up(make_study, data, tmp_path):
     study = make_study(training={"batch_size": 5, "checkpoint_steps": 1})
     base = get_federated(build_method(study))

@@ -50,12 +50,13 @@ class EncoderSection(Section, abc.ABC):
         """
 
     @abc.abstractmethod
-    def kept_values(self, data: DataSection, seen: int | None = None) -> int:
+    def kept_values(self, data: DataSection, seen: int | None = None, *, recomputed: bool = False) -> int:
         """Return how many values of one view are kept for the backward pass.
 
         Args:
             data: The images.
             seen: How many of its patches are seen; all, unless it can drop them.
+            recomputed: Whether blocks keep their inputs alone; one at a time is computed again.
         """
 
     @property

@@ -1,5 +1,6 @@
 """The section of the residual network, and its size."""
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -69,15 +70,19 @@ class ResNetConfig(EncoderSection):
         del data
         raise TypeError("a residual network has no patches")
 
-    def kept_values(self, data: DataSection, seen: int | None = None) -> int:
+    def kept_values(self, data: DataSection, seen: int | None = None, *, recomputed: bool = False) -> int:
         """See `EncoderSection`."""
         assert seen is None, "it sees the whole image"
         edge, dims = data.image_size, data.dims
         pooled = 2 if edge >= POOL_FROM_SIZE else 1
         kept = edge**dims + _NORMED * SIZES[self.size].stem_width * math.ceil(edge / 2) ** dims
-        for one in self.convolutions():
-            kept += _NORMED * one.outside * math.ceil(edge / (one.reduction * pooled)) ** dims
-        return int(kept)
+        blocks = [
+            [one.outside * math.ceil(edge / (one.reduction * pooled)) ** dims for one in block]
+            for block in self.blocks()
+        ]
+        if recomputed:
+            return int(kept + sum(block[-1] for block in blocks) + _NORMED * max(map(sum, blocks)))
+        return int(kept + _NORMED * sum(map(sum, blocks)))
 
     @property
     def layers(self) -> int:
@@ -85,18 +90,20 @@ class ResNetConfig(EncoderSection):
         return 2
 
     def convolutions(self) -> list[Convolution]:
-        """Return every convolution after the stem, as `hilum.common.encoders.resnet` builds them; the stem halves once.
+        """Return every convolution after the stem; the last one's width is the encoder's."""
+        return list(itertools.chain(*self.blocks()))
 
-        The order does not matter but for the last one, whose width is the encoder's.
-        """
+    def blocks(self) -> list[list[Convolution]]:
+        """Return the convolutions of each block, as `hilum.common.encoders.resnet` builds them; the stem halves once."""
         kernels, expansion, depths, stem = SIZES[self.size]
-        found, inside, reduction = [], stem, 2
+        blocks, inside, reduction = [], stem, 2
         for stage, depth in enumerate(depths):
             width = stem * 2**stage
             for index in range(depth):
                 stride = 2 if stage > 0 and index == 0 else 1
                 outside, before = width * expansion, inside
                 reduced = reduction * stride
+                found = []
                 for place, kernel in enumerate(kernels):
                     last = place == len(kernels) - 1
                     strided = kernel == max(kernels)  # the wider one has the stride; of two alike, the first
@@ -105,5 +112,6 @@ class ResNetConfig(EncoderSection):
                     before = width
                 if inside != outside or stride != 1:
                     found.append(Convolution(1, inside, outside, reduced))
+                blocks.append(found)
                 inside, reduction = outside, reduced
-        return found
+        return blocks

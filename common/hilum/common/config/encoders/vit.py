@@ -17,6 +17,11 @@ BLOCK_VALUES = 18
 """Widths kept of one token by one block: two norms and their outputs, q, k, v, mixed, the MLP's 4 and 4."""
 
 
+def block_widths(depth: int, recomputed: bool) -> int:
+    """Return the widths kept of one token by all blocks: of recomputed ones their inputs, and all of one of them."""
+    return depth + BLOCK_VALUES if recomputed else BLOCK_VALUES * depth
+
+
 def block_parameters(width: int) -> int:
     """Return the parameters of a transformer block: attention 4 E^2 + 4 E, MLP 8 E^2 + 5 E, two norms 4 E."""
     return 12 * width**2 + 13 * width
@@ -58,12 +63,12 @@ class VitConfig(EncoderSection):
         """See `EncoderSection`."""
         return int(self.patch_size**data.dims)
 
-    def kept_values(self, data: DataSection, seen: int | None = None) -> int:
+    def kept_values(self, data: DataSection, seen: int | None = None, *, recomputed: bool = False) -> int:
         """See `EncoderSection`."""
         width, depth, _ = SIZES[self.size]
         L = self.tokens(data)
         encoded = L if seen is None else seen
-        return L * (self.patch_values(data) + width) + encoded * width * (BLOCK_VALUES * depth + 4)
+        return L * (self.patch_values(data) + width) + encoded * width * (block_widths(depth, recomputed) + 4)
 
     @property
     def layers(self) -> int:

@@ -46,8 +46,8 @@ class MethodSection(Section, abc.ABC):
         return 0
 
     @abc.abstractmethod
-    def kept_values(self, encoder: EncoderSection, data: DataSection) -> int:
-        """Return how many values of one image, all its views, are kept for the backward pass."""
+    def kept_values(self, encoder: EncoderSection, data: DataSection, *, recomputed: bool = False) -> int:
+        """Return how many values of one image, all its views, are kept for the backward pass; see `EncoderSection`."""
 
     def position_width(self, encoder: EncoderSection) -> int:
         """Return the width of positions that are computed when it is built, beside the encoder's."""

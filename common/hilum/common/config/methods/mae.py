@@ -6,7 +6,7 @@ from pydantic import Field
 
 from hilum.common.config.data import DataSection
 from hilum.common.config.encoders.base import EncoderSection
-from hilum.common.config.encoders.vit import BLOCK_VALUES, block_parameters
+from hilum.common.config.encoders.vit import block_parameters, block_widths
 from hilum.common.config.methods.base import MethodSection
 
 _MIN_PATCHES = 2
@@ -63,15 +63,15 @@ class MaeConfig(MethodSection):
         """See `MethodSection`."""
         return self.head_parameters(encoder, data) if self.share_decoder else 0
 
-    def kept_values(self, encoder: EncoderSection, data: DataSection) -> int:
+    def kept_values(self, encoder: EncoderSection, data: DataSection, *, recomputed: bool = False) -> int:
         """See `MethodSection`."""
         L = encoder.tokens(data)
         width, depth = self.decoder(encoder.width)
-        decoded = L * width * (BLOCK_VALUES * depth + 6)
+        decoded = L * width * (block_widths(depth, recomputed) + 6)
         predicted = (
             4 * L * encoder.patch_values(data)
         )  # patches, normalised ones, the prediction and the error
-        return encoder.kept_values(data, self.kept_patches(L)) + decoded + predicted
+        return encoder.kept_values(data, self.kept_patches(L), recomputed=recomputed) + decoded + predicted
 
     def position_width(self, encoder: EncoderSection) -> int:
         """See `MethodSection`."""

@@ -31,6 +31,6 @@ class SimclrConfig(MethodSection):
         E = encoder.width
         return (E + 1) * E + 2 * E + (E + 1) * self.projection_width
 
-    def kept_values(self, encoder: EncoderSection, data: DataSection) -> int:
+    def kept_values(self, encoder: EncoderSection, data: DataSection, *, recomputed: bool = False) -> int:
         """See `MethodSection`."""
-        return self.views * (encoder.kept_values(data) + _PROJECTED * encoder.width)
+        return self.views * (encoder.kept_values(data, recomputed=recomputed) + _PROJECTED * encoder.width)
