@@ -57,6 +57,7 @@ def hospitals(tmp_path_factory):
 @pytest.fixture(scope="session")
 def deployed_study(tmp_path_factory):
     table = study_table(
+        training={"select": "knn", "base_learning_rate": 0.05},
         federation={"rounds": 3},
         privacy={"min_patients": 11},
         evaluation={"arms": ["federated", "raw"]},

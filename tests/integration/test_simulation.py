@@ -104,6 +104,35 @@ def test_a_study_runs_from_dicom_to_a_report(archives, home, study_file, tmp_pat
     assert not list(home.glob("simulations/*/*/runs/*")), "local state of a finished run is gone"
 
 
+def test_a_study_that_picks_its_round_leaves_both_encoders_and_says_which_it_took(
+    archives, home, study_file, tmp_path
+):
+    study = load_study(
+        study_file(
+            training={"select": "knn", "base_learning_rate": 0.1},
+            federation={"rounds": 3},
+            evaluation={"arms": ["federated", "local", "centralised", "raw"]},
+        )
+    )
+    results = simulate(study, archives, tmp_path / "run", home)
+    scores = [record["score"] for record in results["rounds"]]
+    chosen = results["selection"]
+    assert chosen["by"] == "knn"
+    assert chosen["score"] == max(scores) == scores[chosen["round"] - 1]
+    for record in results["rounds"]:
+        assert set(record["scores"]) == {"site-0", "site-1", "site-2"}
+        assert record["score"] == pytest.approx(sum(record["scores"].values()) / 3)
+    taken, last = (
+        json.loads((tmp_path / "run" / name / "manifest.json").read_text())
+        for name in ("encoder", "encoder-last")
+    )
+    assert (taken["rounds"], last["rounds"]) == (chosen["round"], 3)
+    assert chosen["last_encoder_sha256"] == last["encoder_sha256"]
+    assert (taken["encoder_sha256"] == last["encoder_sha256"]) == (chosen["round"] == 3)
+    assert any("on validation patients" in note for note in results["notes"])
+    assert {row["arm"] for row in results["evaluation"]} == {"federated", "local", "centralised", "raw"}
+
+
 def test_the_same_seed_gives_the_same_encoder_and_another_does_not(archives, bare_study, home, tmp_path):
     runs = {}
     for name, changes in {"a": {}, "b": {}, "c": {"study": {"seed": 12}}}.items():

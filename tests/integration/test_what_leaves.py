@@ -75,6 +75,7 @@ def study(request):
             privacy={"min_patients": 11},
             tasks={"classification": {"label": COLUMN}},
             evaluation={"protocols": ["knn", "linear"], "label_fractions": [0.5, 1.0]},
+            training={"select": "knn"},
         )
     )
 
@@ -83,7 +84,7 @@ def study(request):
 def sent(site, study):
     """What left, by kind of message; refusals of every kind under `refusal`."""
     base = get_federated(build_method(study))
-    found = {records.HELLO: [], records.TRAIN: [], records.EVALUATE: [], REFUSAL: []}
+    found = {kind: [] for kind in (records.HELLO, records.SCORE, records.TRAIN, records.EVALUATE, REFUSAL)}
     bare = site.model_copy(update={"data": site.data.model_copy(update={"labels": None})})
     wrong = site.data.labels.with_name("zzwrong.csv")
     wrong.write_text(f"file,patient,{COLUMN}\nzzfile.dcm,zzperson,zzbenign\n")
@@ -94,11 +95,13 @@ def sent(site, study):
         (site, records.HELLO, records.pack_request(sign(study))),
         (site, records.TRAIN, records.pack_training_request(sign(study), 1, base)),
         (site, records.TRAIN, records.pack_training_request(sign(study), 2, base)),
+        (site, records.SCORE, records.pack_training_request(sign(study), 1, base)),
         (site, records.EVALUATE, evaluation),
         (site, records.EVALUATE, evaluation),
         (site, records.TRAIN, records.pack_training_request(sign(study), 1, base + 1)),
         (site, records.HELLO, records.pack_request(sign(study, key=STRANGER))),
         (bare, records.EVALUATE, evaluation),
+        (bare, records.SCORE, records.pack_training_request(sign(study), 2, base)),
         (unfit, records.HELLO, records.pack_request(sign(study))),
         (strict, records.HELLO, records.pack_request(sign(study))),
         (site, records.TRAIN, RecordDict({"zz": ConfigRecord({"zz": "zz"})})),
@@ -116,9 +119,10 @@ def sent(site, study):
 def test_each_kind_of_message_was_sent(sent):
     assert {kind: len(replies) for kind, replies in sent.items()} == {
         records.HELLO: 1,
+        records.SCORE: 1,
         records.TRAIN: 2,
         records.EVALUATE: 2,
-        REFUSAL: 6,
+        REFUSAL: 7,
     }
     codes = {reply["facts"]["refused"] for reply in sent[REFUSAL]}
     assert codes == {"run_over", "unsigned", "no_labels", "data", "policy_labels", "wrong_format"}
@@ -209,6 +213,6 @@ def test_no_name_of_a_file_column_label_or_patient_is_in_any_byte(sent, site):
         for replies in sent.values()
         for reply in replies
     ]
-    assert len(texts) == 11
+    assert len(texts) == 13
     for secret in secrets:
         assert not [text for text in texts if secret.encode() in text.lower() + text], secret

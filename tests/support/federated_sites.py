@@ -55,8 +55,8 @@ def honest(name, request):
     )  # fmt: skip
 
 
-def make_client(train=None, names=NAMES, hello=None):
-    """A client app whose sites answer as `train` and `hello` say, by name."""
+def make_client(train=None, names=NAMES, hello=None, score=None):
+    """A client app whose sites answer as `train`, `hello` and `score` say, by name."""
     app = ClientApp()
 
     def name_of(context):
@@ -83,7 +83,19 @@ def make_client(train=None, names=NAMES, hello=None):
         answer = (train or {}).get(name, honest)(name, request)
         return message_of(answer, message, records.pack_training_reply)
 
+    @app.query("score")
+    def do_score(message, context):
+        name = name_of(context)
+        request = records.unpack_request(message.content)
+        answer = (score or {}).get(name, middling)(name, request)
+        return message_of(answer, message, records.pack_score_reply)
+
     return app
+
+
+def middling(name, request):
+    """Finds every encoder as good as the others."""
+    return records.ScoreReply(name, request.round_number, 0.5)
 
 
 def changed(**facts):

@@ -63,6 +63,10 @@ def make_app(site_of: SiteOf, study_key_of: StudyKeyOf = study_key_of_link) -> C
     def hello(message: Message, context: Context) -> Message:
         return answer(message, context, records.HELLO, _hello)
 
+    @made.query("score")
+    def score(message: Message, context: Context) -> Message:
+        return answer(message, context, records.SCORE, _score)
+
     @made.train()
     def train(message: Message, context: Context) -> Message:
         return answer(message, context, records.TRAIN, _train)
@@ -158,6 +162,32 @@ def _train(site: SiteConfig, asked: Asked) -> RecordDict:
         charge.sent_bytes = outgoing.size_bytes(reply)
         if study.tasks.chosen is None and asked.round_number == study.federation.rounds:
             ledger.finish(run)  # before the answer leaves
+        return reply
+
+
+def _score(site: SiteConfig, asked: Asked) -> RecordDict:
+    from hilum.client.data.site_data import open_run
+    from hilum.client.evaluation.selection import score_weights
+    from hilum.common.weights import sha256_of
+
+    study, run = asked.study, asked.order.run
+    if study.training.select != "knn":
+        raise RequestRefused("wrong_format", "the study asks for no scores")
+    if site.data.labels is None:
+        raise RequestRefused("no_labels", "the site file names no label table (`data.labels`)")
+    with _charged(site, asked, sent_bytes=0) as (ledger, charge):
+        ledger.ask_score(run, asked.round_number, sha256_of({"base": asked.base}), _budget(site))
+        data = open_run(site, study, run)
+        charge.advance(0)
+        score = score_weights(asked.base, data, study, device=site.compute.device)
+        reply = outgoing.score_reply(
+            site.site.name,
+            round_number=asked.round_number,
+            score=score,
+            patients=data.labelled_patients,
+            limits=outgoing.Limits.of(study),
+        )
+        charge.sent_bytes = outgoing.size_bytes(reply)
         return reply
 
 

@@ -28,7 +28,7 @@ class Asked:
     Attributes:
         order: What the admin signed.
         round_number: Within the study; 0 outside rounds.
-        weights: (P,) each and finite: those to train from, or by arm to evaluate.
+        weights: (P,) each and finite: those to train from or to score, or by arm to evaluate.
     """
 
     order: StudyOrder
@@ -51,7 +51,7 @@ def check_request(kind: str, content: RecordDict, *, site: str, key: Ed25519Publ
     """Check a message of the server.
 
     Args:
-        kind: `records.HELLO`, `TRAIN` or `EVALUATE`.
+        kind: `records.HELLO`, `SCORE`, `TRAIN` or `EVALUATE`.
         content: The message's.
         site: This site's name.
         key: The admin's, pinned.
@@ -68,7 +68,7 @@ def check_request(kind: str, content: RecordDict, *, site: str, key: Ed25519Publ
 
 
 def _check_round(kind: str, round_number: int, rounds: int) -> None:
-    first, last = (1, rounds) if kind == records.TRAIN else (0, 0)
+    first, last = (1, rounds) if kind in {records.TRAIN, records.SCORE} else (0, 0)
     if not first <= round_number <= last:
         raise RequestRefused("round", f"expected a round from {first} to {last}, the server asks for another")
 
@@ -76,7 +76,7 @@ def _check_round(kind: str, round_number: int, rounds: int) -> None:
 def _check_weights(kind: str, request: records.Request, study: StudyConfig) -> None:
     from hilum.common.footprint import footprint_of
 
-    if kind == records.TRAIN:
+    if kind in {records.TRAIN, records.SCORE}:
         given = {"base": request.base}
     else:
         given = dict(request.weights)

@@ -35,6 +35,8 @@ def check_policy(policy: PolicySection, study: StudyConfig) -> None:
         _at_most("policy_batch", "max_batch_size", evaluation.finetune_batch_size, policy.max_batch_size)
         least = evaluation.finetune_min_steps
         _at_most("policy_epochs", "max_finetune_steps", least, policy.max_finetune_steps)
+    if training.select == "knn":
+        _at_most("policy_scores", "max_scores", study.federation.rounds, policy.max_scores)
     _at_most("policy_test_share", "max_test_share", evaluation.test_share, policy.max_test_share)
     _at_least("policy_test_share", "min_test_share", evaluation.test_share, policy.min_test_share)
     _at_least("policy_min_patients", "min_patients", study.privacy.min_patients, policy.min_patients)

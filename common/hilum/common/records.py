@@ -20,6 +20,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.app.typing import ConfigRecordValues, MetricRecordValues
 
 from hilum.common.config.base import NAME_PATTERN
+from hilum.common.config.tasks import METRICS
 from hilum.common.errors import RequestRefused, UpdateRefused
 from hilum.common.refusals import REFUSALS
 from hilum.common.results_table import read_table
@@ -27,7 +28,10 @@ from hilum.common.signing import MAX_DOCUMENT_BYTES, SignedStudy
 from hilum.common.training_health import HEALTH
 from hilum.common.weights import FlatWeights
 
-HELLO, TRAIN, EVALUATE = "query", "train", "evaluate"  # Flower's names for the three kinds of message
+# Flower's names for the kinds of message
+HELLO, SCORE, TRAIN, EVALUATE = "query", "query.score", "train", "evaluate"
+MIN_SCORE = min(metric.low for metric in METRICS.values())
+MAX_SCORE = max(metric.high for metric in METRICS.values())
 _ARRAYS, _FACTS, _NUMBERS = "arrays", "facts", "numbers"
 _UPDATE = "update"
 _WEIGHTS = "weights"
@@ -90,6 +94,15 @@ class TrainReply:
 
 
 @dataclass(frozen=True)
+class ScoreReply:
+    """How good the encoder after a round is on a site's validation patients."""
+
+    site: str
+    round_number: int
+    score: float
+
+
+@dataclass(frozen=True)
 class EvaluateReply:
     """What a site measured; see `hilum.common.results_table`."""
 
@@ -119,7 +132,7 @@ def pack_request(
 
 
 def pack_training_request(signed: SignedStudy, round_number: int, base: FlatWeights) -> RecordDict:
-    """Return a request to train one round from `base`."""
+    """Return a request to train one round from `base`, or to score what a round gave."""
     return pack_request(signed, round_number=round_number, weights={_WEIGHTS: base})
 
 
@@ -216,6 +229,23 @@ def unpack_training_reply(content: RecordDict) -> TrainReply:
             health={name: _real(numbers[name]) for name in HEALTH},
             update=_unpack(_part(content, _ARRAYS, ArrayRecord)[_UPDATE]),
         )
+
+
+def pack_score_reply(reply: ScoreReply) -> RecordDict:
+    """Return a score as Flower carries it."""
+    facts: dict[str, ConfigRecordValues] = {"site": reply.site, "round": reply.round_number}
+    return RecordDict({_FACTS: ConfigRecord(facts), _NUMBERS: MetricRecord({"score": reply.score})})
+
+
+def unpack_score_reply(content: RecordDict) -> ScoreReply:
+    """Return the inverse of `pack_score_reply`.
+
+    Raises:
+        UpdateRefused: If a part is missing or of another kind.
+    """
+    with _well_formed():
+        facts, numbers = _part(content, _FACTS, ConfigRecord), _part(content, _NUMBERS, MetricRecord)
+        return ScoreReply(_text(facts["site"]), _whole(facts["round"]), _real(numbers["score"]))
 
 
 def pack_evaluation_reply(reply: EvaluateReply) -> RecordDict:

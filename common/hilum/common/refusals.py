@@ -32,6 +32,7 @@ REFUSALS: dict[str, str] = {
     "policy_test_share": "the share of test patients lies outside of the site's policy",
     "policy_labels": "the site's policy does not list the label column",
     "policy_min_patients": "the study's threshold of patients is lower than the site's policy allows",
+    "policy_scores": "the study would have more rounds scored on validation patients than the site's policy allows",
     "policy_evaluations": "the site has answered as many different evaluations as its policy allows",
     "too_few_patients": "fewer patients than the threshold would stand behind the answer",
     "no_labels": "the site has no label table for this task",

@@ -19,6 +19,7 @@ from hilum.client.data.kept_split import KeptSplits
 from hilum.client.data.site_data import SiteData, open_site, pooled
 from hilum.client.disclosure.run_ledger import RunLedger
 from hilum.client.evaluation.class_table import ClassTable, class_table, labels_json, table_lines
+from hilum.client.evaluation.selection import scorer
 from hilum.client.intake.instance import Family
 from hilum.client.pretraining.device import make_fabric
 from hilum.client.pretraining.site import pretrain_alone
@@ -259,7 +260,9 @@ def _central_arm(
         if "centralised" not in study.evaluation.arms or study.tasks.chosen is None:
             return {}
         with progress_bar("centralised pre-training", study.federation.rounds) as progress:
-            return {"centralised": pretrain_alone(pooled(data), study, folder, progress=progress)}
+            everywhere = pooled(data)
+            score = scorer(everywhere, study)
+            return {"centralised": pretrain_alone(everywhere, study, folder, score=score, progress=progress)}
 
     return train
 

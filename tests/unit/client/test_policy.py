@@ -80,6 +80,18 @@ def site(tmp_path):
             {"evaluation": {"finetune_batch_size": 65}},
         ),
         (
+            "policy_scores",
+            {"max_scores": 2},
+            {"training": {"select": "knn"}, "federation": {"rounds": 2}},
+            {"training": {"select": "knn"}, "federation": {"rounds": 3}},
+        ),
+        (
+            "policy_scores",
+            {"max_scores": 0},
+            {"training": {"select": "loss"}},
+            {"training": {"select": "knn"}},
+        ),
+        (
             "policy_test_share",
             {"max_test_share": 0.4},
             {"evaluation": {"test_share": 0.4}},
@@ -118,6 +130,7 @@ def test_every_key_of_the_policy_is_tested_here_or_with_the_ledgers():
     tested = {
         *("methods", "encoders", "sizes", "labels", "min_patients", "min_test_share", "max_test_share"),
         *("max_rounds", "max_local_epochs", "max_finetune_steps", "max_batch_size"),
+        "max_scores",
         *("max_patches", "max_memory_gb", "max_disk_gb", "max_sent_mb"),
         *(
             "max_hours",

@@ -84,6 +84,7 @@ def pretrain(
     from hilum.client.data.kept_split import KeptSplits, study_digest
     from hilum.client.data.site_data import open_site
     from hilum.client.evaluation.class_table import class_table, labels_json
+    from hilum.client.evaluation.selection import scorer
     from hilum.client.pretraining.site import pretrain_alone
     from hilum.client.state.workspace import Workspace
     from hilum.common.config import load_site, load_study
@@ -112,7 +113,9 @@ def pretrain(
     folder = workspace.run(run)
     again = going_on("the rounds that are done are kept: the same command goes on")
     with again, progress_bar("pre-training", what.federation.rounds) as progress:
-        weights = pretrain_alone(data, what, folder, device=where.compute.device, progress=progress)
+        device = where.compute.device
+        score = scorer(data, what, device=device)
+        weights = pretrain_alone(data, what, folder, device=device, score=score, progress=progress)
     manifest = federated_manifest(build_method(what))
     sha256 = write_encoder(out, what, manifest, weights, Provenance(rounds=what.federation.rounds, sites=1))
     splits.name_encoder(run, sha256)

@@ -119,6 +119,11 @@ class SiteData:
         return banded
 
     @property
+    def labelled_patients(self) -> int:
+        """How many labelled patients are trained on."""
+        return len(np.unique(self.split.group[self.split.train]))
+
+    @property
     def test_patients(self) -> int:
         """How many patients are tested."""
         return len(np.unique(self.split.group[self.split.test]))
@@ -276,11 +281,14 @@ def _joined(items: Sequence[Item], twins: Pairs) -> int:
 def pooled(sites: list[SiteData]) -> SiteData:
     """Return the training rows of several sites as one, for the centralised arm of a simulation; nobody is tested on it."""
     images = np.concatenate([data.images[data.split.pretrain] for data in sites])
-    rows, none = np.arange(len(images), dtype=np.int64), np.zeros(0, np.int64)
-    split = Split(pretrain=rows, train=none, test=none, group=rows)
-    return SiteData(
-        "pooled", images, (None,) * len(images), split, _digest(data.content_sha256 for data in sites)
+    labels = tuple(data.labels[row] for data in sites for row in data.split.pretrain.tolist())
+    starts = np.cumsum([0, *(int(data.split.group.max()) + 1 for data in sites)])
+    group = np.concatenate(
+        [data.split.group[data.split.pretrain] + start for data, start in zip(sites, starts, strict=False)]
     )
+    labelled = np.flatnonzero([label is not None for label in labels])
+    split = Split(pretrain=np.arange(len(images)), train=labelled, test=labelled[:0], group=group)
+    return SiteData("pooled", images, labels, split, _digest(data.content_sha256 for data in sites))
 
 
 def _digest(hashes: Iterable[str]) -> str:

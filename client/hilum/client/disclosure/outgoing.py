@@ -115,6 +115,11 @@ def _is_table(value: Any, _limits: Limits) -> bool:
 
 
 _NAME = ("the site's name, as its certificate has it", "letters, digits, '.', '_', '-'; 64 characters")
+_ROUND = (
+    "the round that was asked for",
+    "1 to the study's rounds",
+    lambda value, limits: bool(1 <= value <= limits.rounds),
+)
 _BAND = (
     "how many images the site trains on, no patient counting for more than the threshold-th largest does; one number a run",
     "a multiple of the threshold of patients, rounded down",
@@ -176,16 +181,20 @@ _COMPARISON: tuple[_Line, ...] = (
 LEAVES: tuple[Value, ...] = (
     Value(records.HELLO, "facts", "site", str, *_NAME, _is_name),
     Value(records.HELLO, "numbers", "examples", int, *_BAND, _is_band),
-    Value(records.TRAIN, "facts", "site", str, *_NAME, _is_name),
+    Value(records.SCORE, "facts", "site", str, *_NAME, _is_name),
+    Value(records.SCORE, "facts", "round", int, *_ROUND),
     Value(
-        records.TRAIN,
-        "facts",
-        "round",
-        int,
-        "the round that was asked for",
-        "1 to the study's rounds",
-        lambda value, limits: 1 <= value <= limits.rounds,
+        records.SCORE,
+        "numbers",
+        "score",
+        float,
+        "the task's primary metric by nearest neighbours, cross-validated by patient, over all labelled training patients, at "
+        'least as many as the threshold; only in a study with training.select = "knn"',
+        _ROUNDED,
+        _is_score,
     ),
+    Value(records.TRAIN, "facts", "site", str, *_NAME, _is_name),
+    Value(records.TRAIN, "facts", "round", int, *_ROUND),
     Value(
         records.TRAIN,
         "facts",
@@ -315,6 +324,30 @@ def training_reply(
     return _checked(records.TRAIN, records.pack_training_reply(reply), limits)
 
 
+def score_reply(site: str, *, round_number: int, score: float, patients: int, limits: Limits) -> RecordDict:
+    """Return how good the encoder after a round is on validation patients.
+
+    Args:
+        site: Its name.
+        round_number: As it was asked.
+        score: Of the task's primary metric.
+        patients: How many stand behind it.
+        limits: The study's.
+
+    Raises:
+        RequestRefused: `too_few_patients`, if they are fewer than the threshold; `data`, if the score is not defined.
+    """
+    if patients < limits.threshold:
+        raise RequestRefused("too_few_patients", "too few labelled training patients stand behind the score")
+    if not math.isfinite(score):
+        raise RequestRefused("data", "the score is not defined: the training patients lack a class")
+    return _checked(
+        records.SCORE,
+        records.pack_score_reply(records.ScoreReply(site, round_number, round(score, _DECIMALS))),
+        limits,
+    )
+
+
 def evaluation_table(evaluation: Evaluation, limits: Limits) -> dict[str, Any]:
     """Return what may be told of an evaluation: rounded numbers, banded patients; rows without a finite number are left out.
 
@@ -380,6 +413,7 @@ def as_markdown() -> str:
     """Return the list as a table, for docs/reference/what-leaves.md."""
     names = {
         records.HELLO: "greeting",
+        records.SCORE: "score",
         records.TRAIN: "update",
         records.EVALUATE: "results",
         REFUSAL: "refusal",

@@ -161,6 +161,14 @@ class RunLedger:
                 )
             connection.execute(_rounds.insert().values(run=run, round=round_number, base_sha256=base_sha256))
 
+    def ask_score(self, run: str, round_number: int, weights_sha256: str, budget: Budget) -> None:
+        """Note which weights are to be scored after a round; as `ask_round`.
+
+        Raises:
+            RequestRefused: `run_over` or `repeated`.
+        """
+        self.ask_round(run, -round_number, weights_sha256, budget)  # beside the rounds, which count from 1
+
     def finish(self, run: str) -> None:
         """Train no more for a run."""
         with self._database.transaction() as connection:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from hilum.client.data.site_data import SiteData
 from hilum.client.evaluation.protocol import evaluate_site
+from hilum.client.evaluation.selection import scorer
 from hilum.client.pretraining.device import Device, make_fabric
 from hilum.client.pretraining.site import pretrain_alone
 from hilum.common.config import StudyConfig
@@ -44,7 +45,15 @@ def evaluate_arms(
     manifest = federated_manifest(build_method(study))
     weights = dict(sent)
     if "local" in study.evaluation.arms and "local" not in weights:
-        weights["local"] = pretrain_alone(data, study, folder, device=device, progress=training, steps=steps)
+        weights["local"] = pretrain_alone(
+            data,
+            study,
+            folder,
+            device=device,
+            score=scorer(data, study, device=device),
+            progress=training,
+            steps=steps,
+        )
     encoders = {arm: encoder_part(manifest, flat) for arm, flat in weights.items()}
     fabric = make_fabric(device, "fp32", study.training.threads)  # differences between arms are small
     return evaluate_site(data, study, encoders, fabric, progress or NullProgress(), steps or NullProgress())

@@ -40,7 +40,7 @@ _MAX_DEPTH = 5  # message, content, record, array, chunk
 _MAX_TTL_S = 366 * 86_400.0
 _ID = re.compile(r"[0-9a-f]{64}")
 _LENGTH = re.compile(r"[0-9]{1,8}")
-_KINDS = frozenset({records.HELLO, records.TRAIN, records.EVALUATE})
+_KINDS = frozenset({records.HELLO, records.SCORE, records.TRAIN, records.EVALUATE})
 _PARTS_OF_HEAD = 3
 _CHUNK, _ARRAY, _ROOT = "ArrayChunk", "Array", "Message"
 _MAY_HOLD: Mapping[str, frozenset[str]] = {
@@ -126,7 +126,7 @@ def open_letter(sent: MessageProto, tree: ObjectTree, *, node_id: int, clock_ahe
     """
     facts = sent.metadata
     if facts.message_type not in _KINDS:
-        raise Malformed("its type is none of query, train and evaluate")
+        raise Malformed("its type is none of query, query.score, train and evaluate")
     if facts.dst_node_id != node_id:
         raise Malformed("it is addressed to another site")
     if not _ID.fullmatch(facts.message_id):

@@ -42,7 +42,7 @@ from hilum.client.link.teller import Teller
 from hilum.client.link.trainer import Trainer, TrainerDied, TrainerLate
 from hilum.common.errors import ConfigError, FederationError
 from hilum.common.files import read_json, write_json
-from hilum.common.records import EVALUATE, HELLO, TRAIN
+from hilum.common.records import EVALUATE, HELLO, SCORE, TRAIN
 from hilum.common.supervise import FINAL, Stamp
 from hilum.common.wire_ids import node_id_of
 
@@ -60,7 +60,7 @@ _NOT_OPEN = {
 }  # of a message: it is over, answered otherwise, or was a server's that has started again
 _MAX_SENDS = 4  # of one object: it is sent again where the server has lost it, and the policy counts it once
 _NEVER_TAKEN = {400, 413}  # of an answer: sent again, it would be refused again
-_DOING = {HELLO: "greeting", TRAIN: "training", EVALUATE: "evaluating"}
+_DOING = {HELLO: "greeting", SCORE: "scoring", TRAIN: "training", EVALUATE: "evaluating"}
 _log = logging.getLogger("hilum.link")
 _T = TypeVar("_T")
 

@@ -4,6 +4,8 @@ A federation of one site and local pre-training are one computation: both move t
 """
 
 import logging
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -50,6 +52,10 @@ class SiteUpdate:
     base_sha256: str
     outcome: RoundOutcome
     health: dict[str, float]
+
+
+Score = Callable[[SiteUpdate, FlatWeights], float]
+"""Tells how good the weights after a round are; what is not a number never wins."""
 
 
 def site_round(
@@ -128,6 +134,7 @@ def pretrain_alone(
     folder: Path,
     *,
     device: Device = "auto",
+    score: Score | None = None,
     progress: Progress | None = None,
     steps: Progress | None = None,
 ) -> FlatWeights:
@@ -138,24 +145,35 @@ def pretrain_alone(
         study: The study.
         folder: Where the last full round is kept.
         device: Where to train.
+        score: What picks the round (`hilum.client.evaluation.selection.scorer`); None takes the last.
         progress: Told after each round.
         steps: Told after each step; it may stop the work.
 
     Returns:
-        (P,) the final federated parts.
+        (P,) the federated parts after the round with the largest score.
     """
-    weights = get_federated(build_method(study))
-    done = 0
+    weights = best = get_federated(build_method(study))
+    done, best_score = 0, -math.inf
     kept = load_state(folder / "rounds.pt")
     if kept is not None and kept["content"] == data.content_sha256:
         done, weights = kept["round"], kept["weights"].numpy()
+        best, best_score = kept["best"].numpy(), kept["best_score"]
     for round_number in range(done + 1, study.federation.rounds + 1):
         sent = site_round(data, study, weights, round_number, folder, device=device, progress=steps)
         weights = apply_update(weights, sent.update)
-        kept = {"round": round_number, "content": data.content_sha256, "weights": torch.from_numpy(weights)}
+        found = best_score if score is None else score(sent, weights)
+        if score is None or found > best_score:
+            best, best_score = weights, found
+        kept = {
+            "round": round_number,
+            "content": data.content_sha256,
+            "weights": torch.from_numpy(weights),
+            "best": torch.from_numpy(best),
+            "best_score": best_score,
+        }
         save_state(folder / "rounds.pt", kept)
         for warning in health_warnings(sent.health):
             _log.warning("%s, round %d: %s", data.name, round_number, warning.words)
         if progress:
             progress.advance(round_number, f"loss {sent.outcome.loss:.4f}")
-    return np.asarray(weights, np.float32)
+    return np.asarray(best, np.float32)

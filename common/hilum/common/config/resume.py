@@ -17,6 +17,7 @@ ADDED: Mapping[str, Any] = {
     "federation.aggregator": {"name": "fedavg"},
     "training.stop_on_collapse": False,
     "training.gradient_checkpointing": False,
+    "training.select": "none",
 }
 """Keys that studies had not always, with what their absence stood for: with or without it, a study is the same one."""
 _SHOWN = 3

@@ -74,6 +74,7 @@ class PolicySection(Section):
         labels: Columns of the label table that a study may name.
         min_patients: Stand behind every number that leaves.
         max_evaluations: Different evaluations that are begun in all, failed ones too; a repeated question gets the earlier answer.
+        max_scores: Rounds of one study whose encoder is scored on labelled training patients (`training.select = "knn"`).
         max_repeats: From how many different weights one round may be asked for: a server that went back to a checkpoint
             asks again.
     """
@@ -95,6 +96,7 @@ class PolicySection(Section):
     labels: Annotated[tuple[str, ...], Field(strict=False)] = ("label",)
     min_patients: Annotated[int, Field(ge=MIN_PATIENTS)] = MIN_PATIENTS
     max_evaluations: Positive = 20
+    max_scores: Annotated[int, Field(ge=0)] = 100
     max_repeats: Positive = 3
 
 

@@ -40,6 +40,7 @@ min_test_share = 0.1
 max_test_share = 0.5
 min_patients = 11              # behind every number that leaves; can be raised, not lowered
 max_evaluations = 20           # different ones that are begun in all, failed ones too
+max_scores = 100               # rounds whose encoder is scored on labelled training patients; 0 allows no such study
 max_repeats = 3                # different weights from which one round may be asked for
 """
 

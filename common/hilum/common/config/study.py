@@ -44,6 +44,8 @@ class TrainingSection(Section):
         warmup: Share of the whole schedule over which the rate climbs.
         gradient_checkpointing: Whether a step keeps the inputs of blocks alone and computes the rest twice: the same gradients
             with a fraction of the memory, for about a third more time.
+        select: What picks the round whose encoder is the study's: the last one is (`none`), the one with the least training
+            loss, or the one with the best nearest neighbours among labelled training patients.
         stop_on_collapse: Whether the study ends where the encoder has collapsed at most sites of a round.
     """
 
@@ -58,6 +60,7 @@ class TrainingSection(Section):
     threads: Annotated[int, Field(ge=1, le=256)] = 1
     checkpoint_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 50
     stop_on_collapse: bool = False
+    select: Literal["none", "loss", "knn"] = "none"
     gradient_checkpointing: bool = False
 
 
@@ -160,6 +163,10 @@ class StudyConfig(Section):
             raise ValueError(self._no_pair(does))
         if small := self.method.too_small(self.encoder, self.data):
             raise ValueError(small)
+        if self.training.select == "knn" and self.tasks.chosen is None:
+            raise ValueError(
+                'training.select = "knn" needs a task to score encoders by; add `[tasks.classification]`, or write training.select = "loss"'
+            )
         if self.quorum > self.federation.sites:
             raise ValueError(
                 f"federation.quorum = {self.quorum} is more than federation.sites = {self.federation.sites}; "

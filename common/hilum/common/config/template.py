@@ -35,6 +35,7 @@ precision = "auto"         # auto: bf16 where the device has it, else fp32
 threads = 1                # per site; the same number everywhere gives the same bits everywhere
 checkpoint_steps = 50      # how many steps a killed site may lose
 gradient_checkpointing = false  # true takes a fraction of the memory and a third more time, for the same bits
+select = "none"            # which round's encoder is the study's: none (the last), loss, or knn (on training patients)
 stop_on_collapse = false   # true ends the study where the features of all images have become one at most sites
 
 [federation]

@@ -11,6 +11,7 @@ from hilum.common.config.study import MIN_PATIENTS
 from hilum.common.results_table import Evaluation
 from hilum.common.training_health import health_warnings
 from hilum.common.verdict import judge
+from hilum.server.federation.best import Best
 from hilum.server.federation.roster import STRIKES, Roster, code_of
 from hilum.server.federation.store import RunState
 
@@ -72,6 +73,8 @@ def run_notes(study: StudyConfig, done: RunState, roster: Roster) -> list[str]:
             notes.append(
                 f"{name} was suspended after round {roster.suspended[name]}: its part was refused {STRIKES} times"
             )
+    if done.best is not None:
+        notes.append(_selection_note(done.best, done, study))
     notes += _zero_updates(done, roster)
     notes += _health_notes(done, roster)
     if study.privacy.min_patients < MIN_PATIENTS:
@@ -96,6 +99,22 @@ def _zero_updates(done: RunState, roster: Roster) -> list[str]:
         if zero:
             notes.append(f"{name} sent an update of zero in {in_words(zero)}: its training moved no weight")
     return notes
+
+
+def _selection_note(best: Best, done: RunState, study: StudyConfig) -> str:
+    last = done.rounds[-1]
+    words = (
+        "the least training loss"
+        if study.training.select == "loss"
+        else "the best score on validation patients"
+    )
+    if best.round == last.round:
+        return f"the encoder is that of the last round, {last.round}, which has {words}"
+    assert last.score is not None, "every round has one"
+    return (
+        f"the encoder is that after round {best.round} of {last.round}, which has {words} ({abs(best.score):.4g}, the last round "
+        f"{abs(last.score):.4g}); the last one is in encoder-last"
+    )
 
 
 def _health_notes(done: RunState, roster: Roster) -> list[str]:

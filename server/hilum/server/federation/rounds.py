@@ -1,8 +1,10 @@
 """The round loop: ours, so that it checkpoints, resumes, waits with a deadline, and gives one sum for all orders."""
 
 import logging
+import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from flwr.serverapp import Grid
@@ -13,16 +15,18 @@ from hilum.common.methods import build_method
 from hilum.common.methods.parts import federated_manifest, get_federated, get_frozen, start_sha256
 from hilum.common.progress import Progress
 from hilum.common.training_health import has_collapsed, health_warnings
-from hilum.common.weights import Manifest, apply_update
+from hilum.common.weights import FlatWeights, Manifest, apply_update
 from hilum.server.federation.admission import Terms, running_bound
 from hilum.server.federation.aggregate import aggregate
 from hilum.server.federation.aggregators.registry import build_aggregator
+from hilum.server.federation.best import Best, better_of, by_loss
 from hilum.server.federation.collect import collect
 from hilum.server.federation.exchange import BoundedGrid, Presence
 from hilum.server.federation.greeting import Greeter
 from hilum.server.federation.roster import STRIKES, Roster, code_of
 from hilum.server.federation.round_updates import HeldUpdates, RoundTally, admit_round
 from hilum.server.federation.run_spec import RunSpec
+from hilum.server.federation.selection import collect_scores
 from hilum.server.federation.store import RoundRecord, RunState
 
 _log = logging.getLogger(__name__)
@@ -164,7 +168,38 @@ class Federation:
             suspended=self.roster.close_round(number, failures),
             update_norm=float(np.linalg.norm(found.change)),
         )
-        return RunState(apply_update(base, found.change), (*self.done.rounds, record), found.state)
+        weights = apply_update(base, found.change)
+        record, best = self._scored(record, weights)
+        return RunState(weights, (*self.done.rounds, record), found.state, best)
+
+    def _scored(self, record: RoundRecord, weights: FlatWeights) -> tuple[RoundRecord, Best | None]:
+        """Score what a round gave, if the study picks a round, and compare it with the best before.
+
+        Raises:
+            FederationError: If there is no score.
+        """
+        study = self.work.study
+        if study.training.select == "none":
+            return record, None
+        scores: dict[str, float] = {}
+        if study.training.select == "loss":
+            score = by_loss(record.sites)
+        else:
+            scores = collect_scores(
+                self.grid,
+                [site for site in self.roster.present if site.name in record.sites],
+                records.pack_training_request(self.work.signed, record.round, weights),
+                record.round,
+                study=study,
+                poll_s=self.work.pace.poll_s,
+                presence=self.presence,
+                on_poll=self._on_poll,
+            )
+            score = statistics.fmean(scores.values())
+        return (
+            replace(record, score=score, scores=scores),
+            better_of(self.done.best, record.round, score, weights),
+        )
 
     def _terms(self, number: int) -> Terms:
         """Return what a round's updates are held against."""

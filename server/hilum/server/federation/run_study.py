@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Collection
+from dataclasses import replace
 from typing import Any
 
 from flwr.app import RecordDict
@@ -21,6 +22,7 @@ from hilum.server.federation.exchange import Answer, Closing, content_of, exchan
 from hilum.server.federation.results import build_results, run_notes
 from hilum.server.federation.rounds import Federation
 from hilum.server.federation.run_spec import Polling, RunSpec
+from hilum.server.federation.store import RunStore
 
 __all__ = ["Polling", "RunSpec", "run_study"]
 
@@ -49,17 +51,30 @@ def run_study(grid: Grid, work: RunSpec) -> dict[str, Any]:
     ):
         done = federation.run_rounds(progress, events.write)
     contributed = {name for record in done.rounds for name in record.sites}
-    made = Provenance(rounds=len(done.rounds), sites=len(contributed))
-    encoder = store.folder / "encoder"
-    with store.writing():
-        private_folder(encoder)
-        digest = write_encoder(encoder, study, federation.manifest, done.weights, made)
+    last = Provenance(rounds=len(done.rounds), sites=len(contributed))
+    made = last if done.best is None else replace(last, rounds=done.best.round)
+    digest = _write(store, "encoder", federation, done.chosen, made)
+    selection = None
+    if done.best is not None:
+        selection = {
+            "by": study.training.select,
+            "round": done.best.round,
+            "score": done.best.score,
+            "last_encoder_sha256": _write(store, "encoder-last", federation, done.weights, last),
+        }
     evaluations, problems = _evaluate(federation)
     notes = [*run_notes(study, done, federation.roster), *store.notes, *problems]
     results = build_results(study, done, federation.roster, evaluations, notes)
+    results["selection"] = selection
     store.write("results.json", results)
     _log.info("run %s is finished: %d rounds, encoder %s", work.order.run, len(done.rounds), digest)
     return results
+
+
+def _write(store: RunStore, name: str, federation: Federation, weights: FlatWeights, made: Provenance) -> str:
+    with store.writing():
+        private_folder(store.folder / name)
+        return write_encoder(store.folder / name, federation.work.study, federation.manifest, weights, made)
 
 
 def _evaluate(federation: Federation) -> tuple[list[Evaluation], list[str]]:
@@ -67,7 +82,7 @@ def _evaluate(federation: Federation) -> tuple[list[Evaluation], list[str]]:
     work, study = federation.work, federation.work.study
     if study.tasks.chosen is None:
         return [], ["the study names no task, so nothing was evaluated"]
-    arms = {"federated": federation.done.weights, **work.more_arms()}
+    arms = {"federated": federation.done.chosen, **work.more_arms()}
     wanted: dict[str, FlatWeights] = {arm: flat for arm, flat in arms.items() if arm in study.evaluation.arms}
     request = records.pack_request(work.signed, weights=wanted)
     sites = {site.node_id: site.name for site in federation.roster.present}

@@ -6,11 +6,12 @@ passed over for the one before it, and said so. One process holds a run director
 
 import json
 import logging
+import math
 import re
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self
@@ -30,6 +31,7 @@ from hilum.common.output_folder import check_output_folder
 from hilum.common.signing import StudyOrder
 from hilum.common.weights import FlatWeights, Manifest, sha256_of
 from hilum.server.federation.aggregators.base import AggregatorState
+from hilum.server.federation.best import Best
 
 _GENERATIONS = 2
 _STUDY = "study.resolved.toml"
@@ -52,6 +54,8 @@ class RoundRecord:
         failures: By name, `code: words`: why each other site is not in the round.
         suspended: The sites that lost their place in the study with this round.
         update_norm: Of what the round added to the weights.
+        score: Of the weights after the round, where the study picks a round; more is better.
+        scores: By name, what the sites' validation patients said.
     """
 
     round: int
@@ -64,15 +68,23 @@ class RoundRecord:
     failures: dict[str, str]
     suspended: list[str]
     update_norm: float
+    score: float | None = None
+    scores: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class RunState:
-    """Where a run stands: the weights after `len(rounds)` rounds, and what the aggregator remembers of them."""
+    """Where a run stands: the weights after `len(rounds)` rounds, what the aggregator remembers of them, and the best so far."""
 
     weights: FlatWeights = field(repr=False)
     rounds: tuple[RoundRecord, ...]
     aggregator: AggregatorState = field(repr=False, default_factory=dict)
+    best: Best | None = None
+
+    @property
+    def chosen(self) -> FlatWeights:
+        """The weights that the study is after: the best ones, or the last."""
+        return self.weights if self.best is None else self.best.weights
 
 
 class RunStore:
@@ -139,10 +151,22 @@ class RunStore:
         tensors = {name: np.ascontiguousarray(array) for name, array in (named | state).items()}
         content = save_tensors(tensors, facts)
         with self.writing():
+            if progressed.best is not None and progressed.best.round == len(progressed.rounds):
+                self._keep_best(progressed.best, manifest)
             write_bytes(path, content, private=True)
             self._write_rounds(progressed)
-        for old in sorted(self._checkpoints.glob("round-*.safetensors"))[:-_GENERATIONS]:
-            old.unlink()
+        for kind in ("round", "best"):
+            for old in sorted(self._checkpoints.glob(f"{kind}-*.safetensors"))[:-_GENERATIONS]:
+                old.unlink()
+
+    def _keep_best(self, best: Best, manifest: Manifest) -> None:
+        named = {
+            name: np.ascontiguousarray(array) for name, array in manifest.unflatten(best.weights).items()
+        }
+        facts = {"sha256": sha256_of(named), "score": repr(best.score)}
+        write_bytes(
+            self._checkpoints / f"best-{best.round:06d}.safetensors", save_tensors(named, facts), private=True
+        )
 
     def load(self, manifest: Manifest) -> RunState | None:
         """Return the newest undamaged checkpoint; None if there is none.
@@ -156,7 +180,7 @@ class RunStore:
             if progressed is not None:
                 with self.writing():
                     self._write_rounds(progressed)
-                return progressed
+                return replace(progressed, best=self._best_of(progressed.rounds, manifest))
             note = f"the checkpoint after round {_round_of(path)} was damaged and passed over"
             _log.warning("%s", note)
             self.notes.append(note)
@@ -165,6 +189,32 @@ class RunStore:
                 "every checkpoint of this run is damaged; start the study in a new output folder"
             )
         return None
+
+    def _best_of(self, rounds: tuple[RoundRecord, ...], manifest: Manifest) -> Best | None:
+        """Return the best of the rounds that a checkpoint holds; None where the study picks none.
+
+        Raises:
+            DamagedError: If its weights are.
+        """
+        scored = [
+            (record.score, -record.round)
+            for record in rounds
+            if record.score is not None and math.isfinite(record.score)
+        ]
+        if not scored:
+            return None
+        score, negative = max(scored)
+        path = self._checkpoints / f"best-{-negative:06d}.safetensors"
+        try:
+            content = path.read_bytes()
+            tensors = load_tensors(content)
+            if sha256_of(tensors) == _metadata(content)["sha256"]:
+                return Best(-negative, score, manifest.flatten(tensors))
+        except Exception as error:  # whatever broke, the file is damaged
+            _log.warning("%s can't be read: %s", path.name, type(error).__name__)
+        raise DamagedError(
+            f"the weights of the best round, {-negative}, are damaged or gone; start the study in a new output folder"
+        )
 
     def _write_rounds(self, progressed: RunState) -> None:
         lines = [json.dumps(asdict(record)) for record in progressed.rounds]

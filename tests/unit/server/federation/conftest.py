@@ -37,11 +37,13 @@ def federate(small_model, make_order, tmp_path):
 
     def run(
         study, train=None, *, folder="run", resume=False, hello=None, names=NAMES, grid=None, sites=NAMES,
-        stop=None, pace=PACE,
+        stop=None, pace=PACE, score=None,
     ):  # fmt: skip
         signed, order = make_order(study, sites=sites)
         seen = []
-        made = grid or InProcessGrid(make_client(train, names, hello), nodes=len(names), workers=len(names))
+        made = grid or InProcessGrid(
+            make_client(train, names, hello, score), nodes=len(names), workers=len(names)
+        )
         with RunStore.open(tmp_path / folder, order, resume=resume) as store, made:
             work = RunSpec(signed, order, store, pace, stop=stop or threading.Event())
             federation = Federation(made, work)
