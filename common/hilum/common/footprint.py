@@ -103,7 +103,10 @@ def _evaluating_floats(study: StudyConfig, travelling: int, images: int) -> int:
     inference = _INFERENCE_BATCH * (_view_floats(study, 1) + kept // study.encoder.layers)
     raw = images * (_RAW_COPIES * stored + seen) if "raw" in evaluation.arms else 0
     bootstrap = 4 * (evaluation.bootstrap_draws + 1) * images  # two tables in float64
-    return max(finetuning, inference, raw) + bootstrap + len(evaluation.arms) * travelling
+    sets = len(evaluation.arms) + (
+        study.encoder.init is not None
+    )  # the start comes along for the arm `local`
+    return max(finetuning, inference, raw) + bootstrap + sets * travelling
 
 
 def training_floats(parameters: int, travelling: int) -> int:

@@ -21,6 +21,7 @@ def evaluate_arms(
     sent: Mapping[str, FlatWeights],
     folder: Path,
     *,
+    start: FlatWeights | None = None,
     device: Device = "auto",
     progress: Progress | None = None,
     training: Progress | None = None,
@@ -36,6 +37,7 @@ def evaluate_arms(
         study: The study.
         sent: (P,) weights by arm.
         folder: Where the local arm is kept.
+        start: (P,) what the local arm starts from; what the study's seed gives, if none.
         device: Where to train.
         progress: Told after each combination.
         training: Told after each round of the arm `local`.
@@ -44,7 +46,9 @@ def evaluate_arms(
     manifest = federated_manifest(build_method(study))
     weights = dict(sent)
     if "local" in study.evaluation.arms and "local" not in weights:
-        weights["local"] = pretrain_alone(data, study, folder, device=device, progress=training, steps=steps)
+        weights["local"] = pretrain_alone(
+            data, study, folder, start=start, device=device, progress=training, steps=steps
+        )
     encoders = {arm: encoder_part(manifest, flat) for arm, flat in weights.items()}
     fabric = make_fabric(device, "fp32", study.training.threads)  # differences between arms are small
     return evaluate_site(data, study, encoders, fabric, progress or NullProgress(), steps or NullProgress())

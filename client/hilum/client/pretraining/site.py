@@ -23,6 +23,7 @@ from hilum.common.methods.parts import (
     start_sha256,
 )
 from hilum.common.progress import NullProgress, Progress
+from hilum.common.start import seeded_start
 from hilum.common.weights import FlatWeights, apply_update, difference, limit_norm
 
 
@@ -84,6 +85,7 @@ def pretrain_alone(
     study: StudyConfig,
     folder: Path,
     *,
+    start: FlatWeights | None = None,
     device: Device = "auto",
     progress: Progress | None = None,
     steps: Progress | None = None,
@@ -94,16 +96,20 @@ def pretrain_alone(
         data: The site's images.
         study: The study.
         folder: Where the last full round is kept.
+        start: (P,) what the first round starts from; what the study's seed gives, if none.
         device: Where to train.
         progress: Told after each round.
         steps: Told after each step; it may stop the work.
 
     Returns:
         (P,) the final federated parts.
+
+    Raises:
+        RunError: If the study starts from a file, and no start is given.
     """
     import torch
 
-    weights = get_federated(build_method(study))
+    weights = seeded_start(study) if start is None else start
     done = 0
     kept = load_state(folder / "rounds.pt")
     if kept is not None and kept["content"] == data.content_sha256:

@@ -15,6 +15,7 @@ from hilum.common.export import Provenance, write_encoder
 from hilum.common.files import private_folder
 from hilum.common.progress import Progress
 from hilum.common.results_table import MAX_TABLE_BYTES, Evaluation, check_table
+from hilum.common.start import write_report
 from hilum.common.weights import FlatWeights
 from hilum.server.federation.events import RoundEvents
 from hilum.server.federation.exchange import Answer, Closing, content_of, exchange
@@ -41,6 +42,9 @@ def run_study(grid: Grid, work: RunSpec) -> dict[str, Any]:
     """
     study, store = work.study, work.store
     store.write("environment.json", describe_environment())
+    if work.start is not None:
+        with store.writing():
+            write_report(store.folder, work.start)
     federation = Federation(grid, work)
     federation.gather()
     with (
@@ -49,14 +53,16 @@ def run_study(grid: Grid, work: RunSpec) -> dict[str, Any]:
     ):
         done = federation.run_rounds(progress, events.write)
     contributed = {name for record in done.rounds for name in record.sites}
-    made = Provenance(rounds=len(done.rounds), sites=len(contributed))
+    made = Provenance(rounds=len(done.rounds), sites=len(contributed), start=work.start and work.start.report)
     encoder = store.folder / "encoder"
     with store.writing():
         private_folder(encoder)
         digest = write_encoder(encoder, study, federation.manifest, done.weights, made)
     evaluations, problems = _evaluate(federation)
     notes = [*run_notes(study, done, federation.roster), *store.notes, *problems]
-    results = build_results(study, done, federation.roster, evaluations, notes)
+    results = build_results(
+        study, done, federation.roster, evaluations, notes, work.start and work.start.report
+    )
     store.write("results.json", results)
     _log.info("run %s is finished: %d rounds, encoder %s", work.order.run, len(done.rounds), digest)
     return results
@@ -69,7 +75,10 @@ def _evaluate(federation: Federation) -> tuple[list[Evaluation], list[str]]:
         return [], ["the study names no task, so nothing was evaluated"]
     arms = {"federated": federation.done.weights, **work.more_arms()}
     wanted: dict[str, FlatWeights] = {arm: flat for arm, flat in arms.items() if arm in study.evaluation.arms}
-    request = records.pack_request(work.signed, weights=wanted)
+    sent = dict(wanted)
+    if work.start is not None and work.order.sends_start:
+        sent[records.START] = work.start.weights
+    request = records.pack_request(work.signed, weights=sent)
     sites = {site.node_id: site.name for site in federation.roster.present}
     found: dict[str, Evaluation] = {}
     missing = federation.roster.absences(sites.values())
