@@ -85,7 +85,8 @@ def _check_weights(kind: str, request: records.Request, order: StudyOrder) -> di
         given = {"base": request.base}
     else:
         given = dict(request.weights)
-        allowed = {arm for arm in SENT_ARMS if kind == records.EVALUATE and arm in study.evaluation.arms}
+        asked = study.evaluation.arms if kind == records.EVALUATE else ()
+        allowed: set[str] = {arm for arm in SENT_ARMS if arm in asked}
         if kind == records.EVALUATE and order.sends_start:
             allowed.add(records.START)
             if records.START not in given:

@@ -38,7 +38,7 @@ from hilum.common.signing import (
     sign_study,
     verify_study,
 )
-from hilum.common.start import Start, start_of
+from hilum.common.start import Start, start_from_file
 from hilum.common.weights import FlatWeights
 from hilum.server.app import make_app as make_server_app
 from hilum.server.federation.run_spec import Polling, RunSpec
@@ -99,8 +99,8 @@ def simulate(
     check_output(out, study, resume=resume)
     if backend == "ray":
         _need_ray(ray_address)
-    start = start_of(study)  # before hours of indexing: its file may be wrong
-    for line in start.report.lines() if start.report else ():
+    start = start_from_file(study)  # before hours of indexing: the file may be wrong
+    for line in start.report.lines() if start else ():
         tell(line)
     sites = _indexed(study, archives, home, images, tell)
     resume = resume and has_begun(out)
@@ -138,8 +138,8 @@ def _federate(
         opened.order,
         store,
         _PACES[backend],
-        opened.start if opened.start.report else None,
-        more_arms=_central_arm(opened.study, opened.data, central, opened.start.weights),
+        opened.start,
+        more_arms=_central_arm(opened.study, opened.data, central, opened.start),
         stage=progress_bar,
     )
     study_key = public_text(opened.key.public_key())
@@ -180,12 +180,12 @@ class _Opened:
 
     Attributes:
         study: As it is run.
-        start: What the first round starts from.
+        start: What the first round starts from, where a file is behind it.
         going_on: The sites keep the splits that the run began with.
     """
 
     study: StudyConfig
-    start: Start = field(repr=False)
+    start: Start | None = field(repr=False)
     signed: SignedStudy
     order: StudyOrder
     key: Ed25519PrivateKey = field(repr=False)
@@ -207,7 +207,7 @@ def _indexed(
 
 def _opened(
     study: StudyConfig,
-    start: Start,
+    start: Start | None,
     out: Path,
     sites: list[SiteConfig],
     *,
@@ -234,7 +234,7 @@ def _opened(
 
 
 def _sign(
-    study: StudyConfig, start: Start, out: Path, sites: list[SiteConfig], key: Ed25519PrivateKey
+    study: StudyConfig, start: Start | None, out: Path, sites: list[SiteConfig], key: Ed25519PrivateKey
 ) -> tuple[SignedStudy, StudyOrder]:
     """Sign as an admin would, so that a simulated site checks all that a deployed one does.
 
@@ -243,7 +243,9 @@ def _sign(
     """
     run = kept_run_name(out) or _run_name(study, out)
     names, now = [site.site.name for site in sites], time.time()
-    signed = sign_study(study, run=run, sites=names, days=MAX_DAYS, now=now, key=key, start=start.sha256)
+    signed = sign_study(
+        study, run=run, sites=names, days=MAX_DAYS, now=now, key=key, start=start.sha256 if start else None
+    )
     return signed, verify_study(signed, key.public_key(), now=now, site=None)
 
 
@@ -264,7 +266,7 @@ def _forget(run: str, central: Path, sites: list[SiteConfig]) -> None:
 
 
 def _central_arm(
-    study: StudyConfig, data: list[SiteData], folder: Path, start: FlatWeights
+    study: StudyConfig, data: list[SiteData], folder: Path, start: Start | None
 ) -> Callable[[], Mapping[str, FlatWeights]]:
     """Pre-training on all sites' images in one place, which only a simulation can do."""
 
@@ -273,7 +275,9 @@ def _central_arm(
             return {}
         with progress_bar("centralised pre-training", study.federation.rounds) as progress:
             return {
-                "centralised": pretrain_alone(pooled(data), study, folder, start=start, progress=progress)
+                "centralised": pretrain_alone(
+                    pooled(data), study, folder, start=start.weights if start else None, progress=progress
+                )
             }
 
     return train

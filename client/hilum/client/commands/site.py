@@ -117,12 +117,12 @@ def pretrain(
             data,
             what,
             folder,
-            start=begin and begin.weights,
+            start=begin.weights if begin else None,
             device=where.compute.device,
             progress=progress,
         )
     manifest = federated_manifest(build_method(what))
-    made = Provenance(what.federation.rounds, sites=1, start=begin and begin.report)
+    made = Provenance(what.federation.rounds, sites=1, start=begin.report if begin else None)
     sha256 = write_encoder(out, what, manifest, weights, made)
     if begin:
         write_report(out, begin)

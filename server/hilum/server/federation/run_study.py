@@ -41,6 +41,7 @@ def run_study(grid: Grid, work: RunSpec) -> dict[str, Any]:
         RunError: If the run directory can't be written.
     """
     study, store = work.study, work.store
+    report = work.start.report if work.start else None
     store.write("environment.json", describe_environment())
     if work.start is not None:
         with store.writing():
@@ -53,16 +54,14 @@ def run_study(grid: Grid, work: RunSpec) -> dict[str, Any]:
     ):
         done = federation.run_rounds(progress, events.write)
     contributed = {name for record in done.rounds for name in record.sites}
-    made = Provenance(rounds=len(done.rounds), sites=len(contributed), start=work.start and work.start.report)
+    made = Provenance(rounds=len(done.rounds), sites=len(contributed), start=report)
     encoder = store.folder / "encoder"
     with store.writing():
         private_folder(encoder)
         digest = write_encoder(encoder, study, federation.manifest, done.weights, made)
     evaluations, problems = _evaluate(federation)
     notes = [*run_notes(study, done, federation.roster), *store.notes, *problems]
-    results = build_results(
-        study, done, federation.roster, evaluations, notes, work.start and work.start.report
-    )
+    results = build_results(study, done, federation.roster, evaluations, notes, report)
     store.write("results.json", results)
     _log.info("run %s is finished: %d rounds, encoder %s", work.order.run, len(done.rounds), digest)
     return results
