@@ -192,7 +192,7 @@ def _file_lines(found: "Found") -> list[str]:
             f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value}"
             for key, value in found.fits.items()
         )
-        lines.append(f"it fits [encoder] {keys}")
+        lines.append(f"by its numbers it fits [encoder] {keys}; --study says whether it does")
     elif found.kind:
         lines.append("no size of that encoder is like it")
     return lines

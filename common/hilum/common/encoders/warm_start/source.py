@@ -14,10 +14,10 @@ from hilum.common.errors import ConfigError, DamagedError
 
 WHERE = "encoder.init"
 _PICKLES = {".pth", ".pt", ".bin", ".ckpt", ".pkl", ".pickle", ".tar", ".th"}
-_PICKLE_STARTS = (b"PK\x03\x04", b"\x80")  # torch.save since 1.6, and before
+_PICKLE_STARTS = (b"PK\x03\x04", b"\x80\x02\x8a\x0a")  # torch.save since 1.6, and before
 _CONVERT = (
     "is a pickle, which can run code when it is read; on a machine where that may happen, convert it: "
-    'python -c "import sys, torch, safetensors.torch as s; t = torch.load(sys.argv[1], weights_only=True); '
+    "python -c \"import sys, torch, safetensors.torch as s; t = torch.load(open(sys.argv[1], 'rb'), weights_only=True); "
     "t = next((t[k] for k in ('model', 'teacher', 'state_dict') if k in t), t); "
     "s.save_file({k: v.clone() for k, v in t.items() if hasattr(v, 'clone')}, sys.argv[2])\" IN.pth OUT.safetensors"
 )

@@ -95,7 +95,7 @@ def _convert(out: Conversion, encoder: Encoder) -> None:
         elif target is None:
             out.homeless.append(name)
         elif target.endswith(("running_mean", "running_var")):
-            out.fold(name, target.rpartition(".")[0] + ".weight", _FOLDED)
+            continue  # below, when all else is there
         elif target == "stem.weight":
             _take_stem(out, encoder, name)
         elif len(source.shape(name)) > 1:
@@ -139,6 +139,8 @@ def _without_statistics(out: Conversion, encoder: Encoder, name: str, norm: str)
         out.reform(target, tensor, "BatchNorm's running statistics put in, for GroupNorm has none")
     scaled = kernel * scale.view(-1, *[1] * (kernel.ndim - 1))
     out.reform(targets[-1], scaled, "divided by BatchNorm's running deviation")
+    for what in ("mean", "var"):
+        out.fold(f"{name}.running_{what}", targets[0], _FOLDED)
 
 
 def _target(name: str, encoder: Encoder) -> str | None:
@@ -147,7 +149,7 @@ def _target(name: str, encoder: Encoder) -> str | None:
     depths = encoder.depths
     if name == "conv1.weight":
         return "stem.weight"
-    if name.startswith("bn1."):
+    if name.startswith("bn1.") and name in _PARTS:
         return name.replace("bn1", "stem_norm")
     match = _LAYER.fullmatch(name)
     if match is None or match[3] not in _PARTS or not 1 <= int(match[1]) <= _STAGES:

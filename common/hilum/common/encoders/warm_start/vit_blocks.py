@@ -109,6 +109,8 @@ def _take_of_block(out: Conversion, encoder: Encoder, name: str, part: str) -> N
         out.homeless.append(name)
     elif layer in _SCALES and (gamma := name.removesuffix(part) + _SCALES[layer]) in out.source.names:
         by, tensor = out.source.tensor(gamma), out.source.tensor(name)
-        out.take(name, target, (tensor.T * by).T, f"times {_SCALES[layer]}")
+        out.take(
+            name, target, (tensor.mT * by).mT if tensor.ndim > 1 else tensor * by, f"times {_SCALES[layer]}"
+        )
     else:
         out.take(name, target)
