@@ -174,7 +174,7 @@ def encoders_inspect(
     for line in [*_file_lines(found), *(report.lines() if report else ())]:
         print(line)
     if found.kind:
-        print(f'\n[encoder.init]\nfile = "{found.file}"\nsha256 = "{found.sha256}"')
+        print(f'\n[encoder.init]\nfile = "{file}"\nsha256 = "{found.sha256}"')
 
 
 def _file_lines(found: "Found") -> list[str]:
