@@ -129,7 +129,9 @@ def methods(as_json: AsJson = False) -> None:
         print(f"  differential privacy: {'yes' if one['dp'] else 'no'}, {one['dp_reason']}")
 
 
-encoders_app = typer.Typer(help="The encoders, and files of weights that one may start from.")
+encoders_app = typer.Typer(
+    help="List the encoders and their sizes; `inspect` tells what a file of weights is."
+)
 
 
 @encoders_app.callback(invoke_without_command=True)
