@@ -80,7 +80,8 @@ def server_bytes(study: StudyConfig, aggregator_bytes: int) -> int:
     """Estimate the memory that a run takes of a server, apart from updates that are on their way in.
 
     The weights are built once, with their positions: a list of tuples first, then angles, sines and cosines in float64.
-    Later there are at once what the aggregator holds, both sides of a round in eight bytes each, and two sets of weights.
+    Later there are at once what the aggregator holds, both sides of a round in eight bytes each, and two sets of weights; what a file gave to
+    start from is held from beginning to end.
 
     Args:
         study: The study.
@@ -91,7 +92,8 @@ def server_bytes(study: StudyConfig, aggregator_bytes: int) -> int:
     if study.encoder.position_width:
         widths = study.encoder.position_width + study.method.position_width
         built += study.encoder.tokens(study.data) * (_TUPLE_BYTES + _POSITION_BYTES * widths)
-    return max(built, 24 * footprint.travelling + aggregator_bytes)
+    kept = _FLOAT * footprint.travelling if study.encoder.init is not None else 0
+    return max(built, 24 * footprint.travelling + aggregator_bytes) + kept
 
 
 def _evaluating_floats(study: StudyConfig, travelling: int, images: int) -> int:
