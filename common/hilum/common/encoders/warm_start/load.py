@@ -1,5 +1,7 @@
 """From a file to an encoder's first weights, or to one line that says why not."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,15 @@ _PREFIXES = (
     *(
         f"{outer}{inner}"
         for outer in ("", "teacher.", "model.", "module.", "student.")
-        for inner in ("", "module.", "backbone.", "module.backbone.", "encoder.", "encoder_q.")
+        for inner in (
+            "",
+            "module.",
+            "backbone.",
+            "module.backbone.",
+            "encoder.",
+            "encoder_q.",
+            "base_encoder.",
+        )
     ),
 )
 """What may stand before all names, those of a teacher before those of its student."""
@@ -65,7 +75,7 @@ class Found:
 
 def inspect_file(path: Path) -> Found:
     """Tell what a file of tensors is; arguments and errors as of `open_source`."""
-    with open_source(path, None) as source:
+    with open_source(path, None) as source, _fitting(path):
         style, inner = _style_of(source)
         facts = dict(style.facts(inner, None)) if style else {}
         return Found(
@@ -102,17 +112,23 @@ def warm_start(encoder: Encoder, path: Path, sha256: str | None) -> WarmStartRep
                 "MAE, torchvision or Hilum; `hilum encoders inspect` says what a file is"
             )
             raise ConfigError(WHERE, [problem])
-        numbers, tensors = _architecture(style, inner, encoder)
-        if numbers or tensors:
-            raise _another(path, style, inner, numbers + tensors, numbers=bool(numbers))
-        out = Conversion(inner)
-        style.convert(out, encoder)
+        with _fitting(path):
+            numbers, tensors = _architecture(style, inner, encoder)
+            if numbers or tensors:
+                raise _another(path, style, inner, numbers + tensors, numbers=bool(numbers))
+            out = Conversion(inner)
+            style.convert(out, encoder)
         for name in inner.outside:
             out.keys.append(KeyOutcome(name, None, "left", "outside of the encoder"))
         own = encoder.state_dict()
         missing = [name for name in own if name not in out.tensors and name not in out.optional]
         found = [f"{inner.stored(name)} has no place in the study's network" for name in out.homeless]
         found += [f"{name} has nothing in the file" for name in missing]
+        found += [
+            f"{name} would be {tuple(tensor.shape)}, is {tuple(own[name].shape)} in the study"
+            for name, tensor in out.tensors.items()
+            if tensor.shape != own[name].shape
+        ]
         if found:
             raise _another(path, style, inner, found, numbers=False)
     encoder.load_state_dict({**own, **out.tensors})
@@ -124,6 +140,20 @@ def warm_start(encoder: Encoder, path: Path, sha256: str | None) -> WarmStartRep
         tuple(name for name in own if name not in out.tensors),
         tuple(out.notes),
     )
+
+
+@contextmanager
+def _fitting(path: Path) -> Iterator[None]:
+    """Refuse a file whose names are known, over shapes that no network of theirs has.
+
+    Raises:
+        ConfigError: If something inside the block stumbles over them.
+    """
+    try:
+        yield
+    except (ArithmeticError, LookupError, RuntimeError, ValueError):
+        problem = f"{path.name}: its tensors do not fit each other; take another file"
+        raise ConfigError(WHERE, [problem]) from None
 
 
 def _style_of(source: Source) -> tuple[Style | None, Source]:

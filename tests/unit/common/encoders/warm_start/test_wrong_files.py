@@ -123,3 +123,25 @@ def test_a_head_whose_length_looks_like_a_pickle_is_none(encoder_of, tmp_path):
             break
     assert path.read_bytes()[0] == 0x80
     warm_start(encoder_of(patch_size=8), path, None)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("pos_embed", (1, 17, 64)),
+        ("pos_embed", (192,)),
+        ("patch_embed.proj.weight", (192,)),
+        ("patch_embed.proj.weight", (192, 3, 8, 4)),
+        ("blocks.2.ls1.gamma", (7,)),
+        ("cls_token", (192,)),
+    ],
+)
+@pytest.mark.parametrize("positions", ["sincos", "learned"])
+def test_shapes_that_no_network_has_are_refused(encoder_of, tmp_path, name, shape, positions):
+    state = {**timm_vit(grid=4, patch=8), name: torch.ones(shape)}
+    written(state, tmp_path / "odd.safetensors")
+    encoder = encoder_of(patch_size=8, positions=positions)
+    problem(encoder, tmp_path / "odd.safetensors")
+    if name == "patch_embed.proj.weight" and len(shape) == 1:
+        with pytest.raises(ConfigError, match="its tensors do not fit each other"):
+            inspect_file(tmp_path / "odd.safetensors")
