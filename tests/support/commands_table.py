@@ -18,7 +18,8 @@ def commands_of_hilum() -> dict[str, click.Command]:
         inner = getattr(command, "commands", None)
         if not inner:
             return [(name, command)]
-        return [found for word, one in inner.items() for found in walk(one, f"{name} {word}")]
+        own = [(name, command)] if getattr(command, "invoke_without_command", False) else []
+        return own + [found for word, one in inner.items() for found in walk(one, f"{name} {word}")]
 
     return dict(sorted(walk(typer.main.get_command(build()), "hilum")))
 

@@ -6,9 +6,9 @@ HEALTHY = {
     "residual_norm": 6.0,
     "alignment": 0.1,
     "uniformity": -0.5,
-    "untrained_deviation": 0.2,
-    "untrained_rank": 10.0,
-    "untrained_norm": 3.0,
+    "start_deviation": 0.2,
+    "start_rank": 10.0,
+    "start_norm": 3.0,
     "gradient_norm": 0.7,
     "skipped_share": 0.0,
 }

@@ -19,11 +19,11 @@ _DAY_S = 86_400
 
 
 def sign(
-    study: StudyConfig, *, run="run", sites=None, days=1.0, now=None, key: Ed25519PrivateKey = KEY
+    study: StudyConfig, *, run="run", sites=None, days=1.0, now=None, start=None, key: Ed25519PrivateKey = KEY
 ) -> SignedStudy:
     """Sign a study for `site-0`, `site-1`, ... as many as it has, unless others are named."""
     names = sites or [f"site-{number}" for number in range(study.federation.sites)]
-    return sign_study(study, run=run, sites=names, days=days, now=now or time.time(), key=key)
+    return sign_study(study, run=run, sites=names, days=days, now=now or time.time(), start=start, key=key)
 
 
 def sign_bytes(document: bytes, key: Ed25519PrivateKey = KEY) -> SignedStudy:

@@ -10,7 +10,7 @@ import os
 import sys
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,6 +21,9 @@ from hilum.common.interrupt import Interrupted, end, raise_on_signals
 from hilum.common.lockdown import close_outbound
 from hilum.common.log_setup import configure_logging
 from hilum.common.machine import machine_problem
+
+if TYPE_CHECKING:
+    from hilum.common.encoders.warm_start import Found, WarmStartReport
 
 INTERNAL_ERROR = 70  # EX_SOFTWARE of sysexits.h
 AsJson = Annotated[bool, typer.Option("--json", help="Print the report as JSON.")]
@@ -39,6 +42,12 @@ study_app = typer.Typer(no_args_is_help=True, help="Write and check study files.
 def print_json(value: Any) -> None:
     """Print one report on stdout."""
     print(json.dumps(value, indent=2))
+
+
+def tell_start(report: "WarmStartReport") -> None:
+    """Show on stderr what was taken from the file that a study starts from."""
+    for line in report.lines():
+        print(line, file=sys.stderr, flush=True)
 
 
 @study_app.command("new")
@@ -120,8 +129,16 @@ def methods(as_json: AsJson = False) -> None:
         print(f"  differential privacy: {'yes' if one['dp'] else 'no'}, {one['dp_reason']}")
 
 
-def encoders(as_json: AsJson = False) -> None:
-    """List the encoders and their sizes."""
+encoders_app = typer.Typer(
+    help="List the encoders and their sizes; `inspect` tells what a file of weights is."
+)
+
+
+@encoders_app.callback(invoke_without_command=True)
+def encoders(context: typer.Context, as_json: AsJson = False) -> None:
+    """List the encoders and their sizes; `inspect` tells what a file of weights is."""
+    if context.invoked_subcommand is not None:
+        return
     from hilum.common.encoders import ENCODERS
 
     if as_json:
@@ -130,6 +147,57 @@ def encoders(as_json: AsJson = False) -> None:
         return
     for spec in ENCODERS.values():
         print(f"{spec.name}: {', '.join(spec.sizes)}; {spec.normalisation}; {spec.paper}")
+
+
+@encoders_app.command("inspect")
+def encoders_inspect(
+    file: Annotated[Path, typer.Argument(help="A safetensors file.", readable=False)],
+    study: Annotated[
+        Path | None,
+        typer.Option("--study", help="Tell what of it this study would take.", readable=False),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell what a file of weights is, its hash, which encoder it fits, and what a study would take of it."""
+    from dataclasses import asdict
+
+    from hilum.common.config import load_study
+    from hilum.common.encoders.warm_start import inspect_file
+
+    found, report = inspect_file(file), None
+    if study is not None:
+        from hilum.common.encoders.warm_start import warm_start
+        from hilum.common.methods import build_method
+
+        report = warm_start(build_method(load_study(study)).encoder, file, None)
+    if as_json:
+        print_json({**asdict(found), "study": None if report is None else report.to_json()})
+        return
+    for line in [*_file_lines(found), *(report.lines() if report else ())]:
+        print(line)
+    if found.kind:
+        print(f'\n[encoder.init]\nfile = "{file}"\nsha256 = "{found.sha256}"')
+
+
+def _file_lines(found: "Found") -> list[str]:
+    """Return what a file is, and what of `[encoder]` to write for it."""
+    known = f"names of {found.kind}" if found.kind else "names of no kind that is known"
+    lines = [
+        f"{found.file}: {found.tensors} tensors, {found.size_bytes / 1e6:.1f} MB, {known}",
+        f"SHA-256 {found.sha256}",
+    ]
+    if found.facts:
+        said = ", ".join(f"{word} {value}" for word, value in found.facts.items())
+        lines.append(f"{found.family}: {said}")
+    if found.fits:
+        keys = ", ".join(
+            f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value}"
+            for key, value in found.fits.items()
+        )
+        lines.append(f"by its numbers it fits [encoder] {keys}; --study says whether it does")
+    elif found.kind:
+        lines.append("no size of that encoder is like it")
+    return lines
 
 
 def _version(asked: bool) -> None:
@@ -156,7 +224,7 @@ def build() -> typer.Typer:
 
     root.add_typer(study_app, name="study")
     root.command()(methods)
-    root.command()(encoders)
+    root.add_typer(encoders_app, name="encoders")
     for entry in sorted(entry_points(group="hilum.commands"), key=lambda entry: entry.name):
         entry.load()(root)
     return root

@@ -15,7 +15,9 @@ from safetensors.numpy import save as save_tensors
 
 from hilum.common import __version__
 from hilum.common.config import StudyConfig
+from hilum.common.config.resume import lasting
 from hilum.common.encoders import ENCODERS, build_encoder
+from hilum.common.encoders.warm_start import WarmStartReport
 from hilum.common.errors import DamagedError, RunError
 from hilum.common.files import read_json, write_bytes, write_json, write_text
 from hilum.common.methods import METHODS
@@ -30,10 +32,12 @@ class Provenance:
     Attributes:
         rounds: How many rounds it was trained.
         sites: How many sites took part.
+        start: What it started from; None for first values that the study's seed decides.
     """
 
     rounds: int
     sites: int
+    start: WarmStartReport | None = None
 
 
 @dataclass(frozen=True)
@@ -74,11 +78,12 @@ def write_encoder(
         "hilum": __version__,
         "study": study.study.name,
         "seed": study.study.seed,
-        "encoder": study.encoder.model_dump(),
+        "encoder": study.encoder.model_dump(exclude={"init"}),
         "data": study.data.model_dump(),
         "method": study.method.model_dump(),
         "rounds": made.rounds,
         "sites": made.sites,
+        "start": None if made.start is None else made.start.summary(),
         "architecture": build_encoder(study).architecture(),
         "input": {
             "channels": 1,
@@ -114,7 +119,11 @@ def read_encoder(folder: Path, study: StudyConfig) -> EncoderFiles:
     if digest != facts.get("encoder_sha256"):
         raise DamagedError("the encoder does not have the SHA-256 that its manifest states; fetch it again")
     for part in ("encoder", "data"):
-        if facts.get(part) != getattr(study, part).model_dump():
+        # One of before there was a choice is as its absence says; where it started from, it need not have in common.
+        made, wanted = (
+            {part: one} for one in (facts.get(part), getattr(study, part).model_dump(exclude={"init"}))
+        )
+        if lasting(made) != lasting(wanted):
             raise RunError(
                 f"this encoder was made with another [{part}] than the study's; use the study it was made by"
             )
@@ -128,6 +137,16 @@ def read_encoder(folder: Path, study: StudyConfig) -> EncoderFiles:
     return EncoderFiles(weights, digest)
 
 
+def _start_words(start: WarmStartReport | None) -> str:
+    if start is None:
+        return "random weights"
+    counts = start.counts
+    return (
+        f"`{start.file}` (names of {start.kind}, SHA-256 `{start.sha256}`): {counts['matched']} tensors matched, "
+        f"{counts['adapted']} adapted, {counts['left']} left; {counts['first_values']} of the encoder began at random"
+    )
+
+
 def _model_card(study: StudyConfig, manifest: Manifest, made: Provenance, digest: str) -> str:
     encoder, method = ENCODERS[study.encoder.name], METHODS[study.method.name]
     size = f"{study.data.dims}D, {study.data.image_size} px"
@@ -138,6 +157,7 @@ def _model_card(study: StudyConfig, manifest: Manifest, made: Provenance, digest
 | | |
 | --- | --- |
 | Encoder | {study.encoder.name} {study.encoder.size} ({encoder.paper}), {size}, {encoder.normalisation} |
+| Start | {_start_words(made.start)} |
 | Pre-training | {study.method.name} ({method.paper}), {made.rounds} rounds of {study.training.local_epochs} local epochs |
 | Modality | {study.data.modality} |
 | Sites | {made.sites} |

@@ -83,6 +83,12 @@ def read_json(path: Path) -> Any:
     return json.loads(path.read_text())
 
 
+def read_safetensors_metadata(content: bytes) -> dict[str, str]:
+    """Return the texts in the head of a safetensors file, which the library's own readers of bytes leave out."""
+    length = int.from_bytes(content[:8], "little")
+    return json.loads(content[8 : 8 + length])["__metadata__"]  # type: ignore[no-any-return]
+
+
 def write_via(path: Path, save: Callable[[Path], None]) -> None:
     """Let a library that insists on a path write there, with the same all-or-nothing promise."""
     path.parent.mkdir(parents=True, exist_ok=True)

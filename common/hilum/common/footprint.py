@@ -81,7 +81,8 @@ def server_bytes(study: StudyConfig, aggregator_bytes: int) -> int:
     """Estimate the memory that a run takes of a server, apart from updates that are on their way in.
 
     The weights are built once, with their positions: a list of tuples first, then angles, sines and cosines in float64.
-    Later there are at once what the aggregator holds, both sides of a round in eight bytes each, and two sets of weights.
+    Later there are at once what the aggregator holds, both sides of a round in eight bytes each, and two sets of weights; what a file gave to
+    start from is held from beginning to end.
 
     Args:
         study: The study.
@@ -92,7 +93,8 @@ def server_bytes(study: StudyConfig, aggregator_bytes: int) -> int:
     if study.encoder.position_width:
         widths = study.encoder.position_width + study.method.position_width(study.encoder)
         built += study.encoder.tokens(study.data) * (_TUPLE_BYTES + _POSITION_BYTES * widths)
-    return max(built, 24 * footprint.travelling + aggregator_bytes)
+    kept = _FLOAT * footprint.travelling if study.encoder.init is not None else 0
+    return max(built, 24 * footprint.travelling + aggregator_bytes) + kept
 
 
 def _evaluating_floats(study: StudyConfig, travelling: int, images: int) -> int:
@@ -104,7 +106,10 @@ def _evaluating_floats(study: StudyConfig, travelling: int, images: int) -> int:
     inference = _INFERENCE_BATCH * (_view_floats(study, 1) + kept // study.encoder.layers)
     raw = images * (_RAW_COPIES * stored + seen) if "raw" in evaluation.arms else 0
     bootstrap = 4 * (evaluation.bootstrap_draws + 1) * images  # two tables in float64
-    return max(finetuning, inference, raw) + bootstrap + len(evaluation.arms) * travelling
+    sets = len(evaluation.arms) + (
+        study.encoder.init is not None
+    )  # the start comes along for the arm `local`
+    return max(finetuning, inference, raw) + bootstrap + sets * travelling
 
 
 def training_floats(parameters: int, travelling: int) -> int:

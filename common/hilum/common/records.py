@@ -35,6 +35,8 @@ MAX_SCORE = max(metric.high for metric in METRICS.values())
 _ARRAYS, _FACTS, _NUMBERS = "arrays", "facts", "numbers"
 _UPDATE = "update"
 _WEIGHTS = "weights"
+START = "start"
+"""Beside the arms to evaluate: what the site's own pre-training starts from, where a file is behind it."""
 _MAX_ARRAYS = 8  # of a request: one, or one an arm
 _STYPE = "hilum.flat"
 _BYTES_EACH = 4
@@ -47,7 +49,7 @@ class Request:
     Attributes:
         signed: The study, under the admin's signature.
         round_number: From 1; 0 outside rounds.
-        weights: By name: `weights` to train from, or one an arm to evaluate.
+        weights: By name: `weights` to train from, or one an arm to evaluate and, beside them, `START`.
     """
 
     signed: SignedStudy

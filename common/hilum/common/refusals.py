@@ -18,6 +18,7 @@ REFUSALS: dict[str, str] = {
     "run_taken": "a run of this name with another study was seen here before; choose another name",
     "run_over": "the site has finished this run, and trains no more for it",
     "round": "the round is not one of the study's",
+    "start": "the weights to start from are not those whose hash the admin signed",
     "repeated": "the same round was asked for from different weights too often",
     "policy_methods": "the site's policy does not list the method",
     "policy_encoders": "the site's policy does not list the encoder or its size",

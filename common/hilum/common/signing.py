@@ -19,7 +19,8 @@ from pydantic import Field, JsonValue, ValidationError
 
 from hilum.common import __version__
 from hilum.common.config.base import Name, Section
-from hilum.common.config.load import parse_study
+from hilum.common.config.encoders.init import Sha256
+from hilum.common.config.load import parse_study, with_init_file
 from hilum.common.config.resume import differences, in_words, lasting
 from hilum.common.config.study import MAX_SITES, StudyConfig
 from hilum.common.errors import ConfigError, RequestRefused
@@ -50,14 +51,22 @@ class StudyOrder:
     Attributes:
         run: Names the run: a name, never a path.
         sites: The names of the sites that it is for.
-        terms: SHA-256 over sites, version and what of the study may not change when a run is submitted again to be
-            resumed, in hex.
+        terms: SHA-256 over sites, version, start and what of the study may not change when a run is submitted again to
+            be resumed, in hex.
+        start_sha256: Of the weights that the first round starts from (`hilum.common.start`), where a file is behind them;
+            None where the study's seed decides them.
     """
 
     study: StudyConfig
     run: str
     sites: tuple[str, ...]
     terms: str
+    start_sha256: str | None = None
+
+    @property
+    def sends_start(self) -> bool:
+        """Whether the start goes with the request to evaluate: a site trains the arm `local` from it, and has no file."""
+        return self.start_sha256 is not None and "local" in self.study.evaluation.arms
 
 
 class _Document(Section):
@@ -68,13 +77,21 @@ class _Document(Section):
     issued: Annotated[int, Field(ge=0, lt=2**40)]
     expires: Annotated[int, Field(ge=0, lt=2**40)]
     nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    start: Sha256 | None = None
     study: dict[str, JsonValue]
 
 
 def sign_study(
-    study: StudyConfig, *, run: str, sites: Sequence[str], days: float, now: float, key: Ed25519PrivateKey
+    study: StudyConfig,
+    *,
+    run: str,
+    sites: Sequence[str],
+    days: float,
+    now: float,
+    key: Ed25519PrivateKey,
+    start: str | None = None,
 ) -> SignedStudy:
-    """Sign a study.
+    """Sign a study. Of the file that it may start from, the name alone is signed: where it lies concerns nobody else.
 
     Args:
         study: The study.
@@ -83,10 +100,12 @@ def sign_study(
         days: For how long, at most `MAX_DAYS`.
         now: Seconds since 1970.
         key: The admin's.
+        start: SHA-256 of the weights that the first round starts from, where a file is behind them.
 
     Raises:
         ConfigError: If a name is not a name, the sites are not as many as the study says, or the time is out of range.
     """
+    assert (start is None) == (study.encoder.init is None), "a file, and what came out of it"
     if len(set(sites)) != len(sites) or len(sites) != study.federation.sites:
         problem = (
             f"federation.sites = {study.federation.sites}, but {len(set(sites))} different sites are named "
@@ -105,8 +124,12 @@ def sign_study(
         "issued": int(now),
         "expires": int(now + days * _DAY_S),
         "nonce": secrets.token_hex(16),
-        "study": study.model_dump(mode="json"),
+        "study": with_init_file(study, study.encoder.init.name if study.encoder.init else "").model_dump(
+            mode="json"
+        ),
     }
+    if start is not None:
+        table["start"] = start
     try:
         _Document.model_validate(table)
     except ValidationError as error:
@@ -156,21 +179,33 @@ def verify_study(signed: SignedStudy, key: Ed25519PublicKey, *, now: float, site
         study = parse_study(dict(table.study))
     except ConfigError as error:
         raise RequestRefused("config", str(error)) from None
-    terms = json.dumps(
-        [table.hilum, table.sites, lasting(table.study)], sort_keys=True, separators=(",", ":")
-    )
+    if (table.start is None) != (study.encoder.init is None):
+        raise RequestRefused(
+            "wrong_format", "a study has encoder.init, and the hash of its start, or neither"
+        )
+    lasts = [table.hilum, table.sites, lasting(table.study), *([] if table.start is None else [table.start])]
+    terms = json.dumps(lasts, sort_keys=True, separators=(",", ":"))
     return StudyOrder(
         study=study,
         run=table.run,
         sites=table.sites,
         terms=hashlib.sha256(terms.encode()).hexdigest(),
+        start_sha256=table.start,
     )
 
 
 def changes(before: bytes, now: bytes) -> str:
     """Return what keeps one signed document from going on with the run of another, in words; both were verified before."""
     old, new = (json.loads(document) for document in (before, now))
-    tables = [{"sites": one["sites"], "version of Hilum": one["hilum"], **one["study"]} for one in (old, new)]
+    tables = [
+        {
+            "sites": one["sites"],
+            "version of Hilum": one["hilum"],
+            "start weights": one.get("start"),
+            **one["study"],
+        }
+        for one in (old, new)
+    ]
     return in_words(differences(*tables))
 
 

@@ -51,11 +51,9 @@ HEALTH: dict[str, HealthNumber] = {
         0,
         "logarithm of the mean of exp(-2 d^2) over distances d between images' features of length 1 (arXiv 2005.10242)",
     ),
-    "untrained_deviation": HealthNumber(
-        0, 10, "`feature_deviation` of the study's encoder before any training"
-    ),
-    "untrained_rank": HealthNumber(1, HEALTH_IMAGES, "`effective_rank` of the same"),
-    "untrained_norm": HealthNumber(0, _LARGE, "`residual_norm` of the same"),
+    "start_deviation": HealthNumber(0, 10, "`feature_deviation` of the encoder that the study starts from"),
+    "start_rank": HealthNumber(1, HEALTH_IMAGES, "`effective_rank` of the same"),
+    "start_norm": HealthNumber(0, _LARGE, "`residual_norm` of the same"),
     "gradient_norm": HealthNumber(0, _LARGE, "mean over the round's steps, before it was clipped"),
     "skipped_share": HealthNumber(
         0, 1, "share of the steps that moved nothing, since their gradient was not finite"
@@ -83,23 +81,23 @@ def health_warnings(numbers: Mapping[str, float]) -> list[HealthWarning]:
 
     Drift: what the last norm receives has grown tenfold since before training, so that most of a feature is one direction
     common to all images. Collapse: features differ by less than a tenth, or have less than a quarter of the effective
-    rank, of what an untrained encoder gives.
+    rank, of what the encoder gave that the study started from.
     """
     if not numbers.keys() >= HEALTH.keys():
         return []
     found = []
-    deviation = numbers["feature_deviation"] / max(numbers["untrained_deviation"], 1e-9)
-    rank = numbers["effective_rank"] / numbers["untrained_rank"]
+    deviation = numbers["feature_deviation"] / max(numbers["start_deviation"], 1e-9)
+    rank = numbers["effective_rank"] / numbers["start_rank"]
     if deviation < _COLLAPSED_DEVIATION or rank < _COLLAPSED_RANK:
         found.append(
             HealthWarning(
                 "collapse",
                 f"the features of different images have become nearly one (spread {deviation:.2g} times and effective rank "
-                f"{rank:.2g} times those of an untrained encoder); lower training.base_learning_rate, or take a larger batch or another "
+                f"{rank:.2g} times those of the encoder that the study started from); lower training.base_learning_rate, or take a larger batch or another "
                 "method",
             )
         )
-    growth = numbers["residual_norm"] / max(numbers["untrained_norm"], 1e-9)
+    growth = numbers["residual_norm"] / max(numbers["start_norm"], 1e-9)
     if growth > _DRIFT:
         found.append(
             HealthWarning(

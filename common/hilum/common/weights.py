@@ -82,6 +82,11 @@ def sha256_of(weights: NamedWeights) -> str:
     return digest.hexdigest()
 
 
+def flat_sha256(flat: FlatWeights) -> str:
+    """Hash (P,) weights without their names, where both sides know the manifest."""
+    return sha256_of({"flat": flat})
+
+
 def difference(after: FlatWeights, before: FlatWeights) -> FlatWeights:
     """Return the update that leads from `before` to `after`, on the grid.
 

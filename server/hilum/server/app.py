@@ -14,10 +14,12 @@ from hilum.common.lockdown import close_outbound
 from hilum.common.log_setup import configure_logging
 from hilum.common.memory import free_machine_bytes
 from hilum.common.signing import SignedStudy, StudyOrder
+from hilum.common.start import read_start
 from hilum.common.wire_ids import SERVER_NODE_ID, run_id_of
 from hilum.server.federation.aggregators.registry import AGGREGATORS
 from hilum.server.federation.run_spec import Polling, RunSpec
 from hilum.server.federation.run_study import run_study
+from hilum.server.federation.start_file import start_file
 from hilum.server.federation.store import RunStore
 
 DEPLOYED_PACE = Polling(poll_s=0.1, gather_s=600.0)
@@ -58,9 +60,13 @@ def conduct_order(
     if not resume:
         for left in folder.glob(".*.partial"):  # by a server that was killed while it wrote the first file
             left.unlink()
+    kept = order.start_sha256 and start_file(folder.parent, order.run, order.start_sha256)
+    start = read_start(kept, order.start_sha256) if kept and order.start_sha256 else None
     with RunStore.open(folder, order, resume=resume) as store:
-        app = make_app(lambda _: RunSpec(signed, order, store, DEPLOYED_PACE, stop=stop))
+        app = make_app(lambda _: RunSpec(signed, order, store, DEPLOYED_PACE, start, stop=stop))
         app(grid, Context(run_id_of(order.run), SERVER_NODE_ID, {}, RecordDict(), {}))
+    if kept:
+        kept.unlink(missing_ok=True)
 
 
 def _check_memory(study: StudyConfig) -> None:

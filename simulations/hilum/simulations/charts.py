@@ -56,15 +56,15 @@ def loss_chart(rounds: Sequence[dict[str, Any]]) -> str:
 
 
 _HEALTH_PANELS = {
-    "effective_rank": ("effective rank", "untrained_rank"),
-    "feature_deviation": ("spread of features", "untrained_deviation"),
-    "residual_norm": ("residual norm", "untrained_norm"),
+    "effective_rank": ("effective rank", "start_rank"),
+    "feature_deviation": ("spread of features", "start_deviation"),
+    "residual_norm": ("residual norm", "start_norm"),
     "gradient_norm": ("gradient norm", None),
 }
 
 
 def health_chart(rounds: Sequence[dict[str, Any]]) -> str | None:
-    """Health of each site over the rounds, beside an untrained encoder (dotted); None for a run of before there was any."""
+    """Health of each site over the rounds, beside the encoder that the study started from (dotted); None for a run of before there was any."""
     told = [
         record for record in rounds if any("effective_rank" in facts for facts in record["sites"].values())
     ]
@@ -74,7 +74,7 @@ def health_chart(rounds: Sequence[dict[str, Any]]) -> str | None:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(8.6, 2.3), layout="constrained")
         panels = figure.subplots(1, len(_HEALTH_PANELS))
-        for axes, (number, (words, untrained)) in zip(panels, _HEALTH_PANELS.items(), strict=True):
+        for axes, (number, (words, start)) in zip(panels, _HEALTH_PANELS.items(), strict=True):
             for index, name in enumerate(names):
                 here = [
                     (record["round"], record["sites"][name]) for record in told if name in record["sites"]
@@ -88,8 +88,8 @@ def health_chart(rounds: Sequence[dict[str, Any]]) -> str | None:
                     linewidth=1.2,
                     color=colour,
                 )
-                if untrained:
-                    axes.axhline(here[0][1][untrained], color=colour, linewidth=0.7, linestyle=":")
+                if start:
+                    axes.axhline(here[0][1][start], color=colour, linewidth=0.7, linestyle=":")
             axes.set_title(words, fontsize=9)
             axes.set_xlabel("round")
             axes.set_ylim(bottom=0)

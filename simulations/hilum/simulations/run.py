@@ -39,6 +39,7 @@ from hilum.common.signing import (
     sign_study,
     verify_study,
 )
+from hilum.common.start import Start, start_from_file
 from hilum.common.weights import FlatWeights
 from hilum.server.app import make_app as make_server_app
 from hilum.server.federation.run_spec import Polling, RunSpec
@@ -99,9 +100,12 @@ def simulate(
     check_output(out, study, resume=resume)
     if backend == "ray":
         _need_ray(ray_address)
+    start = start_from_file(study)  # before hours of indexing: the file may be wrong
+    for line in start.report.lines() if start else ():
+        tell(line)
     sites = _indexed(study, archives, home, images, tell)
     resume = resume and has_begun(out)
-    opened = _opened(study, out, sites, resume=resume, tell=tell)
+    opened = _opened(study, start, out, sites, resume=resume, tell=tell)
     # Threads are set before any worker starts.
     make_fabric("auto", study.training.precision, study.training.threads)
     with RunStore.open(out, opened.order, resume=resume) as store:
@@ -135,7 +139,8 @@ def _federate(
         opened.order,
         store,
         _PACES[backend],
-        more_arms=_central_arm(opened.study, opened.data, central),
+        opened.start,
+        more_arms=_central_arm(opened.study, opened.data, central, opened.start),
         stage=progress_bar,
     )
     study_key = public_text(opened.key.public_key())
@@ -176,10 +181,12 @@ class _Opened:
 
     Attributes:
         study: As it is run.
+        start: What the first round starts from, where a file is behind it.
         going_on: The sites keep the splits that the run began with.
     """
 
     study: StudyConfig
+    start: Start | None = field(repr=False)
     signed: SignedStudy
     order: StudyOrder
     key: Ed25519PrivateKey = field(repr=False)
@@ -200,13 +207,19 @@ def _indexed(
 
 
 def _opened(
-    study: StudyConfig, out: Path, sites: list[SiteConfig], *, resume: bool, tell: Callable[[str], None]
+    study: StudyConfig,
+    start: Start | None,
+    out: Path,
+    sites: list[SiteConfig],
+    *,
+    resume: bool,
+    tell: Callable[[str], None],
 ) -> _Opened:
     """Open the sites, sign the study, and say who stands where; nothing is written to `out`."""
     key = Ed25519PrivateKey.generate()  # the simulation is its own admin
     if resume:
         check_same_sites(out, sites)
-        signed, order = _sign(study, out, sites, key)
+        signed, order = _sign(study, start, out, sites, key)
         going_on = _keeps_splits(out, order.run, sites)
         data, overlap = open_sites(sites, study, order.run if going_on else None)
         for one in data:
@@ -216,13 +229,13 @@ def _opened(
         going_on = False
         data, overlap = open_sites(sites, study)
         study = with_threshold(study, data, tell)
-        signed, order = _sign(study, out, sites, key)
+        signed, order = _sign(study, start, out, sites, key)
     _tell(study, [class_table(one) for one in data], overlap, data)
-    return _Opened(study, signed, order, key, data, overlap, going_on)
+    return _Opened(study, start, signed, order, key, data, overlap, going_on)
 
 
 def _sign(
-    study: StudyConfig, out: Path, sites: list[SiteConfig], key: Ed25519PrivateKey
+    study: StudyConfig, start: Start | None, out: Path, sites: list[SiteConfig], key: Ed25519PrivateKey
 ) -> tuple[SignedStudy, StudyOrder]:
     """Sign as an admin would, so that a simulated site checks all that a deployed one does.
 
@@ -231,7 +244,9 @@ def _sign(
     """
     run = kept_run_name(out) or _run_name(study, out)
     names, now = [site.site.name for site in sites], time.time()
-    signed = sign_study(study, run=run, sites=names, days=MAX_DAYS, now=now, key=key)
+    signed = sign_study(
+        study, run=run, sites=names, days=MAX_DAYS, now=now, key=key, start=start.sha256 if start else None
+    )
     return signed, verify_study(signed, key.public_key(), now=now, site=None)
 
 
@@ -252,7 +267,7 @@ def _forget(run: str, central: Path, sites: list[SiteConfig]) -> None:
 
 
 def _central_arm(
-    study: StudyConfig, data: list[SiteData], folder: Path
+    study: StudyConfig, data: list[SiteData], folder: Path, start: Start | None
 ) -> Callable[[], Mapping[str, FlatWeights]]:
     """Pre-training on all sites' images in one place, which only a simulation can do."""
 
@@ -261,8 +276,15 @@ def _central_arm(
             return {}
         with progress_bar("centralised pre-training", study.federation.rounds) as progress:
             everywhere = pooled(data)
-            score = scorer(everywhere, study)
-            return {"centralised": pretrain_alone(everywhere, study, folder, score=score, progress=progress)}
+            weights = pretrain_alone(
+                everywhere,
+                study,
+                folder,
+                start=start.weights if start else None,
+                score=scorer(everywhere, study),
+                progress=progress,
+            )
+            return {"centralised": weights}
 
     return train
 

@@ -26,6 +26,7 @@ VARIANTS = [
     {"name": "mae", "share_decoder": False, "decoder_depth": 3, "decoder_width": 64},
     {"name": "simclr", "projection_width": 77},
 ]
+LEARNED = {"name": "vit", "size": "tiny", "patch_size": 8, "positions": "learned"}
 PAIRS = [
     (encoder, method, dims)
     for encoder, method, dims in itertools.product(
@@ -33,6 +34,7 @@ PAIRS = [
     )
     if methods.METHODS[method["name"]].config.misfit(encoders.ENCODERS[encoder["name"]].config) is None
 ]
+PAIRS += [(LEARNED, {"name": name}, dims) for name in methods.METHODS for dims in (2, 3)]
 VIT_TINY, VIT_SMALL, RESNET_TINY, RESNET_SMALL, RESNET_BASE = (
     one
     for one in ENCODERS

@@ -10,8 +10,8 @@ from hilum.simulations.resume import check_same_sites, kept_run_name
 
 
 def changed(table, key, value):
-    section, name = key.split(".")
-    return {**table, section: {**table[section], name: value}}
+    first, _, rest = key.partition(".")
+    return {**table, first: changed(table[first], rest, value) if rest else value}
 
 
 def test_waiting_may_differ_and_gives_the_same_terms(make_study, make_order, tmp_path):
@@ -86,11 +86,25 @@ def test_a_run_of_before_there_was_a_choice_of_aggregators_is_the_same_study(
 
 
 def test_every_key_that_may_differ_exists(make_study):
-    table = make_study().model_dump(mode="json")
+    study = make_study(encoder={"init": {"file": "vit.safetensors", "sha256": "0" * 64}})
+    table = study.model_dump(mode="json")
     for key in MAY_DIFFER:
-        section, name = key.split(".")
-        assert name in table[section]
+        there = table
+        for word in key.split("."):
+            assert word in there
+            there = there[word]
         assert differences(table, changed(table, key, 123)) == []
+
+
+def test_a_run_of_before_encoders_could_start_from_a_file_is_the_same_study(make_study):
+    """Its stored study has neither `encoder.init` nor `encoder.positions`, and neither had the terms that its sites keep."""
+    table = make_study().model_dump(mode="json")
+    earlier = {**table, "encoder": {key: table["encoder"][key] for key in ("name", "size", "patch_size")}}
+    assert lasting(table) == lasting(earlier)
+    assert differences(earlier, table) == []
+    other = make_study(encoder={"init": {"file": "vit.safetensors", "sha256": "0" * 64}})
+    found = in_words(differences(earlier, other.model_dump(mode="json")))
+    assert found == f"encoder.init.sha256 was not set, is {'0' * 64!r}"
 
 
 def test_many_differences_are_counted():

@@ -18,7 +18,7 @@ from hilum.client.commands.quarantine import quarantine
 from hilum.client.commands.setup import check, new
 from hilum.client.commands.skipped import skipped
 from hilum.client.commands.status import status
-from hilum.common.cli import AsJson, print_json
+from hilum.common.cli import AsJson, print_json, tell_start
 from hilum.common.interrupt import going_on
 from hilum.common.progress import progress_bar
 
@@ -93,9 +93,12 @@ def pretrain(
     from hilum.common.methods import build_method
     from hilum.common.methods.parts import federated_manifest
     from hilum.common.output_folder import check_output_folder
+    from hilum.common.start import start_from_file, write_report
 
     what, where = load_study(study), load_site(site)
     check_output_folder(out)
+    if begin := start_from_file(what):
+        tell_start(begin.report)
     workspace = Workspace(where.state.folder)
     run, splits = f"{what.study.name[:45]}-alone-{study_digest(what)[:12]}", KeptSplits(workspace)
     begun = splits.of_run(run)
@@ -114,10 +117,20 @@ def pretrain(
     again = going_on("the rounds that are done are kept: the same command goes on")
     with again, progress_bar("pre-training", what.federation.rounds) as progress:
         device = where.compute.device
-        score = scorer(data, what, device=device)
-        weights = pretrain_alone(data, what, folder, device=device, score=score, progress=progress)
+        weights = pretrain_alone(
+            data,
+            what,
+            folder,
+            start=begin.weights if begin else None,
+            device=device,
+            score=scorer(data, what, device=device),
+            progress=progress,
+        )
     manifest = federated_manifest(build_method(what))
-    sha256 = write_encoder(out, what, manifest, weights, Provenance(rounds=what.federation.rounds, sites=1))
+    made = Provenance(what.federation.rounds, sites=1, start=begin.report if begin else None)
+    sha256 = write_encoder(out, what, manifest, weights, made)
+    if begin:
+        write_report(out, begin)
     splits.name_encoder(run, sha256)
     if as_json:
         read = labels_json(what, [class_table(data)])

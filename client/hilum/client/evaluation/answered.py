@@ -50,6 +50,7 @@ def answer_evaluation(site: SiteConfig, asked: Asked, progress: Progress) -> dic
             study,
             asked.weights,
             folder,
+            start=asked.start,
             device=site.compute.device,
             progress=progress,
             training=progress,

@@ -22,6 +22,7 @@ def evaluate_arms(
     sent: Mapping[str, FlatWeights],
     folder: Path,
     *,
+    start: FlatWeights | None = None,
     device: Device = "auto",
     progress: Progress | None = None,
     training: Progress | None = None,
@@ -37,6 +38,7 @@ def evaluate_arms(
         study: The study.
         sent: (P,) weights by arm.
         folder: Where the local arm is kept.
+        start: (P,) what the local arm starts from; what the study's seed gives, if none.
         device: Where to train.
         progress: Told after each combination.
         training: Told after each round of the arm `local`.
@@ -49,6 +51,7 @@ def evaluate_arms(
             data,
             study,
             folder,
+            start=start,
             device=device,
             score=scorer(data, study, device=device),
             progress=training,

@@ -20,7 +20,7 @@ from hilum.common.encoders import Encoder
 from hilum.common.seeding import derive, generator
 from hilum.common.training_health import HEALTH_IMAGES
 
-_UNTRAINED = "untrained.pt"
+_START = "start-health.pt"
 
 
 @torch.no_grad()
@@ -62,19 +62,22 @@ def effective_rank(features: Tensor) -> float:
     return float(torch.special.entr(shares).sum().exp())
 
 
-def untrained_health(
+def start_health(
     encoder: Encoder, data: SiteData, study: StudyConfig, fabric: Fabric, folder: Path
 ) -> dict[str, float]:
-    """Return the same of the study's encoder before any training; measured once a run, then read from its folder."""
-    kept = load_state(folder / _UNTRAINED)
+    """Return the same of the encoder that the study starts from; measured in a run's first round, then read from its folder.
+
+    A site that comes later has not seen the start, and measures the encoder that it is given in its place.
+    """
+    kept = load_state(folder / _START)
     if kept is None or kept["content"] != data.content_sha256:
         kept = {"content": data.content_sha256, "health": encoder_health(encoder, data, study, fabric)}
-        save_state(folder / _UNTRAINED, kept)
+        save_state(folder / _START, kept)
     health: dict[str, float] = kept["health"]
     return {
-        "untrained_deviation": health["feature_deviation"],
-        "untrained_rank": health["effective_rank"],
-        "untrained_norm": health["residual_norm"],
+        "start_deviation": health["feature_deviation"],
+        "start_rank": health["effective_rank"],
+        "start_norm": health["residual_norm"],
     }
 
 

@@ -17,7 +17,7 @@ from hilum.client.data.site_data import SiteData
 from hilum.client.pretraining.checkpoint import LocalParts, load_state, save_state
 from hilum.client.pretraining.device import Device, make_fabric
 from hilum.client.pretraining.fitting import release, what_fits
-from hilum.client.pretraining.health import encoder_health, untrained_health
+from hilum.client.pretraining.health import encoder_health, start_health
 from hilum.client.pretraining.loop import RoundOutcome, RoundPlace, train_round
 from hilum.common.config import StudyConfig
 from hilum.common.errors import RequestRefused
@@ -31,6 +31,7 @@ from hilum.common.methods.parts import (
     start_sha256,
 )
 from hilum.common.progress import NullProgress, Progress
+from hilum.common.start import seeded_start
 from hilum.common.training_health import health_warnings
 from hilum.common.weights import FlatWeights, apply_update, difference, limit_norm
 
@@ -81,16 +82,17 @@ def site_round(
     """
     fabric = make_fabric(device, study.training.precision, study.training.threads)
     method = build_method(study)
-    untrained = untrained_health(method.encoder, data, study, fabric, folder)
+    begun = start_health(method.encoder, data, study, fabric, folder) if round_number > 1 else None
     local = LocalParts(folder)
     receive(method, base, local.before(round_number))
+    begun = begun or start_health(method.encoder, data, study, fabric, folder)
     base_sha256 = start_sha256(federated_manifest(method), base, get_frozen(method))
     start = f"{base_sha256} {data.content_sha256}"
     place = RoundPlace(data.name, round_number, start, folder / "step.pt")
     outcome = _train(method, data, study, place, fabric, progress or NullProgress())
     health = {
         **encoder_health(method.encoder, data, study, fabric),
-        **untrained,
+        **begun,
         "gradient_norm": outcome.gradient_norm,
         "skipped_share": outcome.skipped / outcome.steps,
     }
@@ -133,6 +135,7 @@ def pretrain_alone(
     study: StudyConfig,
     folder: Path,
     *,
+    start: FlatWeights | None = None,
     device: Device = "auto",
     score: Score | None = None,
     progress: Progress | None = None,
@@ -144,6 +147,7 @@ def pretrain_alone(
         data: The site's images.
         study: The study.
         folder: Where the last full round is kept.
+        start: (P,) what the first round starts from; what the study's seed gives, if none.
         device: Where to train.
         score: What picks the round (`hilum.client.evaluation.selection.scorer`); None takes the last.
         progress: Told after each round.
@@ -151,8 +155,11 @@ def pretrain_alone(
 
     Returns:
         (P,) the federated parts after the round with the largest score.
+
+    Raises:
+        RunError: If the study starts from a file, and no start is given.
     """
-    weights = best = get_federated(build_method(study))
+    weights = best = seeded_start(study) if start is None else start
     done, best_score = 0, -math.inf
     kept = load_state(folder / "rounds.pt")
     if kept is not None and kept["content"] == data.content_sha256:

@@ -28,12 +28,23 @@ _PATTERNS = {
 
 
 def load_study(path: Path) -> StudyConfig:
-    """Read and check a study file.
+    """Read and check a study file; the relative path of `encoder.init.file` starts from the file's own folder.
 
     Raises:
         ConfigError: If it can't be read, is not TOML, or any key or value is wrong.
     """
-    return parse_study(_read(path, _STUDY_HELP), source=path.name)
+    study = parse_study(_read(path, _STUDY_HELP), source=path.name)
+    if study.encoder.init is None:
+        return study
+    return with_init_file(study, str(path.absolute().parent / expanded(Path(study.encoder.init.file))))
+
+
+def with_init_file(study: StudyConfig, file: str) -> StudyConfig:
+    """Return a study whose `encoder.init` names its file otherwise; one without it as it is."""
+    if study.encoder.init is None:
+        return study
+    init = study.encoder.init.model_copy(update={"file": file})
+    return study.model_copy(update={"encoder": study.encoder.model_copy(update={"init": init})})
 
 
 def parse_study(table: dict[str, Any], *, source: str = "study") -> StudyConfig:

@@ -12,9 +12,12 @@ MAY_DIFFER: Mapping[str, str] = {
     "federation.return_s": "how long a round waits for a site that was lost",
     "evaluation.deadline_s": "how long the server waits for measurements",
     "training.checkpoint_steps": "how many steps a killed site may lose",
+    "encoder.init.file": "where the file of the first weights lies; its SHA-256 says which it is",
 }
 ADDED: Mapping[str, Any] = {
     "federation.aggregator": {"name": "fedavg"},
+    "encoder.positions": "sincos",
+    "encoder.init": None,
     "training.stop_on_collapse": False,
     "training.gradient_checkpointing": False,
     "training.select": "none",
@@ -41,12 +44,14 @@ def lasting(table: Mapping[str, Any]) -> dict[str, Any]:
     def lasts(key: str, value: Any) -> bool:
         return key not in MAY_DIFFER and (key not in ADDED or value != ADDED[key])
 
-    return {
-        section: {key: value for key, value in keys.items() if lasts(f"{section}.{key}", value)}
-        if isinstance(keys, Mapping)
-        else keys
-        for section, keys in table.items()
-    }
+    def within(table: Mapping[str, Any], above: str) -> dict[str, Any]:
+        return {
+            key: within(value, f"{above}{key}.") if isinstance(value, Mapping) else value
+            for key, value in table.items()
+            if lasts(above + key, value)
+        }
+
+    return within(table, "")
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:

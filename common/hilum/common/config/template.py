@@ -16,6 +16,11 @@ image_size = 64            # edge in pixels (or voxels) of what the encoder sees
 name = "vit"               # one of `hilum encoders`
 size = "tiny"              # tiny, small or base
 patch_size = 8             # vit only; image_size must be a multiple of it
+positions = "sincos"       # vit only; sincos is computed, learned is a table that trains
+
+# [encoder.init]           # start from pre-trained weights; `hilum encoders inspect FILE` prints this table
+# file = "vit.safetensors"
+# sha256 = "..."           # of the file
 
 [method]
 name = "mae"               # one of `hilum methods`

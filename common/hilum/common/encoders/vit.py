@@ -2,14 +2,15 @@
 
 Shapes: B batch, C channels, *S space, L tokens, P values in one patch, E embedding.
 
-Positions are a fixed buffer and the patch embedding is a Linear layer on cut-out patches: all weights lie in layers
-whose per-sample gradients Opacus can take, and a masked autoencoder can drop patches before any of the work.
+Positions are a fixed buffer, or an Embedding, and the patch embedding is a Linear layer on cut-out patches: all weights
+lie in layers whose per-sample gradients Opacus can take, and a masked autoencoder can drop patches before any of the work.
 """
 
 import math
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hilum.common.config.data import DataSection
@@ -18,6 +19,15 @@ from hilum.common.encoders.base import AS_IT_IS, Encoder, Scale, check_images, c
 from hilum.common.encoders.blocks import Blocks
 from hilum.common.encoders.masking import seen_of, shown
 from hilum.common.encoders.transformer import Block, sincos_positions
+
+_SINCOS = (
+    "sincos: fixed, added to the embedded patches, in no tensor. Each of the `dims` axes has a share of "
+    "width // (2 * dims) frequencies 10000 ** (-k / share), k from 0; a token's vector is, axis after axis, the sines "
+    "then the cosines of its place on the axis times the frequencies; what is left over is zero"
+)
+_LEARNED = (
+    "learned: the rows of position_table.weight, in C order over the grid, added to the embedded patches"
+)
 
 
 def patchify(images: Tensor, patch: int) -> Tensor:
@@ -64,6 +74,7 @@ class ViT(Encoder):
         heads: Attention heads.
         channels: C.
         scale: What happens to values first.
+        learned_positions: Whether positions are a table that trains, and not computed.
     """
 
     def __init__(
@@ -77,6 +88,7 @@ class ViT(Encoder):
         heads: int,
         channels: int = 1,
         scale: Scale = AS_IT_IS,
+        learned_positions: bool = False,
     ) -> None:
         super().__init__()
         self.scale = scale
@@ -87,8 +99,10 @@ class ViT(Encoder):
         self.patch_embed = nn.Linear(patch_size**dims * channels, width)
         self.blocks = Blocks(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.positions: Tensor
-        self.register_buffer("positions", sincos_positions(self.grid, width), persistent=False)
+        self.position_table = nn.Embedding(self.tokens, width) if learned_positions else None
+        self.positions: Tensor | None
+        fixed = None if learned_positions else sincos_positions(self.grid, width)
+        self.register_buffer("positions", fixed, persistent=False)
 
     @classmethod
     def of(cls, config: VitConfig, data: DataSection) -> "ViT":
@@ -102,6 +116,7 @@ class ViT(Encoder):
             depth=depth,
             heads=heads,
             scale=Scale.of(data),
+            learned_positions=config.positions == "learned",
         )
 
     @property
@@ -111,11 +126,15 @@ class ViT(Encoder):
 
     def embed(self, patches: Tensor, grid: tuple[int, ...] | None = None) -> Tensor:
         """(B, L, P) of values in [0, 1] -> (B, L, E) with positions; of a grid other than the encoder's own, they span the same range."""
-        positions = self.positions
+        tokens: Tensor = self.patch_embed(self.scale(patches))
+        if self.position_table is not None:
+            # One row of places an image: that is how per-sample gradients are taken of an Embedding.
+            places = torch.arange(self.tokens, device=tokens.device).expand(len(tokens), -1)
+            return tokens + resized_positions(self.position_table(places), self.grid, grid or self.grid)
+        assert self.positions is not None
         if grid is not None and grid != self.grid:
-            positions = sincos_positions(grid, self.width, span=self.grid).to(positions)
-        embedded: Tensor = self.patch_embed(self.scale(patches)) + positions
-        return embedded
+            return tokens + sincos_positions(grid, self.width, span=self.grid).to(self.positions)
+        return tokens + self.positions
 
     def encode(self, tokens: Tensor, seen: Tensor | None = None) -> Tensor:
         """(B, any number of tokens, E) -> the same shape; of tokens that are not `seen` (B, L) none takes notice."""
@@ -142,9 +161,7 @@ class ViT(Encoder):
             "grid": list(self.grid),
             "patches": "in C order over the grid; the values of one patch in C order, channel last",
             "patch_embed": "linear, with bias",
-            "positions": "sincos: fixed, added to the embedded patches, in no tensor. Each of the `dims` axes has a share of "
-            "width // (2 * dims) frequencies 10000 ** (-k / share), k from 0; a token's vector is, axis after axis, the sines "
-            "then the cosines of its place on the axis times the frequencies; what is left over is zero",
+            "positions": _SINCOS if self.position_table is None else _LEARNED,
             "class_token": False,
             "width": self.width,
             "depth": len(self.blocks),
@@ -174,6 +191,24 @@ class ViT(Encoder):
         if seen is not None:
             tokens = tokens * seen[:, :, None]
         return [tokens.transpose(1, 2).reshape(len(images), self.width, *grid)]
+
+
+def resized_positions(table: Tensor, grid: tuple[int, ...], wanted: tuple[int, ...]) -> Tensor:
+    """Bring learned positions to another grid, so that they span the same range: bicubic in 2D, trilinear in 3D.
+
+    Args:
+        table: (B, L, E), L the product of `grid`.
+        grid: The grid it was learned on.
+        wanted: The other grid.
+
+    Returns:
+        (B, product of `wanted`, E).
+    """
+    if grid == wanted:
+        return table
+    planes = table.transpose(1, 2).reshape(*table.shape[::2], *grid)
+    mode = "bicubic" if len(grid) == 2 else "trilinear"  # noqa: PLR2004 - images
+    return F.interpolate(planes, size=wanted, mode=mode).flatten(2).transpose(1, 2)
 
 
 def keep_tokens(tokens: Tensor, index: Tensor) -> Tensor:

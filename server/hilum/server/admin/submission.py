@@ -2,7 +2,11 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hilum.common.config import load_study
 from hilum.common.errors import ConfigError
@@ -11,6 +15,10 @@ from hilum.common.signing import SignedStudy, sign_study
 from hilum.server.admin.authority import FederationFolder
 from hilum.server.admin.plane import signed_from_table
 from hilum.server.admin.runs import check_run_name
+from hilum.server.federation.start_file import start_file
+
+if TYPE_CHECKING:
+    from hilum.common.start import Start
 
 
 def approved_sites(folder: FederationFolder, study: Path) -> list[str]:
@@ -65,10 +73,8 @@ def own_study_key(folder: FederationFolder) -> Path:
     return path
 
 
-def sign_study_file(
-    study: Path, run: str | None, names: list[str], days: float, key: Path
-) -> tuple[SignedStudy, str]:
-    """Return a study file under a signature, and the run's name.
+def sign_study_file(study: Path, run: str | None, names: list[str], days: float, key: Path) -> "Signed":
+    """Put a study file under a signature; a file of weights that it starts from is read, and what came out of it signed too.
 
     Args:
         study: The file.
@@ -78,23 +84,91 @@ def sign_study_file(
         key: The file of the key to sign with.
 
     Raises:
-        ConfigError: If the study, the key, the sites or the days are wrong.
+        ConfigError: If the study, the key, the sites, the days or the file of weights are wrong.
+        DamagedError: If the file of weights is damaged.
         RunError: If the name is none.
     """
     config, secret = load_study(study), read_study_key(key)
     name = check_run_name(run or config.study.name)
-    return sign_study(config, run=name, sites=names, days=days, now=time.time(), key=secret), name
+    start = None
+    if config.encoder.init is not None:  # torch takes seconds, and most studies need none to be signed
+        from hilum.common.start import start_from_file
+
+        start = start_from_file(config)
+    signed = sign_study(
+        config,
+        run=name,
+        sites=names,
+        days=days,
+        now=time.time(),
+        key=secret,
+        start=None if start is None else start.sha256,
+    )
+    return Signed(signed, name, start)
 
 
-def read_signed(path: Path) -> SignedStudy:
+@dataclass(frozen=True)
+class Signed:
+    """A signed study on its way to the server.
+
+    Attributes:
+        study: What was signed.
+        run: The run's name.
+        start: The weights that it starts from, where a file is behind them.
+    """
+
+    study: SignedStudy
+    run: str
+    start: "Start | None" = field(repr=False)
+
+
+def start_beside(signed: Path) -> Path:
+    """Return where `hilum admin sign` puts the weights that a study starts from."""
+    return signed.with_suffix(".start.safetensors")
+
+
+@contextmanager
+def start_in_place(folder: FederationFolder, signed: Signed) -> Iterator[None]:
+    """Give the server the weights that a study starts from, before it hears of the study; they go if it refuses it."""
+    if signed.start is None:
+        yield
+        return
+    from hilum.common.start import write_start
+
+    path = start_file(folder.runs, signed.run, signed.start.sha256)
+    there = path.exists()
+    if not there:
+        write_start(path, signed.start)
+    try:
+        yield
+    except BaseException:
+        if not there:
+            path.unlink(missing_ok=True)
+        raise
+
+
+def read_signed(path: Path) -> Signed:
     """Return what `hilum admin sign` wrote; the signature is checked by the server.
 
     Raises:
         ConfigError: If it is not that.
+        RunError: If the weights that it starts from are not beside it.
+        DamagedError: If they are not those that were signed.
     """
     advice = "expected the file that `hilum admin sign` wrote"
     content = read_paper(path, advice)
     try:
-        return signed_from_table(json.loads(content))
+        signed = signed_from_table(json.loads(content))
+        document = json.loads(signed.document)
+        run, sha256 = str(document["run"]), document.get("start")
     except (ValueError, KeyError, TypeError, RecursionError):
         raise ConfigError(path.name, [f"is not a signed study; {advice}"]) from None
+    if sha256 is None:
+        return Signed(signed, run, None)
+    from hilum.common.start import read_start
+
+    beside = start_beside(path)
+    if not beside.exists():
+        problem = f"needs {beside.name} beside it, which `hilum admin sign` wrote too; bring both"
+        raise ConfigError(path.name, [problem])
+    return Signed(signed, check_run_name(run), read_start(beside, str(sha256)))

@@ -16,6 +16,7 @@ from hilum.common.machine import machine_problem
 from hilum.common.signing import SignedStudy, StudyOrder, verify_study
 from hilum.server.admin.queue import FAILED, FINISHED, RUNNING, QueuedRun, RunQueue
 from hilum.server.admin.runs import rounds_done
+from hilum.server.federation.start_file import start_file
 
 GridOf = Callable[[str, Collection[str]], Any]
 RunStudy = Callable[[Any, StudyOrder, SignedStudy, Path, threading.Event], None]
@@ -48,10 +49,15 @@ class RunWorker:
 
         Raises:
             RequestRefused: If the signature or what it is over does not hold.
-            RunError: If the name is taken, or there is nothing to go on with.
+            RunError: If the name is taken, there is nothing to go on with, or the weights it starts from are not here.
         """
         order = verify_study(signed, self._study_key, now=time.time(), site=None)
         folder = self._runs / order.run
+        if order.start_sha256 and not start_file(self._runs, order.run, order.start_sha256).exists():
+            raise RunError(
+                "the weights that the study starts from are not here; submit it with `hilum admin submit` on this machine, which "
+                "puts them there"
+            )
         exists = folder.exists() and any(folder.iterdir())
         self._queue.submit(order.run, order.terms, signed, resume=resume, exists=exists)
         _log.info("run %s is queued for %s", order.run, ", ".join(order.sites))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from hilum.common.cli import AsJson, Home, print_json
+from hilum.common.cli import AsJson, Home, print_json, tell_start
 from hilum.common.errors import ConfigError
 from hilum.server.commands.options import federation_in
 
@@ -32,17 +32,26 @@ def sign(
     from hilum.common.files import write_json
     from hilum.common.security.keys import cannot_write
     from hilum.server.admin.plane import signed_to_table
-    from hilum.server.admin.submission import sign_study_file
+    from hilum.server.admin.submission import sign_study_file, start_beside
 
-    signed, name = sign_study_file(study, run, _names(site), days, key)
+    signed = sign_study_file(study, run, _names(site), days, key)
+    files = [out]
     try:
-        write_json(out, signed_to_table(signed))
+        if signed.start is not None:
+            from hilum.common.start import write_start
+
+            files.append(start_beside(out))
+            write_start(files[-1], signed.start)
+            tell_start(signed.start.report)
+        write_json(out, signed_to_table(signed.study))
     except OSError as error:
         raise ConfigError(out.name, [cannot_write(error)]) from None
     if as_json:
-        print_json({"run": name, "file": str(out), "days": days})
+        print_json({"run": signed.run, "file": str(out), "days": days})
     else:
         print(f"{out} is signed for {days:g} days: hilum admin submit {out}")
+        for beside in files[1:]:
+            print(f"{beside} goes with it: the weights that the study starts from")
 
 
 def submit(
@@ -71,6 +80,7 @@ def submit(
         own_study_key,
         read_signed,
         sign_study_file,
+        start_in_place,
     )
 
     folder = federation_in(home)
@@ -83,8 +93,11 @@ def submit(
         signed = read_signed(study)
     else:
         names = approved_sites(folder, study) if site is None else check_sites(folder, _names(site))
-        signed, _ = sign_study_file(study, run, names, days, key or own_study_key(folder))
-    report = client.submit(signed, resume=resume)
+        signed = sign_study_file(study, run, names, days, key or own_study_key(folder))
+        if signed.start is not None:
+            tell_start(signed.start.report)
+    with start_in_place(folder, signed):
+        report = client.submit(signed.study, resume=resume)
     if not as_json:
         print(f"run {report['run']} is queued for {', '.join(report['sites'])}", flush=True)
     if wait:

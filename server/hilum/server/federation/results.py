@@ -8,6 +8,7 @@ from typing import Any
 
 from hilum.common.config import StudyConfig
 from hilum.common.config.study import MIN_PATIENTS
+from hilum.common.encoders.warm_start import WarmStartReport
 from hilum.common.results_table import Evaluation
 from hilum.common.training_health import health_warnings
 from hilum.common.verdict import judge
@@ -24,6 +25,7 @@ def build_results(
     roster: Roster,
     evaluations: list[Evaluation],
     notes: list[str],
+    start: WarmStartReport | None = None,
 ) -> dict[str, Any]:
     """Return the content of `results.json`.
 
@@ -33,6 +35,7 @@ def build_results(
         roster: The study's sites.
         evaluations: Each site's rows and comparisons, checked.
         notes: What a reader must know: who is missing where, and why.
+        start: What was taken from the file that the study starts from, if there is one.
     """
     privacy = {
         "unit": "none",
@@ -46,6 +49,7 @@ def build_results(
         "version": RESULTS_VERSION,
         "study": study.study.name,
         "seed": study.study.seed,
+        "start": None if start is None else start.summary(),
         "sites": [_site(name, done, roster) for name in roster.names],
         "rounds": [asdict(record) for record in done.rounds],
         "privacy": dict.fromkeys(roster.names, privacy),

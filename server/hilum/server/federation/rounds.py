@@ -53,7 +53,8 @@ class Federation:
         method = build_method(work.study)
         self.manifest: Manifest = federated_manifest(method)
         self._frozen = get_frozen(method)
-        self.done = work.store.load(self.manifest) or RunState(get_federated(method), ())
+        first = get_federated(method) if work.start is None else work.start.weights
+        self.done = work.store.load(self.manifest) or RunState(first, ())
         self.roster = Roster(work.order.sites, self.done.rounds)
         self.presence = Presence(grid, self._name_of)
         self._greeter = Greeter(grid, work.signed, self.roster)

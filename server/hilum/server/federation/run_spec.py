@@ -9,6 +9,7 @@ from typing import Protocol
 from hilum.common.config import StudyConfig
 from hilum.common.progress import NullProgress, Progress
 from hilum.common.signing import SignedStudy, StudyOrder
+from hilum.common.start import Start
 from hilum.common.weights import FlatWeights
 from hilum.server.federation.store import RunStore
 
@@ -43,6 +44,7 @@ class RunSpec:
         order: What it says, its signature checked.
         store: The run directory, held by this process.
         pace: How to wait.
+        start: What the first round starts from, where a file is behind it; None where the study's seed decides it.
         more_arms: Gives weights of arms that only a simulation has; called once, after the rounds.
         stage: Opens a progress display for a stage of so many units.
         stop: Ends the rounds, within a second, when it is set.
@@ -52,6 +54,7 @@ class RunSpec:
     order: StudyOrder
     store: RunStore
     pace: Polling
+    start: Start | None = None
     more_arms: Callable[[], Mapping[str, FlatWeights]] = field(default=dict)
     stage: Stage = _no_stage
     stop: StopSignal = field(default_factory=threading.Event)

@@ -16,6 +16,7 @@ from hilum.common.export import Provenance, write_encoder
 from hilum.common.files import private_folder
 from hilum.common.progress import Progress
 from hilum.common.results_table import MAX_TABLE_BYTES, Evaluation, check_table
+from hilum.common.start import write_report
 from hilum.common.weights import FlatWeights
 from hilum.server.federation.events import RoundEvents
 from hilum.server.federation.exchange import Answer, Closing, content_of, exchange
@@ -42,7 +43,11 @@ def run_study(grid: Grid, work: RunSpec) -> dict[str, Any]:
         RunError: If the run directory can't be written.
     """
     study, store = work.study, work.store
+    report = work.start.report if work.start else None
     store.write("environment.json", describe_environment())
+    if work.start is not None:
+        with store.writing():
+            write_report(store.folder, work.start)
     federation = Federation(grid, work)
     federation.gather()
     with (
@@ -51,7 +56,7 @@ def run_study(grid: Grid, work: RunSpec) -> dict[str, Any]:
     ):
         done = federation.run_rounds(progress, events.write)
     contributed = {name for record in done.rounds for name in record.sites}
-    last = Provenance(rounds=len(done.rounds), sites=len(contributed))
+    last = Provenance(rounds=len(done.rounds), sites=len(contributed), start=report)
     made = last if done.best is None else replace(last, rounds=done.best.round)
     digest = _write(store, "encoder", federation, done.chosen, made)
     selection = None
@@ -64,7 +69,7 @@ def run_study(grid: Grid, work: RunSpec) -> dict[str, Any]:
         }
     evaluations, problems = _evaluate(federation)
     notes = [*run_notes(study, done, federation.roster), *store.notes, *problems]
-    results = build_results(study, done, federation.roster, evaluations, notes)
+    results = build_results(study, done, federation.roster, evaluations, notes, report)
     results["selection"] = selection
     store.write("results.json", results)
     _log.info("run %s is finished: %d rounds, encoder %s", work.order.run, len(done.rounds), digest)
@@ -84,7 +89,10 @@ def _evaluate(federation: Federation) -> tuple[list[Evaluation], list[str]]:
         return [], ["the study names no task, so nothing was evaluated"]
     arms = {"federated": federation.done.chosen, **work.more_arms()}
     wanted: dict[str, FlatWeights] = {arm: flat for arm, flat in arms.items() if arm in study.evaluation.arms}
-    request = records.pack_request(work.signed, weights=wanted)
+    sent = dict(wanted)
+    if work.start is not None and work.order.sends_start:
+        sent[records.START] = work.start.weights
+    request = records.pack_request(work.signed, weights=sent)
     sites = {site.node_id: site.name for site in federation.roster.present}
     found: dict[str, Evaluation] = {}
     missing = federation.roster.absences(sites.values())

@@ -24,7 +24,14 @@ from hilum.common import __version__
 from hilum.common.config import StudyConfig, study_to_toml
 from hilum.common.config.resume import MAY_DIFFER, differences, in_words
 from hilum.common.errors import DamagedError, RunError
-from hilum.common.files import private_folder, read_json, write_bytes, write_json, write_text
+from hilum.common.files import (
+    private_folder,
+    read_json,
+    read_safetensors_metadata,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from hilum.common.locks import take
 from hilum.common.machine import machine_problem
 from hilum.common.output_folder import check_output_folder
@@ -208,7 +215,7 @@ class RunStore:
         try:
             content = path.read_bytes()
             tensors = load_tensors(content)
-            if sha256_of(tensors) == _metadata(content)["sha256"]:
+            if sha256_of(tensors) == read_safetensors_metadata(content)["sha256"]:
                 return Best(-negative, score, manifest.flatten(tensors))
         except Exception as error:  # whatever broke, the file is damaged
             _log.warning("%s can't be read: %s", path.name, type(error).__name__)
@@ -320,7 +327,7 @@ def _read_checkpoint(path: Path, manifest: Manifest) -> RunState | None:
     try:
         tensors = load_tensors(content)
         state = {name: tensors.pop(name) for name in list(tensors) if name.startswith(_STATE)}
-        facts = _metadata(content)
+        facts = read_safetensors_metadata(content)
         # A checkpoint of before there was any state has no hash of it.
         hashes = (facts["sha256"], facts.get("state_sha256", sha256_of({})))
         if (sha256_of(tensors), sha256_of(state)) != hashes:
@@ -331,11 +338,6 @@ def _read_checkpoint(path: Path, manifest: Manifest) -> RunState | None:
         return None
     remembered = {name.removeprefix(_STATE): array for name, array in state.items()}
     return RunState(weights, rounds, remembered) if len(rounds) == _round_of(path) else None
-
-
-def _metadata(content: bytes) -> dict[str, str]:
-    length = int.from_bytes(content[:8], "little")
-    return json.loads(content[8 : 8 + length])["__metadata__"]  # type: ignore[no-any-return]
 
 
 def _round_of(path: Path) -> int:

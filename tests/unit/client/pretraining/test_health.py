@@ -10,7 +10,7 @@ from hilum.client.pretraining.health import (
     effective_rank,
     encoder_health,
     one_a_patient,
-    untrained_health,
+    start_health,
 )
 from hilum.client.pretraining.site import site_round
 from hilum.common.methods import build_method
@@ -91,19 +91,22 @@ def test_a_round_tells_every_number_and_warns_of_what_is_the_matter(make_study, 
     assert sent.health["skipped_share"] == 0
     assert sent.health["gradient_norm"] > 0
     assert not health_warnings(sent.health)
-    # Weights that give every image one and the same feature are a collapse.
-    collapsed = site_round(data, study, base * np.float32(0), 1, tmp_path / "b", device="cpu")
-    assert [warning.kind for warning in health_warnings(collapsed.health)] == ["collapse"]
+    # Weights that give every image one and the same feature are a collapse, whenever they come.
+    for folder, number in ((tmp_path, 2), (tmp_path / "came later", 2)):
+        collapsed = site_round(data, study, base * np.float32(0), number, folder, device="cpu")
+        assert [warning.kind for warning in health_warnings(collapsed.health)] == ["collapse"]
+    started = site_round(data, study, 3 * base, 1, tmp_path / "other start", device="cpu").health
+    assert started["start_norm"] > 2 * sent.health["start_norm"], "a study may start from a file"
 
 
-def test_the_untrained_encoder_is_measured_once_and_not_the_received_one(make_study, data, tmp_path):
+def test_the_encoder_that_a_run_starts_from_is_measured_once(make_study, data, tmp_path):
     study = make_study()
     encoder = build_method(study).encoder
-    first = untrained_health(encoder, data, study, FABRIC, tmp_path)
+    first = start_health(encoder, data, study, FABRIC, tmp_path)
     with torch.no_grad():
         encoder.patch_embed.weight.mul_(30)
-    assert untrained_health(encoder, data, study, FABRIC, tmp_path) == first
-    assert untrained_health(encoder, data, study, FABRIC, tmp_path / "other") != first
+    assert start_health(encoder, data, study, FABRIC, tmp_path) == first
+    assert start_health(encoder, data, study, FABRIC, tmp_path / "other") != first
 
 
 @pytest.mark.parametrize(
@@ -119,7 +122,7 @@ def test_the_untrained_encoder_is_measured_once_and_not_the_received_one(make_st
         ({"loss": 1.0}, []),
     ],
 )
-def test_warnings_are_beside_an_untrained_encoder(numbers, kinds):
+def test_warnings_are_beside_the_start(numbers, kinds):
     found = health_warnings(numbers)
     assert [warning.kind for warning in found] == kinds
     assert all("base_learning_rate" in warning.words for warning in found)

@@ -9,7 +9,11 @@ from hilum.common.encoders.base import AS_IT_IS, initialise
 from hilum.common.encoders.transformer import sincos_positions
 from hilum.common.encoders.vit import patchify, unpatchify
 
-CHOICES = [(name, {"patch_size": 8} if name == "vit" else {}) for name in ENCODERS]
+CHOICES = [
+    ("vit", {"patch_size": 8}),
+    ("vit", {"patch_size": 8, "positions": "learned"}),
+    *((name, {}) for name in ENCODERS if name != "vit"),
+]
 
 
 @pytest.mark.parametrize("dims", [2, 3])

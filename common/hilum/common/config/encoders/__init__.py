@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from hilum.common.config.encoders.base import EncoderSection, Size
+from hilum.common.config.encoders.init import InitSection
 from hilum.common.config.encoders.resnet import ResNetConfig
 from hilum.common.config.encoders.vit import VitConfig
 from hilum.common.config.named import names_of
@@ -19,4 +20,12 @@ if TYPE_CHECKING:
 else:
     EncoderName = Literal[names_of(EncoderConfig)]
 
-__all__ = ["EncoderConfig", "EncoderName", "EncoderSection", "ResNetConfig", "Size", "VitConfig"]
+__all__ = [
+    "EncoderConfig",
+    "EncoderName",
+    "EncoderSection",
+    "InitSection",
+    "ResNetConfig",
+    "Size",
+    "VitConfig",
+]

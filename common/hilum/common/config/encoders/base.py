@@ -5,6 +5,7 @@ from typing import ClassVar, Literal
 
 from hilum.common.config.base import Section
 from hilum.common.config.data import DataSection
+from hilum.common.config.encoders.init import InitSection
 
 Size = Literal["tiny", "small", "base"]
 
@@ -16,12 +17,14 @@ class EncoderSection(Section, abc.ABC):
 
     Attributes:
         drops_patches: Whether patches can be left out before any of the work is done, as a masked autoencoder wants.
+        init: Where its first weights come from; random ones, if none.
     """
 
     drops_patches: ClassVar[bool] = False
 
     name: str
     size: Size
+    init: InitSection | None = None
 
     def misfit(self, data: DataSection) -> str | None:
         """Return why this encoder can't take such images, and what to write instead; None if it can."""

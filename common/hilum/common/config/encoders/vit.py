@@ -28,13 +28,19 @@ def block_parameters(width: int) -> int:
 
 
 class VitConfig(EncoderSection):
-    """Vision transformer (arXiv 2010.11929) over square or cubic patches."""
+    """Vision transformer (arXiv 2010.11929) over square or cubic patches.
+
+    Attributes:
+        positions: `sincos` are computed and never change; `learned` are a table that travels and trains like any other
+            tensor, for weights that were trained with one.
+    """
 
     drops_patches: ClassVar[bool] = True
 
     name: Literal["vit"]
     size: Size = "tiny"
     patch_size: Annotated[int, Field(ge=1, le=64)] = 8
+    positions: Literal["sincos", "learned"] = "sincos"
 
     def misfit(self, data: DataSection) -> str | None:
         """See `EncoderSection`."""
@@ -53,7 +59,8 @@ class VitConfig(EncoderSection):
     def parameters(self, data: DataSection) -> int:
         """See `EncoderSection`."""
         width, depth, _ = SIZES[self.size]
-        return (self.patch_values(data) + 1) * width + depth * block_parameters(width) + 2 * width
+        table = self.tokens(data) * width if self.positions == "learned" else 0
+        return (self.patch_values(data) + 1) * width + depth * block_parameters(width) + 2 * width + table
 
     def tokens(self, data: DataSection) -> int:
         """See `EncoderSection`."""
@@ -78,4 +85,4 @@ class VitConfig(EncoderSection):
     @property
     def position_width(self) -> int:
         """See `EncoderSection`."""
-        return self.width
+        return self.width if self.positions == "sincos" else 0
