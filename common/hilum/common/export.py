@@ -48,6 +48,8 @@ GEOMETRY = (
     "scaled, true to its proportions in millimetres, until the longest edge fills the image (bilinear with antialiasing in 2D, "
     "averaged then trilinear in 3D), centred, the rest 0"
 )
+CUT = "cut to the box around the largest piece that is not black (over 0.06), then "
+COUNTED = {1: "one channel", 3: "three channels (red, green, blue)"}
 
 
 def write_encoder(
@@ -81,10 +83,10 @@ def write_encoder(
         "sites": made.sites,
         "architecture": build_encoder(study).architecture(),
         "input": {
-            "channels": 1,
+            "channels": study.data.facts.channels,
             "range": [0.0, 1.0],
             "intensity": study.data.facts.intensity,
-            "geometry": GEOMETRY,
+            "geometry": _geometry(study),
         },
         "tensors": Manifest.of(encoder).to_json(),
     }
@@ -121,10 +123,14 @@ def read_encoder(folder: Path, study: StudyConfig) -> EncoderFiles:
     return EncoderFiles(weights, digest)
 
 
+def _geometry(study: StudyConfig) -> str:
+    return (CUT if study.data.facts.dark_border else "") + GEOMETRY
+
+
 def _model_card(study: StudyConfig, manifest: Manifest, made: Provenance, digest: str) -> str:
     encoder, method = ENCODERS[study.encoder.name], METHODS[study.method.name]
     size = f"{study.data.dims}D, {study.data.image_size} px"
-    facts = build_encoder(study).architecture()
+    facts, channels = build_encoder(study).architecture(), study.data.facts.channels
     heads = f" Depth {facts['depth']}, {facts['heads']} heads." if "heads" in facts else ""
     return f"""# {study.study.name}
 
@@ -139,7 +145,7 @@ def _model_card(study: StudyConfig, manifest: Manifest, made: Provenance, digest
 | SHA-256 | `{digest}` |
 | Hilum | {__version__} |
 
-**Input**: one channel. Intensity: {study.data.facts.intensity}. Geometry: {GEOMETRY}.
+**Input**: {COUNTED[channels]}. Intensity: {study.data.facts.intensity}. Geometry: {_geometry(study)}.
 
 **Output**: {facts["width"]} features, the {facts["pooling"]}.{heads}
 
@@ -151,7 +157,7 @@ from hilum.common.pretrained import load_encoder
 
 pretrained = load_encoder("encoder")  # this folder; checked against its hash
 image = np.load("image.npy")  # {study.data.facts.expects}
-batch = encoder_input(image, pretrained.data)  # (1, 1, {", ".join([str(study.data.image_size)] * study.data.dims)}) in [0, 1]
+batch = encoder_input(image, pretrained.data)  # (1, {channels}, {", ".join([str(study.data.image_size)] * study.data.dims)}) in [0, 1]
 with torch.no_grad():
     features = pretrained.encoder(batch)  # (1, {facts["width"]})
     maps = pretrained.encoder.feature_maps(batch)  # from fine to coarse, for dense tasks

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from hilum.client.data.picture import grey_of, still_of
 from hilum.client.data.prepared import PreparedImages
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.workspace import Workspace
@@ -66,7 +67,12 @@ def fingerprints(workspace: Workspace, prepared: PreparedImages) -> Fingerprints
     path = prepared.folder / "fingerprints.npy"
     if not path.exists():
         cache = ArrayCache(workspace.cache)
-        made = np.stack([fingerprint(cache.get(item.content_sha256)) for item in prepared.items])
+        made = np.stack(
+            [
+                fingerprint(grey_of(still_of(cache.get(item.content_sha256), item.kind), item.kind))
+                for item in prepared.items
+            ]
+        )
         _keep(path, made)
     found: Fingerprints = np.load(path, allow_pickle=False)
     return found

@@ -97,7 +97,7 @@ def train_round(
     mechanism = MECHANISMS[study.privacy.mechanism]
     step = mechanism.step(fabric, wrapped, wrapped_optimizer, study)
     plan = mechanism.sampler(data, study).plan(study.study.seed, place.site, place.round_number)
-    viewer = Viewer(study.data, method.spec.views)
+    viewer = Viewer(study.data, method.spec.views, study.views)
     start, outcomes = _restore_checkpoint(method, optimizer, place, len(plan))
     for index in range(start, len(plan)):
         done = (place.round_number - 1 + step_middle(index, len(plan))) / rounds

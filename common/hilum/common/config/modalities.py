@@ -10,17 +10,33 @@ class Modality:
     """What sets one modality apart.
 
     Attributes:
+        family: The catalogue's name of what made its images. Several modalities may share one: nothing in the catalogue tells
+            a fundus from a skin, so the study does.
         volumes: Whether it has volumes beside images.
         values: The values that become 0 and 1; what lies beyond is clipped. None where the scale is arbitrary, and each
             array's own percentiles serve.
         intensity: What becomes of its values, in words.
         expects: What an image of it is, in words.
+        mean: Of its values in [0, 1], one a channel.
+        std: Their deviation, one a channel.
+        origin: Where these two come from.
+        dark_border: Whether the images lie on black that shows nothing, which is cut away before they are scaled.
     """
 
+    family: str
     volumes: bool
     values: tuple[float, float] | None
     intensity: str
     expects: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    origin: str
+    dark_border: bool = False
+
+    @property
+    def channels(self) -> int:
+        """C: 1 for grey, 3 for red, green and blue."""
+        return len(self.mean)
 
     @property
     def is_displayed(self) -> bool:
@@ -31,24 +47,122 @@ class Modality:
 PERCENTILES = (0.5, 99.5)
 """Of an array with an arbitrary scale, what becomes 0 and 1."""
 
+COLOUR_FAMILIES = frozenset({"photograph", "ultrasound"})
+"""The families whose images may be in colour in the catalogue."""
+
+_DISPLAY = (0.0, DISPLAY_WHITE)
+_GREY_PICTURE = "(H, W) as displayed, 0 black to 65535 white"
+_COLOUR_PICTURE = "(H, W, 3) uint8 in RGB"
+_IN_COLOUR = "brightness as displayed of red, green and blue, 0 is 0 and white 1; what is grey has three equal channels"
+_NEUTRAL = "neutral: no images at hand to measure"
+
 MODALITIES: dict[str, Modality] = {
     "radiograph": Modality(
+        family="radiograph",
         volumes=False,
-        values=(0.0, DISPLAY_WHITE),
+        values=_DISPLAY,
         intensity="brightness as displayed, bone bright (the file's VOI table or window, MONOCHROME1 inverted), black 0, white 1",
-        expects="(H, W) as displayed, 0 black to 65535 white",
+        expects=_GREY_PICTURE,
+        mean=(0.5,),
+        std=(0.25,),
+        origin=_NEUTRAL,
+    ),
+    "mammogram": Modality(
+        family="mammogram",
+        volumes=False,
+        values=_DISPLAY,
+        intensity="brightness as displayed, dense tissue bright (the file's VOI table or window, MONOCHROME1 inverted), black 0, "
+        "white 1",
+        expects=_GREY_PICTURE,
+        mean=(0.5,),
+        std=(0.25,),
+        origin=_NEUTRAL,
+        dark_border=True,
     ),
     "ct": Modality(
+        family="ct",
         volumes=True,
         values=(-1000.0, 1000.0),  # -1000 HU is air
         intensity="Hounsfield units, -1000 is 0 and 1000 is 1, clipped",
         expects="(H, W) or (D, H, W) in Hounsfield units",
+        mean=(0.5,),
+        std=(0.25,),
+        origin=_NEUTRAL,
     ),
     "mr": Modality(
+        family="mr",
         volumes=True,
         values=None,
         intensity="the volume's own percentiles, 0.5 is 0 and 99.5 is 1, clipped",
         expects="(H, W) or (D, H, W), any scale",
+        mean=(0.5,),
+        std=(0.25,),
+        origin=_NEUTRAL,
+    ),
+    "pet": Modality(
+        family="pet",
+        volumes=True,
+        values=None,
+        intensity="the volume's own percentiles, 0.5 is 0 and 99.5 is 1, clipped: uptake beside the same volume's, not SUV, which "
+        "takes the patient's weight and the dose",
+        expects="(H, W) or (D, H, W), any scale",
+        mean=(0.5,),
+        std=(0.25,),
+        origin=_NEUTRAL,
+    ),
+    "ultrasound": Modality(
+        family="ultrasound",
+        volumes=False,
+        values=_DISPLAY,
+        intensity="brightness as displayed, black 0, white 1; colour becomes its luminance; of a clip, the middle frame",
+        expects=_GREY_PICTURE + ", or (H, W, 3) uint8 in RGB",
+        mean=(0.5,),
+        std=(0.25,),
+        origin=_NEUTRAL,
+        dark_border=True,
+    ),
+    "angiogram": Modality(
+        family="angiogram",
+        volumes=False,
+        values=_DISPLAY,
+        intensity="brightness as displayed (the file's VOI table or window, MONOCHROME1 inverted), black 0, white 1; of a run, the "
+        "middle frame",
+        expects=_GREY_PICTURE,
+        mean=(0.5,),
+        std=(0.25,),
+        origin=_NEUTRAL,
+    ),
+    "photograph": Modality(
+        family="photograph",
+        volumes=False,
+        values=_DISPLAY,
+        intensity=_IN_COLOUR,
+        expects=_COLOUR_PICTURE,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        origin=_NEUTRAL,
+    ),
+    "fundus": Modality(
+        family="photograph",
+        volumes=False,
+        values=_DISPLAY,
+        intensity=_IN_COLOUR,
+        expects=_COLOUR_PICTURE,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        origin=_NEUTRAL,
+        dark_border=True,
+    ),
+    "pathology": Modality(
+        family="photograph",
+        volumes=False,
+        values=_DISPLAY,
+        intensity=_IN_COLOUR,
+        expects=_COLOUR_PICTURE,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        origin=_NEUTRAL,
     ),
 }
-"""By the catalogue's name of the family; what an encoder sees is not standardised after that."""
+"""By the name that a study gives them. `secondary` captures have none: they may show anything, so no view of them is known to be
+valid."""

@@ -13,8 +13,11 @@ MAY_DIFFER: Mapping[str, str] = {
     "evaluation.deadline_s": "how long the server waits for measurements",
     "training.checkpoint_steps": "how many steps a killed site may lose",
 }
-ADDED: Mapping[str, Any] = {"federation.aggregator": {"name": "fedavg"}}
-"""Keys that studies had not always, with what their absence stood for: with or without it, a study is the same one."""
+ADDED: Mapping[str, Any] = {
+    "federation.aggregator": {"name": "fedavg"},
+    "views": {"allow": [], "crop": None, "strong": None},
+}
+"""Keys and tables that studies had not always, with what their absence stood for: with or without it, a study is the same one."""
 _SHOWN = 3
 
 
@@ -34,13 +37,14 @@ def lasting(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return a study's table without what may differ between a run and its resumption, and as it was before `ADDED`."""
 
     def lasts(key: str, value: Any) -> bool:
-        return key not in MAY_DIFFER and (key not in ADDED or value != ADDED[key])
+        return key not in MAY_DIFFER and (key not in ADDED or _flat({key: value}) != _flat({key: ADDED[key]}))
 
     return {
         section: {key: value for key, value in keys.items() if lasts(f"{section}.{key}", value)}
         if isinstance(keys, Mapping)
         else keys
         for section, keys in table.items()
+        if lasts(section, keys)
     }
 
 

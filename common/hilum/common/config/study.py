@@ -16,6 +16,7 @@ from hilum.common.config.methods import MethodConfig, MethodSection
 from hilum.common.config.modalities import MODALITIES
 from hilum.common.config.named import name_of, options_of
 from hilum.common.config.tasks import TasksSection
+from hilum.common.config.views import ViewsSection
 
 Arm = Literal["federated", "local", "centralised", "scratch", "random", "raw"]
 Protocol = Literal["knn", "linear", "finetune"]
@@ -125,6 +126,7 @@ class StudyConfig(Section):
     data: DataSection
     encoder: EncoderConfig
     method: MethodConfig
+    views: ViewsSection = ViewsSection()
     training: TrainingSection = TrainingSection()
     federation: FederationSection = FederationSection()
     privacy: PrivacySection = PrivacySection()
@@ -145,6 +147,8 @@ class StudyConfig(Section):
                 f'data.dims = 3 asks for volumes, and data.modality = "{self.data.modality}" has images alone; '
                 f"write data.dims = 2, or data.modality = {others}"
             )
+        if invalid := self.views.misfit(self.data):
+            raise ValueError(invalid)
         if does := type(self.method).misfit(type(self.encoder)):
             raise ValueError(self._no_pair(does))
         if small := self.method.too_small(self.encoder, self.data):

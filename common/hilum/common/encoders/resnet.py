@@ -137,6 +137,7 @@ class ResNet(Encoder):
             block=BasicBlock if shape.expansion == BasicBlock.expansion else Bottleneck,
             depths=shape.depths,
             stem_width=shape.stem_width,
+            channels=data.facts.channels,
         )
 
     def architecture(self) -> dict[str, Any]:

@@ -97,6 +97,7 @@ class ViT(Encoder):
             width=width,
             depth=depth,
             heads=heads,
+            channels=data.facts.channels,
         )
 
     @property
