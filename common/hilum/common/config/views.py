@@ -83,7 +83,7 @@ class ViewsSection(Section):
         """Return why the images of a study can't have such views, and what to write instead; None if they can."""
         asked: set[str] = set()
         for table in ("crop", "strong"):
-            ranges = getattr(self, table)
+            ranges: ViewRanges | None = getattr(self, table)
             if ranges is None:
                 continue
             if wrong := ranges.inconsistent(f"views.{table}"):
