@@ -56,8 +56,8 @@ SOURCES: dict[str, tuple[Source, ...]] = {
 }
 
 
-def measure(data: Path, modality: str, work: Path) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Give mean and deviation of each channel, and how many images each source has."""
+def measure(data: Path, modality: str, work: Path) -> tuple[float, float, list[int]]:
+    """Give mean and deviation, and how many images each source has."""
     moments, counts = [], []
     for number, source in enumerate(SOURCES[modality]):
         archive = work / f"{modality}-{number}"
@@ -69,10 +69,10 @@ def measure(data: Path, modality: str, work: Path) -> tuple[np.ndarray, np.ndarr
             _values(ArrayCache(workspace.cache), item, modality)
             for item in _items(workspace, modality, source)
         ]
-        moments.append(np.mean([[one.mean(1), (one**2).mean(1)] for one in values], axis=0))
+        moments.append(np.mean([[one.mean(), (one**2).mean()] for one in values], axis=0))
         counts.append(len(values))
     mean, square = np.mean(moments, axis=0)
-    return mean, np.sqrt(square - mean**2), counts
+    return float(mean), float(np.sqrt(square - mean**2)), counts
 
 
 def _items(workspace: Workspace, modality: str, source: Source) -> list[Item]:
@@ -85,13 +85,13 @@ def _items(workspace: Workspace, modality: str, source: Source) -> list[Item]:
 
 
 def _values(cache: ArrayCache, item: Item, modality: str) -> np.ndarray:
-    """Return the values of one image, (C, any number)."""
+    """Return the values of one image, (C, *S)."""
     facts = MODALITIES[modality]
     array = still_of(cache.get(item.content_sha256), item.kind)
     values = unit_range(channels_of(array, item.kind, facts), facts)
     if facts.dark_border:
         values = values[content_box(values)]
-    return values.reshape(facts.channels, -1).astype(np.float64)
+    return values.astype(np.float64)
 
 
 def _copy(data: Path, patterns: Sequence[str], archive: Path) -> None:
@@ -107,4 +107,4 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         for modality in SOURCES:
             mean, deviation, counts = measure(Path(sys.argv[1]), modality, Path(folder))
-            print(modality, counts, mean.round(3).tolist(), deviation.round(3).tolist())
+            print(f"{modality} {counts} {mean:.3f} {deviation:.3f}")

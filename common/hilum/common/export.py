@@ -15,6 +15,7 @@ from safetensors.numpy import save as save_tensors
 
 from hilum.common import __version__
 from hilum.common.config import StudyConfig
+from hilum.common.config.data import DataSection
 from hilum.common.encoders import ENCODERS, build_encoder
 from hilum.common.errors import DamagedError, RunError
 from hilum.common.files import read_json, write_bytes, write_json, write_text
@@ -48,8 +49,13 @@ GEOMETRY = (
     "scaled, true to its proportions in millimetres, until the longest edge fills the image (bilinear with antialiasing in 2D, "
     "averaged then trilinear in 3D), centred, the rest 0"
 )
-CUT = "cut to the box around the largest piece that is not black (over 0.06), then "
-COUNTED = {1: "one channel", 3: "three channels (red, green, blue)"}
+_CUT = "cut to the box around the largest piece that is not black (over 0.06), then "
+_CHANNELS = {1: "one channel", 3: "three channels (red, green, blue)"}
+
+
+def geometry_of(data: DataSection) -> str:
+    """Say how an image or volume comes to the encoder's size."""
+    return (_CUT if data.facts.dark_border else "") + GEOMETRY
 
 
 def write_encoder(
@@ -86,7 +92,7 @@ def write_encoder(
             "channels": study.data.facts.channels,
             "range": [0.0, 1.0],
             "intensity": study.data.facts.intensity,
-            "geometry": _geometry(study),
+            "geometry": geometry_of(study.data),
         },
         "tensors": Manifest.of(encoder).to_json(),
     }
@@ -123,10 +129,6 @@ def read_encoder(folder: Path, study: StudyConfig) -> EncoderFiles:
     return EncoderFiles(weights, digest)
 
 
-def _geometry(study: StudyConfig) -> str:
-    return (CUT if study.data.facts.dark_border else "") + GEOMETRY
-
-
 def _model_card(study: StudyConfig, manifest: Manifest, made: Provenance, digest: str) -> str:
     encoder, method = ENCODERS[study.encoder.name], METHODS[study.method.name]
     size = f"{study.data.dims}D, {study.data.image_size} px"
@@ -145,7 +147,7 @@ def _model_card(study: StudyConfig, manifest: Manifest, made: Provenance, digest
 | SHA-256 | `{digest}` |
 | Hilum | {__version__} |
 
-**Input**: {COUNTED[channels]}. Intensity: {study.data.facts.intensity}. Geometry: {_geometry(study)}.
+**Input**: {_CHANNELS[channels]}. Intensity: {study.data.facts.intensity}. Geometry: {geometry_of(study.data)}.
 
 **Output**: {facts["width"]} features, the {facts["pooling"]}.{heads}
 

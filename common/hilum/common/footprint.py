@@ -69,7 +69,7 @@ def footprint_of(study: StudyConfig, images: int = 0) -> Footprint:
             training_floats(encoder + head, travelling) + max(training, evaluating),
             update_floats(encoder + head, travelling),
         ),
-        image_bytes=_PACKED * _values(study)[0],
+        image_bytes=_PACKED * _voxels(study)[0],
         # Federated and local pre-training each keep a step checkpoint (weights and moments) and two rounds of local
         # parts; one more set of weights is written before the old one goes.
         state_bytes=2 * _FLOAT * (4 * (encoder + head) + 3 * (encoder + head - travelling) + travelling),
@@ -97,7 +97,7 @@ def server_bytes(study: StudyConfig, aggregator_bytes: int) -> int:
 def _evaluating_floats(study: StudyConfig, travelling: int, images: int) -> int:
     """Values held while arms are measured: all their weights, the bootstrap, and the largest of three works."""
     evaluation = study.evaluation
-    stored, seen = _values(study)
+    stored, seen = _voxels(study)
     kept = study.encoder.kept_values(study.data)
     finetuning = evaluation.finetune_batch_size * (kept + _view_floats(study, 1))
     inference = _INFERENCE_BATCH * (_view_floats(study, 1) + kept // study.encoder.layers)
@@ -118,11 +118,11 @@ def update_floats(parameters: int, travelling: int) -> int:
 
 def _view_floats(study: StudyConfig, count: int) -> int:
     """Values held of one image while its views are made."""
-    stored, seen = _values(study)
+    stored, seen = _voxels(study)
     return _VIEW_COPIES * (stored + seen) + (count - 1) * seen
 
 
-def _values(study: StudyConfig) -> tuple[int, int]:
+def _voxels(study: StudyConfig) -> tuple[int, int]:
     """Values of one image, as it is stored and as the encoder sees it."""
     data, channels = study.data, study.data.facts.channels
     return int(channels * data.store_size**data.dims), int(channels * data.image_size**data.dims)

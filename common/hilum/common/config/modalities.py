@@ -17,8 +17,9 @@ class Modality:
             array's own percentiles serve.
         intensity: What becomes of its values, in words.
         expects: What an image of it is, in words.
-        mean: Of its values in [0, 1], one a channel.
-        std: Their deviation, one a channel.
+        channels: C: 1 for grey, 3 for red, green and blue.
+        mean: Of its values in [0, 1], over all channels.
+        deviation: Of the same. One number for all channels keeps colours what they are.
         origin: Where these two come from.
         dark_border: Whether the images lie on black that shows nothing, which is cut away before they are scaled.
     """
@@ -28,15 +29,11 @@ class Modality:
     values: tuple[float, float] | None
     intensity: str
     expects: str
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: float
+    deviation: float
     origin: str
+    channels: int = 1
     dark_border: bool = False
-
-    @property
-    def channels(self) -> int:
-        """C: 1 for grey, 3 for red, green and blue."""
-        return len(self.mean)
 
     @property
     def is_displayed(self) -> bool:
@@ -63,8 +60,8 @@ MODALITIES: dict[str, Modality] = {
         values=_DISPLAY,
         intensity="brightness as displayed, bone bright (the file's VOI table or window, MONOCHROME1 inverted), black 0, white 1",
         expects=_GREY_PICTURE,
-        mean=(0.54,),
-        std=(0.24,),
+        mean=0.54,
+        deviation=0.24,
         origin="measured: 507 chest films of two collections (NIH ChestX-ray14, ieee8023)",
     ),
     "mammogram": Modality(
@@ -74,8 +71,8 @@ MODALITIES: dict[str, Modality] = {
         intensity="brightness as displayed, dense tissue bright (the file's VOI table or window, MONOCHROME1 inverted), black 0, "
         "white 1",
         expects=_GREY_PICTURE,
-        mean=(0.5,),
-        std=(0.25,),
+        mean=0.5,
+        deviation=0.25,
         origin=_NEUTRAL,
         dark_border=True,
     ),
@@ -85,8 +82,8 @@ MODALITIES: dict[str, Modality] = {
         values=(-1000.0, 1000.0),  # -1000 HU is air
         intensity="Hounsfield units, -1000 is 0 and 1000 is 1, clipped",
         expects="(H, W) or (D, H, W) in Hounsfield units",
-        mean=(0.5,),
-        std=(0.25,),
+        mean=0.5,
+        deviation=0.25,
         origin="chosen: air is -2, water 0, dense bone 2",
     ),
     "mr": Modality(
@@ -95,8 +92,8 @@ MODALITIES: dict[str, Modality] = {
         values=None,
         intensity="the volume's own percentiles, 0.5 is 0 and 99.5 is 1, clipped",
         expects="(H, W) or (D, H, W), any scale",
-        mean=(0.37,),
-        std=(0.30,),
+        mean=0.37,
+        deviation=0.30,
         origin="measured: 130 hippocampi, 674 slices of brains, 56 volumes of many vendors",
     ),
     "pet": Modality(
@@ -106,8 +103,8 @@ MODALITIES: dict[str, Modality] = {
         intensity="the volume's own percentiles, 0.5 is 0 and 99.5 is 1, clipped: uptake beside the same volume's, not SUV, which "
         "takes the patient's weight and the dose",
         expects="(H, W) or (D, H, W), any scale",
-        mean=(0.5,),
-        std=(0.25,),
+        mean=0.5,
+        deviation=0.25,
         origin=_NEUTRAL,
     ),
     "ultrasound": Modality(
@@ -116,8 +113,8 @@ MODALITIES: dict[str, Modality] = {
         values=_DISPLAY,
         intensity="brightness as displayed, black 0, white 1; colour becomes its luminance; of a clip, the middle frame",
         expects=_GREY_PICTURE + ", or (H, W, 3) uint8 in RGB",
-        mean=(0.18,),
-        std=(0.16,),
+        mean=0.18,
+        deviation=0.16,
         origin="measured: 26 stills of lungs",
         dark_border=True,
     ),
@@ -128,39 +125,42 @@ MODALITIES: dict[str, Modality] = {
         intensity="brightness as displayed (the file's VOI table or window, MONOCHROME1 inverted), black 0, white 1; of a run, the "
         "middle frame",
         expects=_GREY_PICTURE,
-        mean=(0.5,),
-        std=(0.25,),
+        mean=0.5,
+        deviation=0.25,
         origin=_NEUTRAL,
     ),
     "photograph": Modality(
         family="photograph",
         volumes=False,
         values=_DISPLAY,
+        channels=3,
         intensity=_IN_COLOUR,
         expects=_COLOUR_PICTURE,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.25, 0.25, 0.25),
+        mean=0.5,
+        deviation=0.25,
         origin=_NEUTRAL,
     ),
     "fundus": Modality(
         family="photograph",
         volumes=False,
         values=_DISPLAY,
+        channels=3,
         intensity=_IN_COLOUR,
         expects=_COLOUR_PICTURE,
-        mean=(0.50, 0.18, 0.03),
-        std=(0.22, 0.22, 0.22),
-        origin="measured: 28 photographs of CHASE_DB1; one deviation for all channels, since blue holds next to nothing here",
+        mean=0.24,
+        deviation=0.29,
+        origin="measured: 28 photographs of CHASE_DB1 (red 0.50, green 0.18, blue 0.03)",
         dark_border=True,
     ),
     "pathology": Modality(
         family="photograph",
         volumes=False,
         values=_DISPLAY,
+        channels=3,
         intensity=_IN_COLOUR,
         expects=_COLOUR_PICTURE,
-        mean=(0.5, 0.5, 0.5),
-        std=(0.25, 0.25, 0.25),
+        mean=0.5,
+        deviation=0.25,
         origin=_NEUTRAL,
     ),
 }

@@ -15,9 +15,11 @@ MAY_DIFFER: Mapping[str, str] = {
 }
 ADDED: Mapping[str, Any] = {
     "federation.aggregator": {"name": "fedavg"},
-    "views": {"allow": [], "crop": None, "strong": None},
+    "views.allow": [],
+    "views.crop": None,
+    "views.strong": None,
 }
-"""Keys and tables that studies had not always, with what their absence stood for: with or without it, a study is the same one."""
+"""Keys that studies had not always, with what their absence stood for: with or without it, a study is the same one."""
 _SHOWN = 3
 
 
@@ -37,15 +39,16 @@ def lasting(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return a study's table without what may differ between a run and its resumption, and as it was before `ADDED`."""
 
     def lasts(key: str, value: Any) -> bool:
-        return key not in MAY_DIFFER and (key not in ADDED or _flat({key: value}) != _flat({key: ADDED[key]}))
+        return key not in MAY_DIFFER and (key not in ADDED or value != ADDED[key])
 
-    return {
+    kept = {
         section: {key: value for key, value in keys.items() if lasts(f"{section}.{key}", value)}
         if isinstance(keys, Mapping)
         else keys
         for section, keys in table.items()
-        if lasts(section, keys)
     }
+    # A table of added keys alone was not there before.
+    return {section: keys for section, keys in kept.items() if keys != {}}
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:

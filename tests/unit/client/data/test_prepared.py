@@ -188,4 +188,3 @@ def test_every_family_of_the_catalogue_but_one_has_modalities_and_these_have_vie
     assert {facts.family for facts in MODALITIES.values()} == set(get_args(Family)) - {"secondary"}
     assert set(batch._RECIPES) == set(MODALITIES) == set(REFUSED)
     assert {facts.channels for facts in MODALITIES.values()} == {1, 3}
-    assert all(len(facts.std) == facts.channels for facts in MODALITIES.values())
