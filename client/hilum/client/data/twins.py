@@ -44,7 +44,7 @@ def fingerprint(values: npt.NDArray[np.generic]) -> Fingerprints:
     Returns:
         (F,), of length 1 or 0.
     """
-    wide = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None, None]
+    wide = torch.from_numpy(np.array(values, np.float32, order="C"))[None, None]
     cells = _CELLS[values.ndim]
     if values.ndim == 2:  # noqa: PLR2004 - H W
         small = F.interpolate(wide, (cells, cells), mode="bilinear", antialias=True)

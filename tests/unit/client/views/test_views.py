@@ -12,6 +12,7 @@ from hilum.common.config.modalities import MODALITIES
 from hilum.common.config.view_rules import COLOUR_ONLY, REFUSED
 from hilum.common.config.views import ViewRanges, ViewsSection
 from hilum.common.methods import ViewGroup, ViewPlan
+from view_pictures import row_of
 
 CPU = torch.device("cpu")
 
@@ -256,3 +257,11 @@ def test_fine_tuning_sees_the_studys_mild_views():
     still = ViewsSection(crop=ViewRanges(area=(1.0, 1.0), rotation_deg=0.0))
     one = Viewer(data, changes=still).one(images, torch.Generator().manual_seed(0))
     assert torch.allclose(one, torch.nn.functional.interpolate(images, 16, mode="bilinear"), atol=1e-5)
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_the_pictures_of_the_docs_show_what_each_modality_gives(modality):
+    row = row_of(modality, edge=32)
+    assert row.shape == (7, MODALITIES[modality].channels, 32, 32)
+    assert all(not torch.allclose(row[0], view, atol=0.02) for view in row[1:])
+    assert row.std((1, 2, 3)).min() > 0.03
