@@ -6,8 +6,8 @@ from pydantic import JsonValue
 
 from hilum.common.config import StudyConfig, load_site, load_study, parse_study, study_to_toml
 from hilum.common.config.base import Section
+from hilum.common.config.modalities import MODALITIES
 from hilum.common.config.template import STUDY_TEMPLATE
-from hilum.common.config.view_rules import REFUSED
 from hilum.common.errors import ConfigError
 from hilum.common.signing import _Document
 
@@ -184,8 +184,8 @@ def test_a_study_may_change_the_views_of_its_modality_by_name(modality, views):
 
 
 def test_every_reason_against_a_view_names_its_source():
-    for refused in REFUSED.values():
-        for reason in refused.values():
+    for facts in MODALITIES.values():
+        for reason in facts.refused.values():
             assert (
                 re.search(r"\((DICOM PS3|arXiv \d|doi 10|Burckhardt)", reason) or "ultrasound alone" in reason
             )

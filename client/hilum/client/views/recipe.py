@@ -1,7 +1,7 @@
 """How views of one modality may differ without changing what a reader would say of the image.
 
-Adding a modality takes a file here with its two recipes, `CROP` and `STRONG`, its line in `batch`, what its values mean in
-`hilum.common.config.modalities`, and which changes are no view of it in `hilum.common.config.view_rules`.
+Adding a modality takes a file here with its two recipes, `CROP` and `STRONG`, its line in `batch`, and in
+`hilum.common.config.modalities` what its values mean and which changes are no view of it.
 """
 
 from dataclasses import dataclass

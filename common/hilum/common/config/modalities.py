@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from hilum.common.config import view_rules
+
 DISPLAY_WHITE = 65_535.0
 
 
@@ -21,6 +23,7 @@ class Modality:
         mean: Of its values in [0, 1], over all channels.
         deviation: Of the same. One number for all channels keeps colours what they are.
         origin: Where these two come from.
+        refused: Changes of an image that are no view of it.
         dark_border: Whether the images lie on black that shows nothing, which is cut away before they are scaled.
     """
 
@@ -32,6 +35,7 @@ class Modality:
     mean: float
     deviation: float
     origin: str
+    refused: view_rules.Refused
     channels: int = 1
     dark_border: bool = False
 
@@ -63,6 +67,7 @@ MODALITIES: dict[str, Modality] = {
         mean=0.54,
         deviation=0.24,
         origin="measured: 507 chest films of two collections (NIH ChestX-ray14, ieee8023)",
+        refused=view_rules.INSIDE_OF_A_BODY,
     ),
     "mammogram": Modality(
         family="mammogram",
@@ -74,6 +79,7 @@ MODALITIES: dict[str, Modality] = {
         mean=0.5,
         deviation=0.25,
         origin=_NEUTRAL,
+        refused=view_rules.MAMMOGRAM,
         dark_border=True,
     ),
     "ct": Modality(
@@ -85,6 +91,7 @@ MODALITIES: dict[str, Modality] = {
         mean=0.5,
         deviation=0.25,
         origin="chosen: air is -2, water 0, dense bone 2",
+        refused=view_rules.CT,
     ),
     "mr": Modality(
         family="mr",
@@ -95,6 +102,7 @@ MODALITIES: dict[str, Modality] = {
         mean=0.37,
         deviation=0.30,
         origin="measured: 130 hippocampi, 674 slices of brains, 56 volumes of many vendors",
+        refused=view_rules.INSIDE_OF_A_BODY,
     ),
     "pet": Modality(
         family="pet",
@@ -106,6 +114,7 @@ MODALITIES: dict[str, Modality] = {
         mean=0.5,
         deviation=0.25,
         origin=_NEUTRAL,
+        refused=view_rules.PET,
     ),
     "ultrasound": Modality(
         family="ultrasound",
@@ -116,6 +125,7 @@ MODALITIES: dict[str, Modality] = {
         mean=0.18,
         deviation=0.16,
         origin="measured: 26 stills of lungs",
+        refused=view_rules.ULTRASOUND,
         dark_border=True,
     ),
     "angiogram": Modality(
@@ -128,6 +138,7 @@ MODALITIES: dict[str, Modality] = {
         mean=0.5,
         deviation=0.25,
         origin=_NEUTRAL,
+        refused=view_rules.INSIDE_OF_A_BODY,
     ),
     "photograph": Modality(
         family="photograph",
@@ -139,6 +150,7 @@ MODALITIES: dict[str, Modality] = {
         mean=0.5,
         deviation=0.25,
         origin=_NEUTRAL,
+        refused=view_rules.PHOTOGRAPH,
     ),
     "fundus": Modality(
         family="photograph",
@@ -150,6 +162,7 @@ MODALITIES: dict[str, Modality] = {
         mean=0.24,
         deviation=0.29,
         origin="measured: 28 photographs of CHASE_DB1 (red 0.50, green 0.18, blue 0.03)",
+        refused=view_rules.FUNDUS,
         dark_border=True,
     ),
     "pathology": Modality(
@@ -162,6 +175,7 @@ MODALITIES: dict[str, Modality] = {
         mean=0.5,
         deviation=0.25,
         origin=_NEUTRAL,
+        refused=view_rules.PATHOLOGY,
     ),
 }
 """By the name that a study gives them. `secondary` captures have none: they may show anything, so no view of them is known to be

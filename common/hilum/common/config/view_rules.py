@@ -29,36 +29,20 @@ _MACULA = (
     "the macula lies below the middle of the optic disc, by 1.5 degrees on average (doi 10.1167/iovs.03-1157)"
 )
 
-REFUSED: Mapping[str, Mapping[str, str]] = {
-    "radiograph": {"horizontal_flip": _SIDE, **_UPRIGHT, **_OTHER_PHYSICS},
-    "mammogram": {"horizontal_flip": _BREAST, **_UPRIGHT, **_OTHER_PHYSICS},
-    "ct": {
-        "horizontal_flip": _SIDE,
-        **_UPRIGHT,
-        "gamma": _HU,
-        "contrast": _HU,
-        "bias_field": _HU,
-        **_OTHER_PHYSICS,
-    },
-    "mr": {"horizontal_flip": _SIDE, **_UPRIGHT, **_OTHER_PHYSICS},
-    "pet": {
-        "horizontal_flip": _SIDE,
-        **_UPRIGHT,
-        "gamma": _UPTAKE,
-        "contrast": _UPTAKE,
-        "bias_field": _UPTAKE,
-        **_OTHER_PHYSICS,
-    },
-    "ultrasound": {"vertical_flip": _SHADOW, "quarter_turns": _SHADOW},
-    "angiogram": {"horizontal_flip": _SIDE, **_UPRIGHT, **_OTHER_PHYSICS},
-    "photograph": {"stain": _STAIN, **_OTHER_PHYSICS},
-    "fundus": {
-        "horizontal_flip": _EYE,
-        "vertical_flip": _MACULA,
-        "quarter_turns": _MACULA,
-        "stain": _STAIN,
-        **_OTHER_PHYSICS,
-    },
-    "pathology": _OTHER_PHYSICS,
+Refused = Mapping[str, str]
+"""By operation: why it is no view, and where that stands."""
+
+PHOTOGRAPH: Refused = {"stain": _STAIN, **_OTHER_PHYSICS}
+PATHOLOGY: Refused = _OTHER_PHYSICS
+FUNDUS: Refused = {
+    "horizontal_flip": _EYE,
+    "vertical_flip": _MACULA,
+    "quarter_turns": _MACULA,
+    "stain": _STAIN,
+    **_OTHER_PHYSICS,
 }
-"""By modality and operation: why not, and where that stands."""
+ULTRASOUND: Refused = {"vertical_flip": _SHADOW, "quarter_turns": _SHADOW}
+INSIDE_OF_A_BODY: Refused = {"horizontal_flip": _SIDE, **_UPRIGHT, **_OTHER_PHYSICS}
+MAMMOGRAM: Refused = {**INSIDE_OF_A_BODY, "horizontal_flip": _BREAST}
+CT: Refused = {**INSIDE_OF_A_BODY, "gamma": _HU, "contrast": _HU, "bias_field": _HU}
+PET: Refused = {**INSIDE_OF_A_BODY, "gamma": _UPTAKE, "contrast": _UPTAKE, "bias_field": _UPTAKE}

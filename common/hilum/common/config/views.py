@@ -6,7 +6,8 @@ from pydantic import Field
 
 from hilum.common.config.base import Section
 from hilum.common.config.data import DataSection
-from hilum.common.config.view_rules import COLOUR_ONLY, FLAT_ONLY, REFUSED
+from hilum.common.config.modalities import MODALITIES
+from hilum.common.config.view_rules import COLOUR_ONLY, FLAT_ONLY
 
 Chance = Annotated[float, Field(ge=0, le=1)]
 _Area = Annotated[float, Field(gt=0, le=1)]
@@ -17,7 +18,7 @@ _Strength = Annotated[float, Field(ge=0, le=1)]
 _NOTHING = {"gamma": (1.0, 1.0), "contrast": (1.0, 1.0), "saturation": (1.0, 1.0)}
 _PAIRS = ("area", *_NOTHING)
 
-_OPERATIONS = tuple(dict.fromkeys(name for refused in REFUSED.values() for name in refused))
+_OPERATIONS = tuple(dict.fromkeys(name for facts in MODALITIES.values() for name in facts.refused))
 if TYPE_CHECKING:
     Refusable = str
 else:
@@ -93,7 +94,7 @@ class ViewsSection(Section):
                     return f"views.{table}.{name} {wrong}"
             asked |= ranges.active
         for name in self.allow:
-            if name not in REFUSED[data.modality]:
+            if name not in data.facts.refused:
                 return f'views.allow names {name}, which data.modality = "{data.modality}" does not refuse; leave it out'
             if name not in asked:
                 return f"views.allow names {name}, and no range asks for it; write views.strong.{name}, or leave it out"
@@ -105,7 +106,7 @@ class ViewsSection(Section):
             return f'changes colours, and data.modality = "{data.modality}" is grey; leave it out'
         if name in FLAT_ONLY and data.dims != 2:  # noqa: PLR2004 - images
             return f"is for images, and data.dims = {data.dims}; leave it out"
-        reason = REFUSED[data.modality].get(name)
+        reason = data.facts.refused.get(name)
         if reason is None or name in self.allow:
             return None
         return (

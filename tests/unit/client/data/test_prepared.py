@@ -10,7 +10,6 @@ from hilum.client.state.workspace import Workspace
 from hilum.client.views import batch
 from hilum.common.config.data import DataSection
 from hilum.common.config.modalities import MODALITIES
-from hilum.common.config.view_rules import REFUSED
 from hilum.common.errors import DataError
 from hilum.common.progress import NullProgress
 
@@ -186,5 +185,5 @@ def test_a_nifti_ct_without_air_is_not_taken_for_hounsfield_units(tmp_path, lowe
 def test_every_family_of_the_catalogue_but_one_has_modalities_and_these_have_views_and_rules():
     # A secondary capture may show anything, so there is no view of it.
     assert {facts.family for facts in MODALITIES.values()} == set(get_args(Family)) - {"secondary"}
-    assert set(batch._RECIPES) == set(MODALITIES) == set(REFUSED)
+    assert set(batch._RECIPES) == set(MODALITIES)
     assert {facts.channels for facts in MODALITIES.values()} == {1, 3}

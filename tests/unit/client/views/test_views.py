@@ -9,7 +9,7 @@ from hilum.client.views.batch import recipes_of
 from hilum.client.views.recipe import Recipe
 from hilum.common.config.data import DataSection
 from hilum.common.config.modalities import MODALITIES
-from hilum.common.config.view_rules import COLOUR_ONLY, REFUSED
+from hilum.common.config.view_rules import COLOUR_ONLY
 from hilum.common.config.views import ViewRanges, ViewsSection
 from hilum.common.methods import ViewGroup, ViewPlan
 from view_pictures import row_of
@@ -217,7 +217,7 @@ def test_pathology_shows_all_eight_orientations():
 
 
 @pytest.mark.parametrize(
-    "modality", [name for name, refused in REFUSED.items() if "vertical_flip" in refused]
+    "modality", [name for name, facts in MODALITIES.items() if "vertical_flip" in facts.refused]
 )
 def test_what_has_an_up_is_never_turned_over(modality):
     data = DataSection(modality=modality, image_size=16)
@@ -234,7 +234,7 @@ def test_what_has_an_up_is_never_turned_over(modality):
 def test_no_recipe_does_what_its_modality_refuses(modality):
     for recipe in recipes_of(modality, ViewsSection()).values():
         ranges = ViewRanges(**{one.name: getattr(recipe, one.name) for one in fields(recipe)})
-        assert not ranges.active & set(REFUSED[modality])
+        assert not ranges.active & set(MODALITIES[modality].refused)
         if MODALITIES[modality].channels == 1:
             assert not ranges.active & set(COLOUR_ONLY)
 
