@@ -65,7 +65,9 @@ def _words(recipe: Recipe) -> str:
     for one in fields(recipe):
         value = getattr(recipe, one.name)
         if value != one.default:
-            told.append(f"{one.name} {f'{value[0]:g} to {value[1]:g}' if isinstance(value, tuple) else f'{value:g}'}")
+            told.append(
+                f"{one.name} {f'{value[0]:g} to {value[1]:g}' if isinstance(value, tuple) else f'{value:g}'}"
+            )
     return ", ".join(told)
 
 
@@ -77,23 +79,29 @@ def meaning_rows() -> list[str]:
 
 
 def refused_rows() -> list[str]:
-    """Every modality and reason, with what is refused for it."""
-    rows = []
+    """Every reason against a view, with what it is against."""
+    by_reason: dict[str, tuple[list[str], list[str]]] = {}
     for name, facts in MODALITIES.items():
-        by_reason: dict[str, list[str]] = {}
         for operation, reason in facts.refused.items():
-            by_reason.setdefault(reason, []).append(f"`{operation}`")
-        rows += [f"| `{name}` | {', '.join(names)} | {reason} |" for reason, names in by_reason.items()]
-    return rows
+            operations, names = by_reason.setdefault(reason, ([], []))
+            operations.append(f"`{operation}`")
+            names.append(f"`{name}`")
+    return [
+        f"| {', '.join(dict.fromkeys(operations))} | {', '.join(dict.fromkeys(names))} | {reason} |"
+        for reason, (operations, names) in by_reason.items()
+    ]
 
 
 TABLES: dict[tuple[Path, str], Callable[[], list[str]]] = {
     (REFERENCE / "dicom.md", "| transfer syntax | UID | pixels are decoded by |"): syntax_rows,
     (REFERENCE / "reason-codes.md", "| code | meaning |"): reason_rows,
-    (REFERENCE / "views.md", "| modality | family of the index | channels | becomes 0 to 1 | mean, deviation |"): value_rows,
+    (
+        REFERENCE / "views.md",
+        "| modality | family of the index | channels | becomes 0 to 1 | mean, deviation |",
+    ): value_rows,
     (REFERENCE / "views.md", "| modality | mild views | strong views |"): range_rows,
     (REFERENCE / "views.md", "| range | what it is |"): meaning_rows,
-    (REFERENCE / "views.md", "| modality | refused | because |"): refused_rows,
+    (REFERENCE / "views.md", "| refused | for | because |"): refused_rows,
     (REFERENCE / "what-leaves.md", "| message | record | key | type | what it is | bound |"): leaving_rows,
 }
 """By page and by the table's first line: what gives its rows."""

@@ -113,7 +113,7 @@ def test_the_resolved_form_reads_back_as_the_same_study():
         (lambda t: t["data"].update(modality="fondus"), "did you mean 'fundus'?"),
         (
             lambda t: t.update(views={"strong": {"horizontal_flip": 0.5}}),
-            'views.strong.horizontal_flip is no view of data.modality = "radiograph": the side of the heart',
+            'views.strong.horizontal_flip = 0.5 is no view of data.modality = "radiograph": the side of the heart',
         ),
         (
             lambda t: (t["data"].update(modality="ct"), t.update(views={"crop": {"gamma": [0.8, 1.2]}})),
@@ -137,14 +137,18 @@ def test_the_resolved_form_reads_back_as_the_same_study():
         ),
         (
             lambda t: t.update(views={"allow": ["stain"], "strong": {"stain": 0.1}}),
-            'views.strong.stain changes colours, and data.modality = "radiograph" is grey; leave it out',
+            'views.strong.stain = 0.1 changes colours, and data.modality = "radiograph" is grey; leave it out',
         ),
         (
             lambda t: (
                 t["data"].update(modality="mr", dims=3, image_size=16),
                 t.update(views={"allow": ["depth_gain"], "strong": {"depth_gain": 0.1}}),
             ),
-            "views.strong.depth_gain is for images, and data.dims = 3; leave it out",
+            "views.strong.depth_gain = 0.1 is for images, and data.dims = 3; leave it out",
+        ),
+        (
+            lambda t: t.update(views={"strong": {"rotation_deg": 90.0}}),
+            'views.strong.rotation_deg = 90.0 is no view of data.modality = "radiograph": the image has an up and a down',
         ),
         (
             lambda t: t.update(views={"strong": {"gamma": [1.2, 0.8]}}),
@@ -169,6 +173,8 @@ def test_a_wrong_study_is_told_what_to_write_instead(change, expected):
     ("modality", "views"),
     [
         ("radiograph", {"allow": ["horizontal_flip"], "strong": {"horizontal_flip": 0.5}}),
+        ("radiograph", {"allow": ["quarter_turns"], "strong": {"rotation_deg": 90.0}}),
+        ("radiograph", {"strong": {"rotation_deg": 45.0}}),
         ("ct", {"allow": ["gamma"], "crop": {"gamma": [0.9, 1.1]}}),
         (
             "radiograph",

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 COLOUR_ONLY = ("saturation", "hue", "stain")
 FLAT_ONLY = ("depth_gain",)
+MAX_TILT_DEG = 45.0
+"""An image that is turned by more stands on another side, as after a quarter turn."""
 
 _SPECKLE = (
     "speckle is the interference of sound, and these images are not made with it (Burckhardt, IEEE Trans. Sonics Ultrason. 25(1), "
@@ -23,6 +25,7 @@ _SIDE = "the side of the heart and of the liver is a finding (DICOM PS3.3 C.7.6.
 _HU = "it bends Hounsfield units, which mean the same on every scanner: water is 0, air -1000 (DICOM PS3.3 C.11.1.1.2)"
 _UPTAKE = "uptake beside the background is the finding, and it would change (DICOM PS3.3 C.8.9.1, Units)"
 _SHADOW = "sound comes from above: shadows and enhancement lie below what casts them (arXiv 2105.02188)"
+_WALL = "the muscle of the chest wall lies at the top or the side that the view says (DICOM PS3.3 C.8.11.7, View Code Sequence)"
 _BREAST = "a left and a right breast are read as such (DICOM PS3.3 C.8.11.7, Image Laterality)"
 _EYE = "the optic disc lies on the nose's side, so a mirrored right eye is a left eye (DICOM PS3.3 C.8.17.5, Image Laterality)"
 _MACULA = (
@@ -43,6 +46,11 @@ FUNDUS: Refused = {
 }
 ULTRASOUND: Refused = {"vertical_flip": _SHADOW, "quarter_turns": _SHADOW}
 INSIDE_OF_A_BODY: Refused = {"horizontal_flip": _SIDE, **_UPRIGHT, **_OTHER_PHYSICS}
-MAMMOGRAM: Refused = {**INSIDE_OF_A_BODY, "horizontal_flip": _BREAST}
+MAMMOGRAM: Refused = {
+    "horizontal_flip": _BREAST,
+    "vertical_flip": _WALL,
+    "quarter_turns": _WALL,
+    **_OTHER_PHYSICS,
+}
 CT: Refused = {**INSIDE_OF_A_BODY, "gamma": _HU, "contrast": _HU, "bias_field": _HU}
 PET: Refused = {**INSIDE_OF_A_BODY, "gamma": _UPTAKE, "contrast": _UPTAKE, "bias_field": _UPTAKE}

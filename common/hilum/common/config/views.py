@@ -7,7 +7,7 @@ from pydantic import Field
 from hilum.common.config.base import Section
 from hilum.common.config.data import DataSection
 from hilum.common.config.modalities import MODALITIES
-from hilum.common.config.view_rules import COLOUR_ONLY, FLAT_ONLY
+from hilum.common.config.view_rules import COLOUR_ONLY, FLAT_ONLY, MAX_TILT_DEG
 
 Chance = Annotated[float, Field(ge=0, le=1)]
 _Area = Annotated[float, Field(gt=0, le=1)]
@@ -62,9 +62,12 @@ class ViewRanges(Section):
         return None
 
     @property
-    def active(self) -> set[str]:
-        """The names of those that change something."""
-        return {name for name, value in self.given.items() if value not in (0, _NOTHING.get(name))}
+    def active(self) -> dict[str, str]:
+        """The operations that are asked for, and the name of the range that asks."""
+        found = {name: name for name, value in self.given.items() if value not in (0, _NOTHING.get(name))}
+        if self.rotation_deg is not None and self.rotation_deg > MAX_TILT_DEG:
+            found.setdefault("quarter_turns", "rotation_deg")
+        return found
 
 
 class ViewsSection(Section):
@@ -89,10 +92,10 @@ class ViewsSection(Section):
                 continue
             if wrong := ranges.inconsistent(f"views.{table}"):
                 return wrong
-            for name in sorted(ranges.active):
-                if wrong := self._invalid(name, data):
-                    return f"views.{table}.{name} {wrong}"
-            asked |= ranges.active
+            for operation, name in sorted(ranges.active.items()):
+                if wrong := self._invalid(operation, data):
+                    return f"views.{table}.{name} = {getattr(ranges, name)} {wrong}"
+            asked |= ranges.active.keys()
         for name in self.allow:
             if name not in data.facts.refused:
                 return f'views.allow names {name}, which data.modality = "{data.modality}" does not refuse; leave it out'
