@@ -49,7 +49,9 @@ GEOMETRY = (
     "scaled, true to its proportions in millimetres, until the longest edge fills the image (bilinear with antialiasing in 2D, "
     "averaged then trilinear in 3D), centred, the rest 0"
 )
-_CUT = "cut to the box around the largest piece that is not black (over 0.06), then "
+_CUT = (
+    "cut to the box around what is not black (over 0.03; pieces under 3 % of the largest do not count), then "
+)
 _CHANNELS = {1: "one channel", 3: "three channels (red, green, blue)"}
 
 

@@ -226,7 +226,7 @@ def test_a_photograph_is_prepared_as_for_training(made, tmp_path):
     assert torch.equal(encoder_input(picture, study.data), wanted)
     facts = json.loads((folder / "manifest.json").read_text())
     assert facts["input"]["channels"] == facts["architecture"]["channels"] == 3
-    assert facts["input"]["geometry"].startswith("cut to the box around the largest piece that is not black")
+    assert facts["input"]["geometry"].startswith("cut to the box around what is not black")
     assert "three channels (red, green, blue)" in (folder / "MODEL_CARD.md").read_text()
 
 

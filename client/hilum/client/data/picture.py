@@ -17,7 +17,10 @@ Array = npt.NDArray[Any]
 _COLOURS = 3
 _LUMINANCE = (0.299, 0.587, 0.114)  # of red, green and blue (Rec. ITU-R BT.601)
 _FINE = np.uint16(DISPLAY_WHITE // 255)  # display values in one level of 8 bits
-_BRIGHT = 0.06  # of the range of a display: compression and the sensor's offset leave less on what is black
+_BRIGHT = 0.03  # of the range of a display: compression and a sensor's offset leave less on what is black
+_SMALL = (
+    0.03  # of the largest piece: letters and markers are smaller, the near field of an ultrasound fan is not
+)
 _CELLS = 64  # along the longest edge, when borders are looked for
 _MIN_EDGE = 8  # pixels; a smaller piece is not an image
 
@@ -55,9 +58,10 @@ def channels_of(still: Array, kind: Kind, modality: Modality) -> Array:
 
 
 def content_box(values: npt.NDArray[np.float32]) -> tuple[slice, ...]:
-    """Return where the picture is on its black ground: around the largest piece that is not black.
+    """Return where the picture is on its black ground: around the large pieces that are not black.
 
-    So letters, rulers and markers beside it, which are pieces of their own, do not count.
+    Letters, rulers and markers beside it, which are small pieces of their own, do not count. A fan that fluid or a shadow parts
+    has several large ones.
 
     Args:
         values: (C, H, W) in [0, 1].
@@ -73,8 +77,15 @@ def content_box(values: npt.NDArray[np.float32]) -> tuple[slice, ...]:
     whole = (slice(None), slice(0, height), slice(0, width))
     if count == 0:
         return whole
-    largest = int(np.bincount(pieces.ravel())[1:].argmax())
-    rows, columns = ndimage.find_objects(pieces)[largest]
+    sizes = np.bincount(pieces.ravel())[1:]
+    boxes = [
+        box
+        for box, size in zip(ndimage.find_objects(pieces), sizes, strict=True)
+        if size >= _SMALL * sizes.max()
+    ]
+    rows, columns = (
+        slice(min(box[axis].start for box in boxes), max(box[axis].stop for box in boxes)) for axis in (0, 1)
+    )
     if min(rows.stop - rows.start, columns.stop - columns.start) < _MIN_EDGE:
         return whole
     return slice(None), rows, columns

@@ -64,6 +64,15 @@ def test_black_borders_go_and_letters_in_them():
     assert (columns.start, columns.stop) == pytest.approx((30, 90), abs=2)
 
 
+def test_a_fan_that_fluid_parts_is_kept_whole():
+    image = np.zeros((1, 128, 128), np.float32)
+    image[:, 10:22, 50:80] = 0.3  # the near field, a twentieth of what lies below the fluid
+    image[:, 60:120, 10:118] = 0.3
+    _, rows, columns = content_box(image)
+    assert (rows.start, rows.stop) == pytest.approx((10, 120), abs=2)
+    assert (columns.start, columns.stop) == pytest.approx((10, 118), abs=2)
+
+
 @pytest.mark.parametrize(
     "image", [np.zeros((1, 50, 50)), np.pad(np.ones((1, 3, 3)), ((0, 0), (5, 9), (9, 9)))]
 )

@@ -106,10 +106,11 @@ def test_stored_values_come_back_on_the_unit_scale():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_views_on_a_gpu_are_those_of_the_cpu():
-    data = DataSection(modality="radiograph", image_size=32)
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_views_on_a_gpu_are_those_of_the_cpu(modality):
+    data = DataSection(modality=modality, image_size=32)
     viewer = Viewer(data, ViewPlan({"image": ViewGroup(2, "strong")}))
-    images = torch.rand(4, 1, 40, 40)
+    images = torch.rand(4, data.facts.channels, 40, 40)
     one, other = (
         viewer(images.to(device), torch.Generator().manual_seed(1)).groups["image"].cpu()
         for device in ("cpu", "cuda")
