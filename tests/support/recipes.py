@@ -73,11 +73,10 @@ def losses_of(name: str) -> list[float]:
 
 def view_of(modality: str) -> list[float]:
     """Return a strong view of a known image, as the means of its blocks."""
-    image = np.random.default_rng(6).random((4, 1, 40, 40)).astype(np.float32)
+    data = DataSection(modality=modality, image_size=32)
+    image = np.random.default_rng(6).random((4, data.facts.channels, 40, 40)).astype(np.float32)
     image[:, :, 10:30, 15:25] += 1
-    viewer = Viewer(
-        DataSection(modality=modality, image_size=32), ViewPlan({"image": ViewGroup(1, "strong")})
-    )
+    viewer = Viewer(data, ViewPlan({"image": ViewGroup(1, "strong")}))
     rng = torch.Generator().manual_seed(3)
     views = viewer(torch.from_numpy(image / 2), rng).groups["image"][:, 0]
     blocks = torch.nn.functional.adaptive_avg_pool2d(views, _BLOCKS)

@@ -5,12 +5,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hilum.client.data.prepared import FULL_SCALE, fit, unit_range
+from hilum.client.data.prepared import FULL_SCALE, fitted_channels
 from hilum.client.views import Viewer
 from hilum.common.config.data import DataSection
-from hilum.common.config.modalities import Modality
+from hilum.common.config.modalities import COLOUR_FAMILIES, Modality
 
 _HIGHEST_OF_8_BITS = 255
+_COLOURS = 3
 
 
 def encoder_input(
@@ -19,36 +20,55 @@ def encoder_input(
     """Prepare one image.
 
     Args:
-        image: (H, W) or (D, H, W): radiographs as displayed, 0 black to 65535 white; CT in Hounsfield units; MR on any
-            scale.
+        image: (H, W) or (D, H, W), in the values that the modality has: radiographs, and all else that is brightness, as
+            displayed, 0 black to 65535 white; CT in Hounsfield units; MR and PET on any scale. Of photographs and
+            ultrasound also (H, W, 3) uint8 in RGB.
         data: What the encoder was trained on.
         spacing_mm: One distance an axis; empty means square pixels.
 
     Returns:
-        float32 (1, 1, *S) in [0, 1], of the encoder's size.
+        float32 (1, C, *S) in [0, 1], of the encoder's size.
 
     Raises:
         ValueError: If the image or the spacing has another number of axes than the encoder's images, or if the values
             are not such as `image` asks for.
     """
-    if image.ndim != data.dims or len(spacing_mm) not in (0, data.dims):
+    in_colour = _is_colour(image, data)
+    if (image.ndim != data.dims and not in_colour) or len(spacing_mm) not in (0, data.dims):
         raise ValueError(
             f"expected an image of {data.dims} axes and as many distances, or none; found {image.ndim} axes and "
             f"{len(spacing_mm)} distances"
         )
     if any(not distance > 0 for distance in spacing_mm):
         raise ValueError(f"expected distances above 0 mm, found {spacing_mm}")
-    _check_values(image, data.facts)
-    fitted = fit(unit_range(image, data.facts), spacing_mm, data.store_size)
+    if not in_colour:
+        _check_values(image, data.facts)
+    fitted = fitted_channels(image, "image" if data.dims == 2 else "volume", spacing_mm, data)  # noqa: PLR2004 - images
     stored = np.rint(fitted * FULL_SCALE).astype(np.float32) / FULL_SCALE
-    return Viewer(data).whole(torch.from_numpy(stored)[None, None])
+    return Viewer(data).whole(torch.from_numpy(stored)[None])
+
+
+def _is_colour(image: npt.NDArray[np.generic], data: DataSection) -> bool:
+    """Tell whether an image is in colour and the modality takes it.
+
+    Raises:
+        ValueError: If it is in colour, but not of 8 bits.
+    """
+    shaped = data.dims == 2 and image.ndim == 3 and image.shape[-1] == _COLOURS  # noqa: PLR2004 - (H, W, 3)
+    if not shaped or data.facts.family not in COLOUR_FAMILIES:
+        return False
+    if image.dtype != np.uint8:
+        raise ValueError(
+            f"a colour image is uint8, 0 to 255, red, green and blue; this one is {image.dtype}: bring it to that range"
+        )
+    return True
 
 
 def _check_values(image: npt.NDArray[np.generic], modality: Modality) -> None:
     """Refuse values that would give an input without any picture in it.
 
     Raises:
-        ValueError: If a value is not finite, or a radiograph has the range of 8 bits or of [0, 1].
+        ValueError: If a value is not finite, or one of brightness has the range of 8 bits or of [0, 1].
     """
     values = np.asarray(image, np.float32)
     if not np.isfinite(values).all():
@@ -57,6 +77,6 @@ def _check_values(image: npt.NDArray[np.generic], modality: Modality) -> None:
     if modality.is_displayed and highest <= _HIGHEST_OF_8_BITS:
         factor = "65535" if highest <= 1 else "257"
         raise ValueError(
-            f"a radiograph has values from 0 (black) to 65535 (white), and this one's highest is {highest:g}; where "
+            f"a grey {modality.family} has values from 0 (black) to 65535 (white), and this one's highest is {highest:g}; where "
             f"{'1' if highest <= 1 else '255'} is white, multiply the image by {factor} (as float)"
         )

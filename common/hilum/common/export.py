@@ -15,6 +15,7 @@ from safetensors.numpy import save as save_tensors
 
 from hilum.common import __version__
 from hilum.common.config import StudyConfig
+from hilum.common.config.data import DataSection
 from hilum.common.config.resume import lasting
 from hilum.common.encoders import ENCODERS, build_encoder
 from hilum.common.encoders.warm_start import WarmStartReport
@@ -52,6 +53,15 @@ GEOMETRY = (
     "scaled, true to its proportions in millimetres, until the longest edge fills the image (bilinear with antialiasing in 2D, "
     "averaged then trilinear in 3D), centred, the rest 0"
 )
+_CUT = (
+    "cut to the box around what is not black (over 0.03; pieces under 3 % of the largest do not count), then "
+)
+_CHANNELS = {1: "one channel", 3: "three channels (red, green, blue)"}
+
+
+def geometry_of(data: DataSection) -> str:
+    """Say how an image or volume comes to the encoder's size."""
+    return (_CUT if data.facts.dark_border else "") + GEOMETRY
 
 
 def write_encoder(
@@ -86,10 +96,10 @@ def write_encoder(
         "start": None if made.start is None else made.start.summary(),
         "architecture": build_encoder(study).architecture(),
         "input": {
-            "channels": 1,
+            "channels": study.data.facts.channels,
             "range": [0.0, 1.0],
             "intensity": study.data.facts.intensity,
-            "geometry": GEOMETRY,
+            "geometry": geometry_of(study.data),
         },
         "tensors": Manifest.of(encoder).to_json(),
     }
@@ -150,7 +160,7 @@ def _start_words(start: WarmStartReport | None) -> str:
 def _model_card(study: StudyConfig, manifest: Manifest, made: Provenance, digest: str) -> str:
     encoder, method = ENCODERS[study.encoder.name], METHODS[study.method.name]
     size = f"{study.data.dims}D, {study.data.image_size} px"
-    facts = build_encoder(study).architecture()
+    facts, channels = build_encoder(study).architecture(), study.data.facts.channels
     heads = f" Depth {facts['depth']}, {facts['heads']} heads." if "heads" in facts else ""
     return f"""# {study.study.name}
 
@@ -166,7 +176,7 @@ def _model_card(study: StudyConfig, manifest: Manifest, made: Provenance, digest
 | SHA-256 | `{digest}` |
 | Hilum | {__version__} |
 
-**Input**: one channel. Intensity: {study.data.facts.intensity}. Geometry: {GEOMETRY}.
+**Input**: {_CHANNELS[channels]}. Intensity: {study.data.facts.intensity}. Geometry: {geometry_of(study.data)}.
 
 **Output**: {facts["width"]} features, the {facts["pooling"]}.{heads}
 
@@ -178,7 +188,7 @@ from hilum.common.pretrained import load_encoder
 
 pretrained = load_encoder("encoder")  # this folder; checked against its hash
 image = np.load("image.npy")  # {study.data.facts.expects}
-batch = encoder_input(image, pretrained.data)  # (1, 1, {", ".join([str(study.data.image_size)] * study.data.dims)}) in [0, 1]
+batch = encoder_input(image, pretrained.data)  # (1, {channels}, {", ".join([str(study.data.image_size)] * study.data.dims)}) in [0, 1]
 with torch.no_grad():
     features = pretrained.encoder(batch)  # (1, {facts["width"]})
     maps = pretrained.encoder.feature_maps(batch)  # from fine to coarse, for dense tasks

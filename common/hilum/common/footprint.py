@@ -129,5 +129,6 @@ def _view_floats(study: StudyConfig, count: int) -> int:
 
 
 def _voxels(study: StudyConfig) -> tuple[int, int]:
-    """Pixels or voxels of one image, as it is stored and as the encoder sees it."""
-    return int(study.data.store_size**study.data.dims), int(study.data.image_size**study.data.dims)
+    """Values of one image, as it is stored and as the encoder sees it."""
+    data, channels = study.data, study.data.facts.channels
+    return int(channels * data.store_size**data.dims), int(channels * data.image_size**data.dims)

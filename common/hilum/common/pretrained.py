@@ -19,7 +19,7 @@ class Pretrained:
     """An encoder and what it was trained on.
 
     Attributes:
-        encoder: In evaluation mode, on the CPU; (B, 1, *S) in [0, 1] -> (B, E).
+        encoder: In evaluation mode, on the CPU; (B, C, *S) in [0, 1] -> (B, E).
         data: Modality, dimensions and size of its images.
         sha256: Over names, shapes, dtypes and bytes of its tensors.
     """

@@ -44,7 +44,7 @@ def simulate_command(
         typer.Option(
             "--images",
             metavar="FAMILY",
-            help="Take pictures and NIfTI files beside DICOM too, as the study's modality: radiograph, ct or mr. "
+            help="Take pictures and NIfTI files beside DICOM too, as the family of the study's modality: radiograph, ct, mr, ... "
             "Where there is no DICOM they are taken anyhow.",
         ),
     ] = None,

@@ -17,6 +17,7 @@ from hilum.server.federation.store import RunStore
 _IMAGES = 6
 _EDGE_PX = 128
 _GAP_PX = 6
+_COLOURS = 3
 
 
 def write_previews(study: StudyConfig, store: RunStore, sites: list[SiteData]) -> None:
@@ -29,7 +30,7 @@ def write_previews(study: StudyConfig, store: RunStore, sites: list[SiteData]) -
     assert done is not None, "a finished run has a checkpoint"
     set_federated(method, done.weights)
     method.eval()
-    viewer = Viewer(study.data, method.spec.views)
+    viewer = Viewer(study.data, method.spec.views, study.views)
     captions: list[str] = []
     for data in sites:
         rng = torch.Generator().manual_seed(derive(study.study.seed, "preview"))
@@ -46,10 +47,15 @@ def _sheet(rows: list[Tensor]) -> Image.Image:
     """Lay pictures out; of a volume, its middle slice."""
     columns = max(len(row) for row in rows)
     pitch = _EDGE_PX + _GAP_PX
-    sheet = Image.new("L", (columns * pitch - _GAP_PX, len(rows) * pitch - _GAP_PX), color=0)
+    sheet = Image.new(
+        "RGB" if rows[0].shape[1] == _COLOURS else "L",
+        (columns * pitch - _GAP_PX, len(rows) * pitch - _GAP_PX),
+        color=0,
+    )
     for y, row in enumerate(rows):
         for x, picture in enumerate(row):
-            plane = picture[0] if picture.ndim == 3 else picture[0, picture.shape[1] // 2]  # noqa: PLR2004 - C H W
-            grey = (plane.detach().numpy() * 255).round().astype(np.uint8)
-            sheet.paste(Image.fromarray(grey).resize((_EDGE_PX, _EDGE_PX)), (x * pitch, y * pitch))
+            plane = picture if picture.ndim == 3 else picture[:, picture.shape[1] // 2]  # noqa: PLR2004 - C H W
+            shown = (plane.detach().numpy() * 255).round().astype(np.uint8)
+            drawn = Image.fromarray(np.moveaxis(shown, 0, -1) if len(shown) == _COLOURS else shown[0])
+            sheet.paste(drawn.resize((_EDGE_PX, _EDGE_PX)), (x * pitch, y * pitch))
     return sheet

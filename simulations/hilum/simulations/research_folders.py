@@ -57,12 +57,12 @@ def look_at(site: SiteConfig, study: StudyConfig, images: Family | None) -> Hold
         DataError: If the folder can't be read.
         ConfigError: If the caller says something that the study would not train on.
     """
-    modality = cast("Family", study.data.modality)  # a test holds that every modality is a family
-    if images not in (None, modality):
+    family = cast("Family", study.data.facts.family)  # a test holds that it is one
+    if images not in (None, family):
         raise ConfigError(
             "simulate",
             [
-                f'--images is {images}, the study\'s data.modality is "{modality}"; give the same, or leave it out'
+                f'--images is {images}, the study\'s data.modality is "{study.data.modality}"; give {family}, or leave it out'
             ],
         )
     try:
@@ -73,7 +73,7 @@ def look_at(site: SiteConfig, study: StudyConfig, images: Family | None) -> Hold
     pictures = [path for path in opened if is_folder_file(path)]
     others = (path for path in opened if not is_folder_file(path))
     if images is None and pictures and not any(map(_is_dicom, others)):
-        images = modality
+        images = family
     names = tuple(PurePosixPath(path.relative_to(site.data.dicom).as_posix()) for path in pictures)
     return Holding(len(found), names, images)
 

@@ -10,24 +10,34 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from hilum.client.data.prepared import prepare, unit_range
 from hilum.client.encoder_input import encoder_input
+from hilum.client.intake.indexing.index import index_archive
 from hilum.client.pretraining.device import make_fabric
+from hilum.client.state.workspace import Workspace
 from hilum.client.tasks.features import encoder_features
+from hilum.client.views import Viewer, to_unit
 from hilum.common.encoders import build_encoder
 from hilum.common.errors import DamagedError, HilumError, RunError
 from hilum.common.export import Provenance, write_encoder
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import federated_manifest, get_federated
 from hilum.common.pretrained import load_encoder
+from hilum.common.progress import NullProgress
 
 KINDS = {
     "vit": {"data": {"image_size": 32}},
     "vit 3D": {"data": {"image_size": 16, "dims": 3, "modality": "ct"}},
+    "vit of photographs": {"data": {"image_size": 24, "modality": "fundus"}, "encoder": {"patch_size": 6}},
     "vit of another modality": {"data": {"image_size": 24, "modality": "mr"}, "encoder": {"patch_size": 6}},
     "resnet": {"encoder": {"name": "resnet", "size": "tiny"}, "method": {"name": "simclr"}, "data": {"image_size": 32}},
+    "resnet of photographs": {
+        "encoder": {"name": "resnet", "size": "tiny"}, "method": {"name": "simclr"},
+        "data": {"image_size": 32, "modality": "pathology"},
+    },
     "resnet with a pooled stem": {
         "encoder": {"name": "resnet", "size": "tiny"}, "method": {"name": "simclr"}, "data": {"image_size": 96},
     },
@@ -53,7 +63,10 @@ def made(make_study, tmp_path):
 
 def images_of(study):
     return torch.rand(
-        3, 1, *[study.data.image_size] * study.data.dims, generator=torch.Generator().manual_seed(1)
+        3,
+        study.data.facts.channels,
+        *[study.data.image_size] * study.data.dims,
+        generator=torch.Generator().manual_seed(1),
     )
 
 
@@ -153,7 +166,11 @@ def test_the_cards_lines_run_as_they_stand(made, kind):
     study, encoder, folder = made(kind)
     card = (folder / "MODEL_CARD.md").read_text()
     code = card.split("```python\n")[1].split("```")[0]
-    image = np.random.default_rng(0).integers(0, 4000, (50, 40, 30)[: study.data.dims]).astype(np.float32)
+    rng = np.random.default_rng(0)
+    if study.data.facts.channels == 1:
+        image = rng.integers(0, 4000, (50, 40, 30)[: study.data.dims]).astype(np.float32)
+    else:
+        image = rng.integers(0, 256, (50, 40, 3)).astype(np.uint8)
     np.save(folder.parent / "image.npy", image)
     ending = "np.save('features.npy', features.numpy())"
     done = subprocess.run(
@@ -187,11 +204,8 @@ def test_an_image_is_prepared_as_for_training(made, workspace_of_phantoms):
 
 @pytest.fixture
 def workspace_of_phantoms(archives, tmp_path):
-    from hilum.client.intake.indexing.index import index_archive
     from hilum.client.state.cache import ArrayCache
     from hilum.client.state.catalogue import Catalogue
-    from hilum.client.state.workspace import Workspace
-    from hilum.common.progress import NullProgress
 
     workspace = Workspace(tmp_path / "home")
     index_archive(archives / "site-0" / "dicom", workspace, NullProgress())
@@ -199,6 +213,34 @@ def workspace_of_phantoms(archives, tmp_path):
     items = catalogue.items(family="radiograph")
     catalogue.close()
     return workspace, items, ArrayCache(workspace.cache)
+
+
+def test_a_photograph_is_prepared_as_for_training(made, tmp_path):
+    study, _encoder, folder = made("vit of photographs")
+    picture = np.random.default_rng(3).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    picture[:10] = 0
+    (tmp_path / "p").mkdir()
+    Image.fromarray(picture).save(tmp_path / "p" / "a.png")
+    workspace = Workspace(tmp_path / "home")
+    index_archive(tmp_path / "p", workspace, NullProgress(), images="photograph")
+    packed = np.array(prepare(workspace, study.data).images)
+    wanted = Viewer(study.data).whole(to_unit(packed, torch.device("cpu")))
+    assert torch.equal(encoder_input(picture, study.data), wanted)
+    facts = json.loads((folder / "manifest.json").read_text())
+    assert facts["input"]["channels"] == facts["architecture"]["channels"] == 3
+    assert facts["input"]["geometry"].startswith("cut to the box around what is not black")
+    assert "three channels (red, green, blue)" in (folder / "MODEL_CARD.md").read_text()
+
+
+def test_colour_is_of_8_bits_and_of_modalities_that_have_it(made):
+    photographs, *_ = made("vit of photographs")
+    with pytest.raises(ValueError, match="a colour image is uint8, 0 to 255"):
+        encoder_input(np.ones((8, 8, 3)), photographs.data)
+    with pytest.raises(ValueError, match="a grey photograph has values from 0"):
+        encoder_input(np.ones((8, 8)), photographs.data)
+    radiographs, *_ = made()
+    with pytest.raises(ValueError, match="expected an image of 2 axes"):
+        encoder_input(np.ones((8, 8, 3), np.uint8), radiographs.data)
 
 
 @pytest.mark.parametrize("shape", [(8,), (8, 8, 8)])

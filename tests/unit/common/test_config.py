@@ -6,6 +6,7 @@ from pydantic import JsonValue
 
 from hilum.common.config import StudyConfig, load_site, load_study, parse_study, study_to_toml
 from hilum.common.config.base import Section
+from hilum.common.config.modalities import MODALITIES
 from hilum.common.config.template import STUDY_TEMPLATE
 from hilum.common.errors import ConfigError
 from hilum.common.signing import _Document
@@ -109,10 +110,91 @@ def test_the_resolved_form_reads_back_as_the_same_study():
             lambda t: (t.update(method={"name": "simclr"}), t["training"].update(batch_size=1)),
             "must be 2 or more",
         ),
+        (lambda t: t["data"].update(modality="fondus"), "did you mean 'fundus'?"),
+        (
+            lambda t: t.update(views={"strong": {"horizontal_flip": 0.5}}),
+            'views.strong.horizontal_flip = 0.5 is no view of data.modality = "radiograph": the side of the heart',
+        ),
+        (
+            lambda t: (t["data"].update(modality="ct"), t.update(views={"crop": {"gamma": [0.8, 1.2]}})),
+            "it bends Hounsfield units",
+        ),
+        (
+            lambda t: (t["data"].update(modality="ct"), t.update(views={"crop": {"gamma": [0.8, 1.2]}})),
+            'or write views.allow = ["gamma"] to take it all the same',
+        ),
+        (
+            lambda t: t.update(views={"allow": ["hue"]}),
+            "`views.allow.0 = 'hue'`: input should be",
+        ),
+        (
+            lambda t: t.update(views={"allow": ["gamma"]}),
+            'views.allow names gamma, which data.modality = "radiograph" does not refuse; leave it out',
+        ),
+        (
+            lambda t: t.update(views={"allow": ["horizontal_flip"], "strong": {"horizontal_flip": 0.0}}),
+            "no range asks for it; write views.strong.horizontal_flip, or leave it out",
+        ),
+        (
+            lambda t: t.update(views={"allow": ["stain"], "strong": {"stain": 0.1}}),
+            'views.strong.stain = 0.1 changes colours, and data.modality = "radiograph" is grey; leave it out',
+        ),
+        (
+            lambda t: (
+                t["data"].update(modality="mr", dims=3, image_size=16),
+                t.update(views={"allow": ["depth_gain"], "strong": {"depth_gain": 0.1}}),
+            ),
+            "views.strong.depth_gain = 0.1 is for images, and data.dims = 3; leave it out",
+        ),
+        (
+            lambda t: t.update(views={"strong": {"rotation_deg": 90.0}}),
+            'views.strong.rotation_deg = 90.0 is no view of data.modality = "radiograph": the image has an up and a down',
+        ),
+        (
+            lambda t: t.update(views={"strong": {"gamma": [1.2, 0.8]}}),
+            "views.strong.gamma = [1.2, 0.8] ends before it begins; write the smaller number first",
+        ),
+        (
+            lambda t: t.update(views={"crop": {"blur": 0.01}}),
+            "views.crop.blur and views.crop.blur_chance go together; write both, or neither",
+        ),
+        (
+            lambda t: t.update(views={"strong": {"rotation": 5.0}}),
+            "unknown key `views.strong.rotation`; did you mean `rotation_deg`?",
+        ),
+        (lambda t: t.update(views={"strong": {"area": [0.0, 1.0]}}), "`views.strong.area.0 = 0.0`"),
     ],
 )
 def test_a_wrong_study_is_told_what_to_write_instead(change, expected):
     assert expected in problem_after(change)
+
+
+@pytest.mark.parametrize(
+    ("modality", "views"),
+    [
+        ("radiograph", {"allow": ["horizontal_flip"], "strong": {"horizontal_flip": 0.5}}),
+        ("radiograph", {"allow": ["quarter_turns"], "strong": {"rotation_deg": 90.0}}),
+        ("radiograph", {"strong": {"rotation_deg": 45.0}}),
+        ("ct", {"allow": ["gamma"], "crop": {"gamma": [0.9, 1.1]}}),
+        (
+            "radiograph",
+            {"strong": {"gamma": [1, 1], "horizontal_flip": 0.0}},
+        ),  # switching off is always valid
+        ("fundus", {"strong": {"hue": 0.1, "blur": 0.0, "blur_chance": 0.0}}),
+        ("ultrasound", {"strong": {"speckle": 0.1}, "crop": {"horizontal_flip": 0.0}}),
+    ],
+)
+def test_a_study_may_change_the_views_of_its_modality_by_name(modality, views):
+    study = parse_study({**template(), "data": {"modality": modality, "image_size": 64}, "views": views})
+    assert parse_study(tomllib.loads(study_to_toml(study))) == study
+
+
+def test_every_reason_against_a_view_names_its_source():
+    for facts in MODALITIES.values():
+        for reason in facts.refused.values():
+            assert (
+                re.search(r"\((DICOM PS3|arXiv \d|doi 10|Burckhardt)", reason) or "ultrasound alone" in reason
+            )
 
 
 def test_all_problems_are_found_at_once():

@@ -44,11 +44,11 @@ VIT_TINY, VIT_SMALL, RESNET_TINY, RESNET_SMALL, RESNET_BASE = (
 MAE, DEEP_MAE, SIMCLR = {"name": "mae"}, *VARIANTS
 
 
-def study_of(encoder, method, dims, *, image_size=32, batch_size=2, training=(), **more):
+def study_of(encoder, method, dims, *, modality="ct", image_size=32, batch_size=2, training=(), **more):
     return parse_study(
         {
             "study": {"name": "x"},
-            "data": {"modality": "ct", "dims": dims, "image_size": image_size},
+            "data": {"modality": modality, "dims": dims, "image_size": image_size},
             "encoder": encoder,
             "method": method,
             "training": {"batch_size": batch_size, **dict(training)},
@@ -70,6 +70,19 @@ def test_parameters_are_counted_as_they_are_built(pair):
     assert found.parameters == sum(p.numel() for p in method.parameters())
     assert found.travelling == federated_manifest(method).size
     assert found.update_bytes == 4 * federated_manifest(method).size
+
+
+@pytest.mark.parametrize(
+    "pair", [(VIT_TINY, MAE, 2), (VIT_TINY, SIMCLR, 2), (RESNET_TINY, SIMCLR, 2)], ids=named
+)
+def test_parameters_and_disk_of_images_in_colour_are_counted(pair):
+    study = study_of(*pair, modality="photograph")
+    with torch.device("meta"):
+        method = _built(study)
+    found, grey = footprint_of(study), footprint_of(study_of(*pair))
+    assert found.parameters == sum(p.numel() for p in method.parameters())
+    assert found.image_bytes == 3 * grey.image_bytes
+    assert found.memory_bytes > grey.memory_bytes
 
 
 def _built(study):

@@ -85,6 +85,19 @@ def test_a_run_of_before_there_was_a_choice_of_aggregators_is_the_same_study(
         )
 
 
+def test_a_run_of_before_views_could_be_changed_is_the_same_study(make_study):
+    study = make_study()
+    table = study.model_dump(mode="json")
+    earlier = {name: section for name, section in table.items() if name != "views"}
+    written = {**earlier, "views": {"allow": []}}  # as study.resolved.toml has it
+    assert lasting(table) == lasting(earlier) == lasting(written)
+    assert differences(earlier, table) == differences(written, table) == []
+    changed_views = make_study(views={"strong": {"rotation_deg": 3.0}}).model_dump(mode="json")
+    [difference] = differences(earlier, changed_views)
+    assert str(difference) == "views.strong.rotation_deg was not set, is 3.0"
+    assert lasting(changed_views) != lasting(table)
+
+
 def test_every_key_that_may_differ_exists(make_study):
     study = make_study(encoder={"init": {"file": "vit.safetensors", "sha256": "0" * 64}})
     table = study.model_dump(mode="json")

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from hilum.client.data.picture import channels_of, content_box, still_of
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue, Item, Kind
 from hilum.client.state.workspace import Workspace
@@ -35,7 +36,7 @@ class PreparedImages:
     """A site's images, ready to be gathered.
 
     Attributes:
-        images: uint16 (N, 1, *S), a memory map.
+        images: uint16 (N, C, *S), a memory map.
         items: What each row is.
         folder: Where they lie; what is worked out from them is kept there, and goes with them.
     """
@@ -75,8 +76,12 @@ def _items(workspace: Workspace, data: DataSection) -> list[Item]:
         raise DataError(workspace.not_indexed)
     catalogue = Catalogue(workspace.catalogue)
     try:
-        kind: Kind = "image" if data.dims == 2 else "volume"  # noqa: PLR2004 - dimensions, not a threshold
-        items = [item for item in catalogue.items(family=data.modality, kind=kind) if item.has_known_units]
+        kinds: set[Kind] = {"image", "cine"} if data.dims == 2 else {"volume"}  # noqa: PLR2004 - dimensions, not a threshold
+        items = [
+            item
+            for item in catalogue.items(family=data.facts.family)
+            if item.kind in kinds and item.has_known_units
+        ]
         if not items:
             raise DataError(_nothing_fits(catalogue, data))
         return items
@@ -85,18 +90,19 @@ def _items(workspace: Workspace, data: DataSection) -> list[Item]:
 
 
 def _nothing_fits(catalogue: Catalogue, data: DataSection) -> str:
-    unknown = sum(not item.has_known_units for item in catalogue.items(family=data.modality))
+    unknown = sum(not item.has_known_units for item in catalogue.items(family=data.facts.family))
     if unknown:
         return (
             f"the site's {unknown} CT volumes are not in Hounsfield units (no rescale, or one to another quantity), and no "
             "study takes those; index CT that states slope, intercept and type"
         )
-    there = sorted({(item.family, 2 if item.kind == "image" else 3) for item in catalogue.items()})
+    there = sorted({(item.family, 3 if item.kind == "volume" else 2) for item in catalogue.items()})
     if not there:
         return "the site has no usable image: `hilum site status` lists why each file was set aside"
     has = ", ".join(f"{family} in {dims}D" for family, dims in there)
+    of_family = "" if data.facts.family == data.modality else f" (images of the family {data.facts.family})"
     return (
-        f"the study asks for {data.modality} in {data.dims}D, the site has {has}; "
+        f"the study asks for {data.modality}{of_family} in {data.dims}D, the site has {has}; "
         "change `data.modality` and `data.dims` of the study to match"
     )
 
@@ -137,19 +143,40 @@ def _pack(cache: ArrayCache, items: list[Item], data: DataSection, workspace: Wo
 
     A training that still reads the earlier file keeps it until it ends, as POSIX has it.
     """
-    shape = (len(items), 1, *[data.store_size] * data.dims)
+    shape = (len(items), data.facts.channels, *[data.store_size] * data.dims)
     target = workspace.prepared / name / "images.npy"
     header = {"descr": np.dtype(np.uint16).str, "fortran_order": False, "shape": shape}
     with replacing(target) as file:
         np.lib.format.write_array_header_2_0(file, header)
         for item in items:
-            values = unit_range(cache.get(item.content_sha256), data.facts)
-            fitted = fit(values, item.spacing_mm, data.store_size)
+            array = cache.get(item.content_sha256)
+            fitted = fitted_channels(array, item.kind, item.spacing_mm, data)
             file.write(np.rint(fitted * FULL_SCALE).astype(np.uint16).tobytes())
     for earlier in workspace.prepared.glob(f"{_kind(data)}-*"):
         if earlier.name != name:
             shutil.rmtree(earlier)
     sync_folder(workspace.prepared)
+
+
+def fitted_channels(
+    array: npt.NDArray[np.generic], kind: Kind, spacing_mm: tuple[float, ...], data: DataSection
+) -> npt.NDArray[np.float32]:
+    """Bring a cached array to the study's channels, range and size.
+
+    Args:
+        array: (H, W), (H, W, 3), (T, H, W), (T, H, W, 3) or (D, H, W).
+        kind: Which of these it is.
+        spacing_mm: One distance an axis of space; empty means square pixels.
+        data: The study's.
+
+    Returns:
+        (C, *S) in [0, 1].
+    """
+    facts = data.facts
+    values = unit_range(channels_of(still_of(array, kind), kind, facts), facts)
+    if facts.dark_border:
+        values = values[content_box(values)]
+    return np.stack([fit(channel, spacing_mm, data.store_size) for channel in values])
 
 
 def unit_range(values: npt.NDArray[np.generic], modality: Modality) -> npt.NDArray[np.float32]:

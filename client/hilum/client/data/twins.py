@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from hilum.client.data.picture import grey_of, still_of
 from hilum.client.data.prepared import PreparedImages
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.workspace import Workspace
@@ -43,7 +44,7 @@ def fingerprint(values: npt.NDArray[np.generic]) -> Fingerprints:
     Returns:
         (F,), of length 1 or 0.
     """
-    wide = torch.from_numpy(np.ascontiguousarray(values, np.float32))[None, None]
+    wide = torch.from_numpy(np.array(values, np.float32, order="C"))[None, None]
     cells = _CELLS[values.ndim]
     if values.ndim == 2:  # noqa: PLR2004 - H W
         small = F.interpolate(wide, (cells, cells), mode="bilinear", antialias=True)
@@ -66,7 +67,12 @@ def fingerprints(workspace: Workspace, prepared: PreparedImages) -> Fingerprints
     path = prepared.folder / "fingerprints.npy"
     if not path.exists():
         cache = ArrayCache(workspace.cache)
-        made = np.stack([fingerprint(cache.get(item.content_sha256)) for item in prepared.items])
+        made = np.stack(
+            [
+                fingerprint(grey_of(still_of(cache.get(item.content_sha256), item.kind), item.kind))
+                for item in prepared.items
+            ]
+        )
         _keep(path, made)
     found: Fingerprints = np.load(path, allow_pickle=False)
     return found

@@ -100,7 +100,7 @@ def train_round(
     mechanism = MECHANISMS[study.privacy.mechanism]
     step = mechanism.step(fabric, wrapped, wrapped_optimizer, study)
     plan = mechanism.sampler(data, study).plan(study.study.seed, place.site, place.round_number)
-    viewer = Viewer(study.data, method.spec.views)
+    viewer = Viewer(study.data, method.spec.views, study.views)
     sizes = [[len(draws.rows) for draws in step_draws] for step_draws in plan]
     peak = study.base_learning_rate * sum(map(sum, sizes)) / len(plan) / _BASE_IMAGES
     start, outcomes = _restore_checkpoint(method, optimizer, place, len(plan))

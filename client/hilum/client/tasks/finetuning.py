@@ -69,7 +69,7 @@ def predict_by_finetuning(
     )
     module, wrapped_optimizer = fabric.setup(model, optimizer)
     module.train()
-    viewer, criterion = Viewer(study.data), task.criterion(train, fabric.device)
+    viewer, criterion = Viewer(study.data, changes=study.views), task.criterion(train, fabric.device)
     steps_an_epoch, epochs = finetuning_steps(len(train), study)
     total = steps_an_epoch * epochs
     for epoch in range(epochs):

@@ -6,6 +6,7 @@ All random numbers come from one CPU generator, so a step gives the same views o
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from types import ModuleType
 
@@ -16,12 +17,39 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hilum.client.data.prepared import FULL_SCALE
-from hilum.client.views import ct, mr, operations, radiograph
+from hilum.client.views import (
+    angiogram,
+    colour,
+    ct,
+    fundus,
+    mammogram,
+    mr,
+    operations,
+    pathology,
+    pet,
+    photograph,
+    placement,
+    radiograph,
+    sound,
+    ultrasound,
+)
 from hilum.client.views.recipe import Recipe
 from hilum.common.config.data import DataSection
+from hilum.common.config.views import ViewsSection
 from hilum.common.methods import Geometry, ViewPlan, Views
 
-_RECIPES: dict[str, ModuleType] = {"radiograph": radiograph, "ct": ct, "mr": mr}
+_RECIPES: dict[str, ModuleType] = {
+    "radiograph": radiograph,
+    "mammogram": mammogram,
+    "ct": ct,
+    "mr": mr,
+    "pet": pet,
+    "ultrasound": ultrasound,
+    "angiogram": angiogram,
+    "photograph": photograph,
+    "fundus": fundus,
+    "pathology": pathology,
+}
 """By modality, the file with its `CROP` and `STRONG`."""
 
 
@@ -33,13 +61,31 @@ def to_unit(rows: npt.NDArray[np.uint16], device: torch.device) -> Tensor:
     return moved.to(torch.int32).bitwise_and(FULL_SCALE).float() / FULL_SCALE
 
 
-class Viewer:
-    """Makes the views that a method wants of a study's images."""
+def recipes_of(modality: str, changes: ViewsSection) -> dict[str, Recipe]:
+    """Return a modality's recipes by strength, with a study's ranges in place of its own."""
+    found = {"crop": _RECIPES[modality].CROP, "strong": _RECIPES[modality].STRONG}
+    given = {"crop": changes.crop, "strong": changes.strong}
+    return {
+        name: recipe if (ranges := given[name]) is None else replace(recipe, **ranges.given)
+        for name, recipe in found.items()
+    }
 
-    def __init__(self, data: DataSection, plan: ViewPlan | None = None) -> None:
+
+class Viewer:
+    """Makes the views that a method wants of a study's images.
+
+    Args:
+        data: Which images.
+        plan: The method's.
+        changes: What the study changes in the modality's recipes.
+    """
+
+    def __init__(
+        self, data: DataSection, plan: ViewPlan | None = None, changes: ViewsSection | None = None
+    ) -> None:
         self.data, self.plan = data, plan or ViewPlan({})
-        modality = _RECIPES[data.modality]
-        recipes: dict[str, Recipe] = {"crop": modality.CROP, "strong": modality.STRONG}
+        recipes = recipes_of(data.modality, changes or ViewsSection())
+        self._mild = recipes["crop"]
         self._recipes = {
             name: replace(recipes[group.strength], area=group.area or recipes[group.strength].area)
             for name, group in self.plan.groups.items()
@@ -60,8 +106,7 @@ class Viewer:
 
     def one(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """(B, C, *store) -> (B, C, *image): one mild view of each, as supervised training takes it."""
-        crop = _RECIPES[self.data.modality].CROP
-        return self._view(images, crop, self.data.image_size, rng)[0]
+        return self._view(images, self._mild, self.data.image_size, rng)[0]
 
     def whole(self, images: Tensor) -> Tensor:
         """(B, C, *store) -> (B, C, *image), the whole image, for evaluation."""
@@ -80,19 +125,27 @@ class Viewer:
             return drawn.to(images.device)
 
         scale = uniform(*recipe.area) ** (1 / self.data.dims)
-        centre = uniform(-1, 1, self.data.dims)
+        if recipe.tissue:
+            centre = placement.centre_on_tissue(images, scale, uniform(0, 1), recipe.tissue)
+        else:
+            centre = uniform(-1, 1, self.data.dims)
         turn = math.radians(recipe.rotation_deg)
         angle = uniform(-turn, turn)
+        angle, mirrored = _turned(angle, recipe, uniform)
         scale = torch.minimum(scale, operations.largest_scale(angle))  # no corner outside the image
         out = operations.crop_and_rotate(images, scale, centre, angle, size)
+        if recipe.horizontal_flip or recipe.vertical_flip:
+            out = torch.where(mirrored.view(-1, *[1] * (out.ndim - 1)), out.flip(-1), out)
         if recipe.gamma != (1.0, 1.0):
             low, high = map(math.log, recipe.gamma)
             out = operations.adjust_gamma(out, uniform(low, high).exp())
         if recipe.contrast != (1.0, 1.0):
             out = operations.adjust_contrast(out, uniform(*recipe.contrast))
+        out = _in_colour(out, recipe, uniform)
         if recipe.bias_field:
             bound = recipe.bias_field
             out = operations.apply_bias_field(out, uniform(-bound, bound, 2 * self.data.dims))
+        out = _of_sound(out, recipe, uniform, rng)
         if recipe.blur:
             sigma_px = uniform(0, recipe.blur * size) * (uniform(0, 1) < recipe.blur_chance)
             out = operations.blur(out, sigma_px, radius=max(1, math.ceil(2 * recipe.blur * size)))
@@ -100,4 +153,39 @@ class Viewer:
             grain = torch.randn(out.shape, generator=rng).to(images.device)
             deviation = uniform(0, recipe.noise).view(-1, *[1] * (out.ndim - 1))
             out = (out + grain * deviation).clamp(0, 1)
-        return out, Geometry(scale, centre, angle)
+        return out, Geometry(scale, centre, angle, mirrored)
+
+
+def _turned(angle: Tensor, recipe: Recipe, uniform: Callable[..., Tensor]) -> tuple[Tensor, Tensor]:
+    """Add quarter turns and flips to the angles (B,); give them, and who is mirrored after the turn, (B,)."""
+    mirrored = torch.zeros_like(angle, dtype=torch.bool)
+    if recipe.quarter_turns:
+        angle = angle + math.pi / 2 * uniform(0, 4).floor() * (uniform(0, 1) < recipe.quarter_turns)
+    if recipe.horizontal_flip:
+        mirrored = uniform(0, 1) < recipe.horizontal_flip
+    if recipe.vertical_flip:  # turned over is half a turn, then mirrored
+        over = uniform(0, 1) < recipe.vertical_flip
+        angle, mirrored = angle + math.pi * over, mirrored ^ over
+    return angle, mirrored
+
+
+def _in_colour(images: Tensor, recipe: Recipe, uniform: Callable[..., Tensor]) -> Tensor:
+    """Change the colours of images (B, 3, H, W), as far as the recipe does."""
+    if recipe.saturation != (1.0, 1.0):
+        images = colour.adjust_saturation(images, uniform(*recipe.saturation))
+    if recipe.hue:
+        images = colour.shift_hue(images, uniform(-recipe.hue, recipe.hue))
+    if recipe.stain:
+        factor = 1 + uniform(-recipe.stain, recipe.stain, 3)
+        images = colour.adjust_stain(images, factor, uniform(-recipe.stain / 10, recipe.stain / 10, 3))
+    return images
+
+
+def _of_sound(images: Tensor, recipe: Recipe, uniform: Callable[..., Tensor], rng: torch.Generator) -> Tensor:
+    """Change what is ultrasound's own in images (B, C, H, W), as far as the recipe does."""
+    if recipe.depth_gain:
+        images = sound.apply_depth_gain(images, uniform(-recipe.depth_gain, recipe.depth_gain, 2))
+    if recipe.speckle:
+        grain = torch.randn((len(images), 1, *images.shape[2:]), generator=rng).to(images.device)
+        images = sound.add_speckle(images, grain, uniform(0, recipe.speckle))
+    return images

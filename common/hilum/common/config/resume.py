@@ -18,6 +18,9 @@ ADDED: Mapping[str, Any] = {
     "federation.aggregator": {"name": "fedavg"},
     "encoder.positions": "sincos",
     "encoder.init": None,
+    "views.allow": [],
+    "views.crop": None,
+    "views.strong": None,
     "training.stop_on_collapse": False,
     "training.gradient_checkpointing": False,
     "training.select": "none",
@@ -45,11 +48,13 @@ def lasting(table: Mapping[str, Any]) -> dict[str, Any]:
         return key not in MAY_DIFFER and (key not in ADDED or value != ADDED[key])
 
     def within(table: Mapping[str, Any], above: str) -> dict[str, Any]:
-        return {
+        kept = {
             key: within(value, f"{above}{key}.") if isinstance(value, Mapping) else value
             for key, value in table.items()
             if lasts(above + key, value)
         }
+        # A table of added keys alone was not there before.
+        return {key: value for key, value in kept.items() if value != {}}
 
     return within(table, "")
 

@@ -16,6 +16,7 @@ from hilum.common.config.methods import MethodConfig, MethodSection
 from hilum.common.config.modalities import MODALITIES
 from hilum.common.config.named import name_of, options_of
 from hilum.common.config.tasks import TasksSection
+from hilum.common.config.views import ViewsSection
 
 Arm = Literal["federated", "local", "centralised", "scratch", "random", "raw"]
 Protocol = Literal["knn", "linear", "finetune"]
@@ -139,6 +140,7 @@ class StudyConfig(Section):
     data: DataSection
     encoder: EncoderConfig
     method: MethodConfig
+    views: ViewsSection = ViewsSection()
     training: TrainingSection = TrainingSection()
     federation: FederationSection = FederationSection()
     privacy: PrivacySection = PrivacySection()
@@ -147,10 +149,6 @@ class StudyConfig(Section):
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
-        for key in ("protocols", "arms", "label_fractions"):
-            values = getattr(self.evaluation, key)
-            if len(set(values)) < len(values):
-                raise ValueError(f"evaluation.{key} names something twice; name each once")
         if unfit := self.encoder.misfit(self.data):
             raise ValueError(unfit)
         if self.data.dims == 3 and not self.data.facts.volumes:  # noqa: PLR2004 - volumes
@@ -159,10 +157,20 @@ class StudyConfig(Section):
                 f'data.dims = 3 asks for volumes, and data.modality = "{self.data.modality}" has images alone; '
                 f"write data.dims = 2, or data.modality = {others}"
             )
+        if invalid := self.views.misfit(self.data):
+            raise ValueError(invalid)
         if does := type(self.method).misfit(type(self.encoder)):
             raise ValueError(self._no_pair(does))
         if small := self.method.too_small(self.encoder, self.data):
             raise ValueError(small)
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_carried_out(self) -> Self:
+        for key in ("protocols", "arms", "label_fractions"):
+            values = getattr(self.evaluation, key)
+            if len(set(values)) < len(values):
+                raise ValueError(f"evaluation.{key} names something twice; name each once")
         if self.training.select == "knn" and self.tasks.chosen is None:
             raise ValueError(
                 'training.select = "knn" needs a task to score encoders by; add `[tasks.classification]`, or write training.select = "loss"'

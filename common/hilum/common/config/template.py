@@ -8,8 +8,8 @@ name = "{name}"            # letters, digits, '.', '_' and '-'
 seed = 7                   # the same seed gives the same encoder, bit for bit, on the same kind of processor
 
 [data]
-modality = "radiograph"    # radiograph (CR, DX), ct or mr
-dims = 2                   # 2 for radiographs; 3 for CT and MR volumes
+modality = "radiograph"    # radiograph (CR, DX), mammogram, ct, mr, pet, ultrasound, angiogram, photograph, fundus, pathology
+dims = 2                   # 2 for images; 3 for volumes of CT, MR and PET
 image_size = 64            # edge in pixels (or voxels) of what the encoder sees
 
 [encoder]
@@ -27,6 +27,11 @@ name = "mae"               # one of `hilum methods`
 mask_ratio = 0.75          # mae only; 0.9 suits large radiographs
 # decoder_width = 512      # mae only, and decoder_depth = 8; default: these for a small or base encoder, 96 and 2 for a tiny one
 share_decoder = true       # mae only; false keeps the decoder at each site, and the encoder alone travels
+
+[views]
+allow = []                 # views that the modality refuses and this study takes, such as "horizontal_flip"
+# [views.strong]           # ranges in place of the modality's, for views that must disagree; [views.crop] for mild ones
+# rotation_deg = 10.0      # docs: reference/views
 
 [training]
 batch_size = 256           # images per step; a small site takes fewer, and write less where an epoch is but a step or two

@@ -142,6 +142,7 @@ class ResNet(Encoder):
             depths=shape.depths,
             stem_width=shape.stem_width,
             scale=Scale.of(data),
+            channels=data.facts.channels,
         )
 
     def architecture(self) -> dict[str, Any]:

@@ -117,6 +117,7 @@ class ViT(Encoder):
             heads=heads,
             scale=Scale.of(data),
             learned_positions=config.positions == "learned",
+            channels=data.facts.channels,
         )
 
     @property

@@ -65,11 +65,13 @@ class Geometry(NamedTuple):
         scale: (B, V), the edge of the cut as a share of the image's.
         centre: (B, V, dims) in [-1, 1], from one extreme place of the cut to the other, x first.
         angle: (B, V), radians in the plane of the last two axes.
+        mirrored: (B, V), whether what was cut out was then mirrored from left to right.
     """
 
     scale: Tensor
     centre: Tensor
     angle: Tensor
+    mirrored: Tensor
 
 
 class Views(NamedTuple):

@@ -182,6 +182,8 @@ def test_a_nifti_ct_without_air_is_not_taken_for_hounsfield_units(tmp_path, lowe
     assert item.units == units
 
 
-def test_every_modality_of_a_study_is_a_family_of_the_catalogue_and_has_views():
-    assert set(MODALITIES) <= set(get_args(Family))
+def test_every_family_of_the_catalogue_but_one_has_modalities_and_these_have_views_and_rules():
+    # A secondary capture may show anything, so there is no view of it.
+    assert {facts.family for facts in MODALITIES.values()} == set(get_args(Family)) - {"secondary"}
     assert set(batch._RECIPES) == set(MODALITIES)
+    assert {facts.channels for facts in MODALITIES.values()} == {1, 3}

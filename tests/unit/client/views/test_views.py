@@ -1,12 +1,19 @@
 import dataclasses
+from dataclasses import fields
 
 import numpy as np
 import pytest
 import torch
 
 from hilum.client.views import Viewer, operations, to_unit
+from hilum.client.views.batch import recipes_of
+from hilum.client.views.recipe import Recipe
 from hilum.common.config.data import DataSection
+from hilum.common.config.modalities import MODALITIES
+from hilum.common.config.view_rules import COLOUR_ONLY
+from hilum.common.config.views import ViewRanges, ViewsSection
 from hilum.common.methods import ViewGroup, ViewPlan
+from view_pictures import row_of
 
 CPU = torch.device("cpu")
 
@@ -99,23 +106,26 @@ def test_views_of_an_even_image_are_even(modality, dims):
     assert torch.allclose(view, torch.full_like(view, 0.7), atol=1e-5)
 
 
-@pytest.mark.parametrize("modality", ["radiograph", "ct", "mr"])
+@pytest.mark.parametrize(
+    ("modality", "dims"),
+    [(name, dims) for name, facts in MODALITIES.items() for dims in (2, 3) if dims == 2 or facts.volumes],
+)
 @pytest.mark.parametrize("strength", ["crop", "strong"])
-@pytest.mark.parametrize("dims", [2, 3])
 def test_views_have_the_studys_size_and_stay_in_range_and_repeat(modality, strength, dims):
     data = DataSection(modality=modality, dims=dims, image_size=16)
     viewer = Viewer(data, ViewPlan({"image": ViewGroup(2, strength)}))
-    images = torch.rand(3, 1, *[data.store_size] * dims)
+    channels = data.facts.channels
+    images = torch.rand(3, channels, *[data.store_size] * dims)
     views, again, other = (
         viewer(images, torch.Generator().manual_seed(seed)).groups["image"] for seed in (4, 4, 5)
     )
-    assert views.shape == (3, 2, 1, *[16] * dims)
+    assert views.shape == (3, 2, channels, *[16] * dims)
     assert views.min() >= 0
     assert views.max() <= 1
     assert torch.equal(views, again)
     assert not torch.equal(views, other)
     assert not torch.equal(views[:, 0], views[:, 1])
-    assert viewer.whole(images).shape == (3, 1, *[16] * dims)
+    assert viewer.whole(images).shape == (3, channels, *[16] * dims)
 
 
 def test_a_view_of_a_radiograph_is_never_mirrored():
@@ -138,10 +148,11 @@ def test_stored_values_come_back_on_the_unit_scale():
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_views_on_a_gpu_are_those_of_the_cpu():
-    data = DataSection(modality="radiograph", image_size=32)
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_views_on_a_gpu_are_those_of_the_cpu(modality):
+    data = DataSection(modality=modality, image_size=32)
     viewer = Viewer(data, ViewPlan({"image": ViewGroup(2, "strong")}))
-    images = torch.rand(4, 1, 40, 40)
+    images = torch.rand(4, data.facts.channels, 40, 40)
     one, other = (
         viewer(images.to(device), torch.Generator().manual_seed(1)).groups["image"].cpu()
         for device in ("cpu", "cuda")
@@ -180,3 +191,120 @@ def test_a_plan_that_asks_for_neither_gets_neither():
     )
     assert views.clean is None
     assert views.geometry == {}
+
+
+def corner(rows, columns):
+    """An image that is bright in one of its four corners."""
+    image = torch.zeros(1, 1, 16, 16)
+    image[..., rows, columns] = 1
+    return image
+
+
+FIRST, LAST = slice(0, 8), slice(8, 16)
+UPRIGHT, MIRRORED, OVER, BOTH = (
+    corner(FIRST, FIRST),
+    corner(FIRST, LAST),
+    corner(LAST, FIRST),
+    corner(LAST, LAST),
+)
+
+
+@pytest.mark.parametrize(
+    ("ranges", "wanted"),
+    [
+        ({}, [UPRIGHT]),
+        ({"horizontal_flip": 1.0}, [MIRRORED]),
+        ({"vertical_flip": 1.0}, [OVER]),
+        ({"horizontal_flip": 1.0, "vertical_flip": 1.0}, [BOTH]),
+        ({"quarter_turns": 1.0}, [UPRIGHT, MIRRORED, OVER, BOTH]),
+        ({"horizontal_flip": 0.5}, [UPRIGHT, MIRRORED]),
+    ],
+)
+def test_flips_and_turns_give_these_corners_and_no_others(ranges, wanted):
+    data = DataSection(modality="pathology", image_size=16)
+    whole = {"area": (1.0, 1.0), "horizontal_flip": 0.0, "vertical_flip": 0.0, "quarter_turns": 0.0, **ranges}
+    plan = ViewPlan({"image": ViewGroup(1, "crop")}, geometry=True)
+    images = UPRIGHT.expand(64, 3, 16, 16)
+    views = Viewer(data, plan, ViewsSection(crop=ViewRanges(**whole)))(
+        images, torch.Generator().manual_seed(0)
+    )
+    made = views.groups["image"][:, 0, :1]
+    found = [[torch.allclose(one, each[0], atol=1e-3) for each in wanted] for one in made]
+    assert all(map(any, found))
+    assert all(any(one[number] for one in found) for number in range(len(wanted)))
+    # The geometry says all of it.
+    where = views.geometry["image"]
+    again = operations.crop_and_rotate(images, where.scale[:, 0], where.centre[:, 0], where.angle[:, 0], 16)
+    again = torch.where(where.mirrored[:, :1, None, None], again.flip(-1), again)
+    assert torch.equal(again, views.groups["image"][:, 0])
+
+
+def test_pathology_shows_all_eight_orientations():
+    data = DataSection(modality="pathology", image_size=16)
+    image = torch.zeros(1, 1, 16, 16)
+    image[..., :8, :8], image[..., :8, 8:] = 1, 0.5  # no symmetry
+    orientations = [
+        (image.flip(-1) if mirrored else image).rot90(turns, (2, 3))[0, 0]
+        for mirrored in (False, True)
+        for turns in range(4)
+    ]
+    whole = Viewer(
+        data,
+        ViewPlan({"image": ViewGroup(1, "crop")}),
+        ViewsSection(crop=ViewRanges(area=(1.0, 1.0))),
+    )
+    views = whole(image.expand(200, 3, 16, 16), torch.Generator().manual_seed(0)).groups["image"][:, 0, 0]
+    counts = [sum(torch.allclose(view, one, atol=1e-3) for view in views) for one in orientations]
+    assert sum(counts) == 200
+    assert min(counts) > 10
+
+
+@pytest.mark.parametrize(
+    "modality", [name for name, facts in MODALITIES.items() if "vertical_flip" in facts.refused]
+)
+def test_what_has_an_up_is_never_turned_over(modality):
+    data = DataSection(modality=modality, image_size=16)
+    images = torch.zeros(64, data.facts.channels, 20, 20)
+    images[..., :10, :] = 1
+    views = Viewer(data, ViewPlan({"image": ViewGroup(1, "strong")}))(
+        images, torch.Generator().manual_seed(0)
+    ).groups["image"][:, 0]
+    upper, lower = views[..., :8, :].mean((1, 2, 3)), views[..., 8:, :].mean((1, 2, 3))
+    assert torch.all(upper >= lower - 0.05)
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_no_recipe_does_what_its_modality_refuses(modality):
+    for recipe in recipes_of(modality, ViewsSection()).values():
+        ranges = ViewRanges(**{one.name: getattr(recipe, one.name) for one in fields(recipe)})
+        assert not ranges.active.keys() & set(MODALITIES[modality].refused)
+        if MODALITIES[modality].channels == 1:
+            assert not ranges.active.keys() & set(COLOUR_ONLY)
+
+
+def test_a_study_may_name_every_range_of_a_recipe():
+    assert [one.name for one in fields(Recipe)] == list(ViewRanges.model_fields)
+
+
+def test_a_studys_ranges_take_the_place_of_the_modalitys_and_the_others_stay():
+    made = recipes_of("radiograph", ViewsSection(strong=ViewRanges(rotation_deg=0.0, gamma=(0.9, 1.1))))
+    before = recipes_of("radiograph", ViewsSection())
+    assert made["crop"] == before["crop"]
+    assert (made["strong"].rotation_deg, made["strong"].gamma) == (0.0, (0.9, 1.1))
+    assert made["strong"].contrast == before["strong"].contrast
+
+
+def test_fine_tuning_sees_the_studys_mild_views():
+    data = DataSection(modality="radiograph", image_size=16)
+    images = torch.rand(4, 1, 20, 20)
+    still = ViewsSection(crop=ViewRanges(area=(1.0, 1.0), rotation_deg=0.0))
+    one = Viewer(data, changes=still).one(images, torch.Generator().manual_seed(0))
+    assert torch.allclose(one, torch.nn.functional.interpolate(images, 16, mode="bilinear"), atol=1e-5)
+
+
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_the_pictures_of_the_docs_show_what_each_modality_gives(modality):
+    row = row_of(modality, edge=32)
+    assert row.shape == (7, MODALITIES[modality].channels, 32, 32)
+    assert all(not torch.allclose(row[0], view, atol=0.02) for view in row[1:])
+    assert row.std((1, 2, 3)).min() > 0.03

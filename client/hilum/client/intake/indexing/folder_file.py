@@ -19,7 +19,7 @@ from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import FileRow, Item, Units
 from hilum.client.state.workspace import Pseudonyms
 
-COLOUR_FAMILIES: frozenset[Family] = frozenset({"photograph"})
+COLOUR_FAMILIES: frozenset[Family] = frozenset({"photograph", "ultrasound"})
 """The families whose pictures are kept in colour."""
 
 _AIR_HU = -100

@@ -55,7 +55,7 @@ class ResNetConfig(EncoderSection):
     def parameters(self, data: DataSection) -> int:
         """See `EncoderSection`."""
         stem = SIZES[self.size].stem_width
-        first = 3**data.dims * stem + 2 * stem
+        first = 3**data.dims * data.facts.channels * stem + 2 * stem
         rest = (
             one.kernel**data.dims * one.inside * one.outside + 2 * one.outside for one in self.convolutions()
         )
@@ -75,7 +75,10 @@ class ResNetConfig(EncoderSection):
         assert seen is None, "it sees the whole image"
         edge, dims = data.image_size, data.dims
         pooled = 2 if edge >= POOL_FROM_SIZE else 1
-        kept = edge**dims + _NORMED * SIZES[self.size].stem_width * math.ceil(edge / 2) ** dims
+        kept = (
+            data.facts.channels * edge**dims
+            + _NORMED * SIZES[self.size].stem_width * math.ceil(edge / 2) ** dims
+        )
         blocks = [
             [one.outside * math.ceil(edge / (one.reduction * pooled)) ** dims for one in block]
             for block in self.blocks()

@@ -68,7 +68,7 @@ class VitConfig(EncoderSection):
 
     def patch_values(self, data: DataSection) -> int:
         """See `EncoderSection`."""
-        return int(self.patch_size**data.dims)
+        return int(self.patch_size**data.dims * data.facts.channels)
 
     def kept_values(self, data: DataSection, seen: int | None = None, *, recomputed: bool = False) -> int:
         """See `EncoderSection`."""
