@@ -190,7 +190,11 @@ def _architecture(style: Style, source: Source, encoder: Encoder) -> tuple[list[
 
 
 def facts_of(encoder: Encoder) -> tuple[str, Facts]:
-    """Return an encoder's name, and what sets it apart from others of that name."""
+    """Return an encoder's name, and what sets it apart from others of that name.
+
+    Raises:
+        ConfigError: If there is no style for it.
+    """
     if isinstance(encoder, ViT):
         first = encoder.blocks[0]
         assert isinstance(first, Block)
@@ -202,7 +206,10 @@ def facts_of(encoder: Encoder) -> tuple[str, Facts]:
             "width of the MLP": 4 * encoder.width,
             "heads": first.attention.heads,
         }
-    assert isinstance(encoder, ResNet)
+    if not isinstance(encoder, ResNet):
+        raise ConfigError(
+            WHERE, ["no kind of file is known that this encoder could start from; leave [encoder.init] out"]
+        )
     return "resnet", {
         "width": encoder.stem.out_channels,
         "blocks in each stage": tuple(encoder.depths),

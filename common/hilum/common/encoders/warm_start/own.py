@@ -87,6 +87,10 @@ def _convert_vit(out: Conversion, encoder: Encoder) -> None:
         out.tensors[_TABLE] = sincos_positions(encoder.grid, encoder.width)[0]
         out.notes.append("the table of positions begins with those that the file's network computes")
     out.optional.add(_TABLE)
+    if not _described(source):
+        out.notes.append(
+            "no manifest.json of these tensors lies beside the file: patches and heads are taken for the study's"
+        )
 
 
 def _resnet_facts(source: Source, encoder: Encoder | None = None) -> Facts:
