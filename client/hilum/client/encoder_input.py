@@ -1,11 +1,15 @@
-"""One image as an encoder takes it, prepared as for training."""
+"""One image or volume as an encoder takes it, prepared as for training."""
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hilum.client.data.prepared import FULL_SCALE, fit, unit_range
+from hilum.client.data.intensity import FULL_SCALE
+from hilum.client.data.pieces import covering_origins, cut_out
+from hilum.client.data.prepared import fit, unit_range
+from hilum.client.data.volume_packing import packed_values
+from hilum.client.data.volumes import Geometry
 from hilum.client.views import Viewer
 from hilum.common.config.data import DataSection
 from hilum.common.config.modalities import Modality
@@ -16,32 +20,49 @@ _HIGHEST_OF_8_BITS = 255
 def encoder_input(
     image: npt.NDArray[np.generic], data: DataSection, spacing_mm: tuple[float, ...] = ()
 ) -> Tensor:
-    """Prepare one image.
+    """Prepare one image, or a volume.
 
     Args:
         image: (H, W) or (D, H, W): radiographs as displayed, 0 black to 65535 white; CT in Hounsfield units; MR on any
             scale.
         data: What the encoder was trained on.
-        spacing_mm: One distance an axis; empty means square pixels.
+        spacing_mm: One distance an axis; empty means square pixels. Patches need it.
 
     Returns:
-        float32 (1, 1, *S) in [0, 1], of the encoder's size.
+        float32 (n, 1, *S) in [0, 1], of the encoder's size. n is 1; of an encoder of patches or slices, as many as cover what
+        the volume shows, at most `hilum.client.data.pieces.MAX_PIECES`, and the mean of their features is the volume's.
 
     Raises:
         ValueError: If the image or the spacing has another number of axes than the encoder's images, or if the values
             are not such as `image` asks for.
     """
-    if image.ndim != data.dims or len(spacing_mm) not in (0, data.dims):
+    axes = data.dims if data.cut == "whole" else 3
+    distances = (3,) if data.cut == "patches" else (0, axes)
+    if image.ndim != axes or len(spacing_mm) not in distances:
+        or_none = "" if data.cut == "patches" else ", or none"
         raise ValueError(
-            f"expected an image of {data.dims} axes and as many distances, or none; found {image.ndim} axes and "
+            f"expected an image of {axes} axes and as many distances{or_none}; found {image.ndim} axes and "
             f"{len(spacing_mm)} distances"
         )
     if any(not distance > 0 for distance in spacing_mm):
         raise ValueError(f"expected distances above 0 mm, found {spacing_mm}")
     _check_values(image, data.facts)
+    if data.cut != "whole":
+        return _pieces(image, data, spacing_mm or (1.0,) * axes)
     fitted = fit(unit_range(image, data.facts), spacing_mm, data.store_size)
     stored = np.rint(fitted * FULL_SCALE).astype(np.float32) / FULL_SCALE
     return Viewer(data).whole(torch.from_numpy(stored)[None, None])
+
+
+def _pieces(image: npt.NDArray[np.generic], data: DataSection, spacing_mm: tuple[float, ...]) -> Tensor:
+    """Return the patches or slices of a volume, (n, 1, *S)."""
+    geometry = Geometry.of(data)
+    values, cells = packed_values(image, spacing_mm, data)
+    depth, height, width = values.shape
+    origins = covering_origins((depth, height, width), cells, geometry.cell, geometry.seen)
+    cut = np.stack([cut_out(values, origin, geometry.seen)[None] for origin in origins.tolist()])
+    stored = (cut[:, :, 0] if geometry.flat else cut).astype(np.float32) / FULL_SCALE
+    return Viewer(data).whole(torch.from_numpy(stored))
 
 
 def _check_values(image: npt.NDArray[np.generic], modality: Modality) -> None:

@@ -15,6 +15,8 @@ from safetensors.numpy import save as save_tensors
 
 from hilum.common import __version__
 from hilum.common.config import StudyConfig
+from hilum.common.config.data import DataSection
+from hilum.common.config.resume import differences
 from hilum.common.encoders import ENCODERS, build_encoder
 from hilum.common.errors import DamagedError, RunError
 from hilum.common.files import read_json, write_bytes, write_json, write_text
@@ -44,10 +46,26 @@ class EncoderFiles:
     sha256: str
 
 
-GEOMETRY = (
-    "scaled, true to its proportions in millimetres, until the longest edge fills the image (bilinear with antialiasing in 2D, "
-    "averaged then trilinear in 3D), centred, the rest 0"
-)
+def geometry_of(data: DataSection) -> str:
+    """Say how an image or volume comes to the encoder's size."""
+    size = " x ".join(map(str, data.view_size))
+    features = "the volume's features are the mean over those that show something, at most 64"
+    beyond = "outside of the volume is the lowest value of the piece"
+    if data.spacing_mm is not None:
+        spacing = " x ".join(f"{mm:g}" for mm in data.spacing_mm)
+        return (
+            f"resampled to {spacing} mm (linear where voxels become smaller, else a triangle as wide as two new ones), cut into "
+            f"patches of {size} voxels that cover it; {beyond}; {features}"
+        )
+    if data.cut == "slices":
+        return (
+            f"each slice scaled, true to its proportions in millimetres, until its longest edge has {data.store_size} pixels, "
+            f"centred, then to {size} (bilinear with antialiasing); {beyond}; {features}"
+        )
+    return (
+        "scaled, true to its proportions in millimetres, until the longest edge fills the image (bilinear with antialiasing in 2D, "
+        "averaged then trilinear in 3D), centred, the rest 0"
+    )
 
 
 def write_encoder(
@@ -75,7 +93,7 @@ def write_encoder(
         "study": study.study.name,
         "seed": study.study.seed,
         "encoder": study.encoder.model_dump(),
-        "data": study.data.model_dump(),
+        "data": study.data.model_dump(mode="json"),
         "method": study.method.model_dump(),
         "rounds": made.rounds,
         "sites": made.sites,
@@ -84,7 +102,7 @@ def write_encoder(
             "channels": 1,
             "range": [0.0, 1.0],
             "intensity": study.data.facts.intensity,
-            "geometry": GEOMETRY,
+            "geometry": geometry_of(study.data),
         },
         "tensors": Manifest.of(encoder).to_json(),
     }
@@ -114,16 +132,30 @@ def read_encoder(folder: Path, study: StudyConfig) -> EncoderFiles:
     if digest != facts.get("encoder_sha256"):
         raise DamagedError("the encoder does not have the SHA-256 that its manifest states; fetch it again")
     for part in ("encoder", "data"):
-        if facts.get(part) != getattr(study, part).model_dump():
+        if differences({part: facts.get(part)}, {part: study.model_dump(mode="json")[part]}):
             raise RunError(
                 f"this encoder was made with another [{part}] than the study's; use the study it was made by"
             )
     return EncoderFiles(weights, digest)
 
 
+def _edges(data: DataSection) -> str:
+    return f"{data.image_size}" if isinstance(data.image_size, int) else " x ".join(map(str, data.image_size))
+
+
 def _model_card(study: StudyConfig, manifest: Manifest, made: Provenance, digest: str) -> str:
     encoder, method = ENCODERS[study.encoder.name], METHODS[study.method.name]
-    size = f"{study.data.dims}D, {study.data.image_size} px"
+    size = f"{study.data.dims}D, {_edges(study.data)} px"
+    pieces = study.data.cut != "whole"
+    expects = (
+        "(D, H, W)" + study.data.facts.expects.partition("(D, H, W)")[2]
+        if pieces
+        else study.data.facts.expects
+    )
+    number = "n" if pieces else "1"
+    spacing = "spacing_mm = (1.0, 1.0, 1.0)  # of this volume, D H W\n" if study.data.cut == "patches" else ""
+    needed = ", spacing_mm" if study.data.cut == "patches" else ""
+    mean = ".mean(0, keepdim=True)" if pieces else ""
     facts = build_encoder(study).architecture()
     heads = f" Depth {facts['depth']}, {facts['heads']} heads." if "heads" in facts else ""
     return f"""# {study.study.name}
@@ -139,7 +171,7 @@ def _model_card(study: StudyConfig, manifest: Manifest, made: Provenance, digest
 | SHA-256 | `{digest}` |
 | Hilum | {__version__} |
 
-**Input**: one channel. Intensity: {study.data.facts.intensity}. Geometry: {GEOMETRY}.
+**Input**: one channel. Intensity: {study.data.facts.intensity}. Geometry: {geometry_of(study.data)}.
 
 **Output**: {facts["width"]} features, the {facts["pooling"]}.{heads}
 
@@ -150,10 +182,10 @@ from hilum.client.encoder_input import encoder_input
 from hilum.common.pretrained import load_encoder
 
 pretrained = load_encoder("encoder")  # this folder; checked against its hash
-image = np.load("image.npy")  # {study.data.facts.expects}
-batch = encoder_input(image, pretrained.data)  # (1, 1, {", ".join([str(study.data.image_size)] * study.data.dims)}) in [0, 1]
+image = np.load("image.npy")  # {expects}
+{spacing}batch = encoder_input(image, pretrained.data{needed})  # ({number}, 1, {", ".join(map(str, study.data.view_size))}) in [0, 1]
 with torch.no_grad():
-    features = pretrained.encoder(batch)  # (1, {facts["width"]})
+    features = pretrained.encoder(batch){mean}  # (1, {facts["width"]})
     maps = pretrained.encoder.feature_maps(batch)  # from fine to coarse, for dense tasks
 ```
 

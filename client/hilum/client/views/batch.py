@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hilum.client.data.prepared import FULL_SCALE
+from hilum.client.data.intensity import FULL_SCALE
 from hilum.client.views import ct, mr, operations, radiograph
 from hilum.client.views.recipe import Recipe
 from hilum.common.config.data import DataSection
@@ -49,7 +49,7 @@ class Viewer:
         """(B, C, *store) in [0, 1] -> the groups of the plan, and what else it wants."""
         groups, geometry = {}, {}
         for name, group in self.plan.groups.items():
-            size = round(self.data.image_size * group.edge)
+            size = tuple(round(edge * group.edge) for edge in self.data.view_size)
             made = [self._view(images, self._recipes[name], size, rng) for _ in range(group.count)]
             groups[name] = torch.stack([view for view, _ in made], dim=1)
             if self.plan.geometry:
@@ -61,17 +61,17 @@ class Viewer:
     def one(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """(B, C, *store) -> (B, C, *image): one mild view of each, as supervised training takes it."""
         crop = _RECIPES[self.data.modality].CROP
-        return self._view(images, crop, self.data.image_size, rng)[0]
+        return self._view(images, crop, self.data.view_size, rng)[0]
 
     def whole(self, images: Tensor) -> Tensor:
         """(B, C, *store) -> (B, C, *image), the whole image, for evaluation."""
-        size = [self.data.image_size] * self.data.dims
+        size = list(self.data.view_size)
         if self.data.dims == 2:  # noqa: PLR2004 - dimensions, not a threshold
             return F.interpolate(images, size, mode="bilinear", antialias=True)
         return F.interpolate(images, size, mode="trilinear")
 
     def _view(
-        self, images: Tensor, recipe: Recipe, size: int, rng: torch.Generator
+        self, images: Tensor, recipe: Recipe, size: tuple[int, ...], rng: torch.Generator
     ) -> tuple[Tensor, Geometry]:
         B = images.shape[0]
 
@@ -93,8 +93,9 @@ class Viewer:
             bound = recipe.bias_field
             out = operations.apply_bias_field(out, uniform(-bound, bound, 2 * self.data.dims))
         if recipe.blur:
-            sigma_px = uniform(0, recipe.blur * size) * (uniform(0, 1) < recipe.blur_chance)
-            out = operations.blur(out, sigma_px, radius=max(1, math.ceil(2 * recipe.blur * size)))
+            widest_px = recipe.blur * max(size)
+            sigma_px = uniform(0, widest_px) * (uniform(0, 1) < recipe.blur_chance)
+            out = operations.blur(out, sigma_px, radius=max(1, math.ceil(2 * widest_px)))
         if recipe.noise:
             grain = torch.randn(out.shape, generator=rng).to(images.device)
             deviation = uniform(0, recipe.noise).view(-1, *[1] * (out.ndim - 1))

@@ -17,7 +17,7 @@ class Recipe:
         gamma: Exponent on [0, 1] intensities, drawn on a logarithmic scale.
         contrast: Factor about the image's mean.
         bias_field: Largest logarithm of a smooth multiplicative field, either way (MR coil sensitivity).
-        blur: Largest Gaussian deviation, as a share of the view's edge.
+        blur: Largest Gaussian deviation, as a share of the view's longest edge.
         blur_chance: Share of the views that are blurred.
         noise: Largest deviation of added Gaussian noise.
     """

@@ -1,6 +1,7 @@
 """The one list of modalities: what their values mean, and what becomes of them. No torch here."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 DISPLAY_WHITE = 65_535.0
 
@@ -15,12 +16,17 @@ class Modality:
             array's own percentiles serve.
         intensity: What becomes of its values, in words.
         expects: What an image of it is, in words.
+        scale: What becomes 0 and 1 where the scale is arbitrary: percentiles, or so many deviations about the mean.
+        shows_from: The value from which a place shows something, and not the air around; a tenth of the way from 0 to 1,
+            if none.
     """
 
     volumes: bool
     values: tuple[float, float] | None
     intensity: str
     expects: str
+    scale: Literal["percentiles", "zscore"] = "percentiles"
+    shows_from: float | None = None
 
     @property
     def is_displayed(self) -> bool:
@@ -30,6 +36,8 @@ class Modality:
 
 PERCENTILES = (0.5, 99.5)
 """Of an array with an arbitrary scale, what becomes 0 and 1."""
+Z_SCORE_REACH = 4.0
+"""Deviations on either side of the mean that lie in [0, 1]."""
 
 MODALITIES: dict[str, Modality] = {
     "radiograph": Modality(
@@ -43,6 +51,7 @@ MODALITIES: dict[str, Modality] = {
         values=(-1000.0, 1000.0),  # -1000 HU is air
         intensity="Hounsfield units, -1000 is 0 and 1000 is 1, clipped",
         expects="(H, W) or (D, H, W) in Hounsfield units",
+        shows_from=-900.0,  # air is -1000, lung about -850
     ),
     "mr": Modality(
         volumes=True,

@@ -13,7 +13,14 @@ MAY_DIFFER: Mapping[str, str] = {
     "evaluation.deadline_s": "how long the server waits for measurements",
     "training.checkpoint_steps": "how many steps a killed site may lose",
 }
-ADDED: Mapping[str, Any] = {"federation.aggregator": {"name": "fedavg"}}
+ADDED: Mapping[str, Any] = {
+    "federation.aggregator": {"name": "fedavg"},
+    "data.cut": "whole",
+    "data.spacing_mm": None,
+    "data.per_volume": None,
+    "data.window_hu": None,
+    "data.intensity": None,
+}
 """Keys that studies had not always, with what their absence stood for: with or without it, a study is the same one."""
 _SHOWN = 3
 
@@ -41,6 +48,15 @@ def lasting(table: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(keys, Mapping)
         else keys
         for section, keys in table.items()
+    }
+
+
+def as_of_today(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return some sections of a study with what the absence of a key of `ADDED` stood for written out."""
+    stood_for = [(*key.split(".", 1), value) for key, value in ADDED.items() if value is not None]
+    return {
+        name: {key: value for section, key, value in stood_for if section == name} | dict(given)
+        for name, given in sections.items()
     }
 
 

@@ -8,7 +8,7 @@ from hilum.common.config.data import DataSection
 from hilum.common.config.encoders.base import EncoderSection, Size
 
 POOL_FROM_SIZE = 96
-"""Edge of an image, from which on the stem halves the resolution twice; smaller ones keep it."""
+"""Longest edge of an image, from which on the stem halves the resolution twice; smaller ones keep it."""
 
 _NORMED = 3  # kept of each convolution: its output, the norm's, the activation's
 _VOXELS_A_TOKEN = 1024
@@ -62,7 +62,7 @@ class ResNetConfig(EncoderSection):
 
     def tokens(self, data: DataSection) -> int:
         """See `EncoderSection`."""
-        return int(-(-(data.image_size**data.dims) // _VOXELS_A_TOKEN))
+        return -(-math.prod(data.view_size) // _VOXELS_A_TOKEN)
 
     def patch_values(self, data: DataSection) -> int:
         """See `EncoderSection`."""
@@ -72,12 +72,16 @@ class ResNetConfig(EncoderSection):
     def kept_values(self, data: DataSection, seen: int | None = None) -> int:
         """See `EncoderSection`."""
         assert seen is None, "it sees the whole image"
-        edge, dims = data.image_size, data.dims
-        pooled = 2 if edge >= POOL_FROM_SIZE else 1
-        kept = edge**dims + _NORMED * SIZES[self.size].stem_width * math.ceil(edge / 2) ** dims
+        edges = data.view_size
+        pooled = 2 if max(edges) >= POOL_FROM_SIZE else 1
+
+        def values(reduction: int) -> int:
+            return math.prod(math.ceil(edge / reduction) for edge in edges)
+
+        kept = math.prod(edges) + _NORMED * SIZES[self.size].stem_width * values(2)
         for one in self.convolutions():
-            kept += _NORMED * one.outside * math.ceil(edge / (one.reduction * pooled)) ** dims
-        return int(kept)
+            kept += _NORMED * one.outside * values(one.reduction * pooled)
+        return kept
 
     @property
     def layers(self) -> int:
