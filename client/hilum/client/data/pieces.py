@@ -58,9 +58,11 @@ def random_origins(shape: Box, cells: Cells, cell: Box, size: Box, drawn: npt.ND
     number = (drawn[:, 0] * (len(cells) or np.prod(grid))).astype(np.int64)
     chosen = cells[number] if len(cells) else number
     place = np.stack(np.unravel_index(chosen, grid), axis=1) * cell + drawn[:, 1:4] * cell
-    origin = np.floor(place - np.array(size) * (0.25 + 0.5 * drawn[:, 4:7])).astype(np.int64)
     room = np.array(shape) - size
-    placed: Origins = np.where(room < 0, room // 2, origin.clip(0, room.clip(0)))
+    first = (place - 0.75 * np.array(size)).clip(0, room.clip(0))
+    last = (place - 0.25 * np.array(size)).clip(0, room.clip(0))
+    origin = np.rint(first + drawn[:, 4:7] * (last - first)).astype(np.int64)
+    placed: Origins = np.where(room < 0, room // 2, origin)
     return placed
 
 
