@@ -37,15 +37,17 @@ def trunk(shape: tuple[int, int, int], modality: str, seed: int = 0) -> npt.NDAr
         return sum(((axis - middle) / radius) ** 2 for axis, middle, radius in parts) < 1
 
     values = np.full(shape, tissue["air"])
-    values[ball((0, 0, 0), (1.8, 0.62, 0.85))] = tissue["skin"]
-    values[ball((0, 0, 0), (1.8, 0.57, 0.79))] = tissue["inside"]
-    for side in (-0.38, 0.38):
-        values[ball((0, -0.05, side), (0.75, 0.4, 0.26))] = tissue["lung"]
-    values[ball((0, 0.4, 0), (3, 0.12, 0.1))] = tissue["bone"]
+    height, width = rng.uniform(0.5, 0.75), rng.uniform(0.7, 0.95)
+    values[ball((0, 0, 0), (1.8, height, width))] = tissue["skin"]
+    values[ball((0, 0, 0), (1.8, height - 0.05, width - 0.06))] = tissue["inside"]
+    for side in (-0.4, 0.4):
+        middle = (rng.uniform(-0.5, 0.5), rng.uniform(-0.2, 0.1), side * rng.uniform(0.7, 1.1))
+        values[ball(middle, (rng.uniform(0.5, 0.9), rng.uniform(0.2, 0.4), 0.25))] = tissue["lung"]
+    values[ball((0, 0.3, 0), (3, 0.12, 0.1))] = tissue["bone"]
     for _ in range(60):
-        centre = rng.uniform((-1, -0.4, -0.6), (1, 0.35, 0.6))
-        radius = rng.uniform(0.02, 0.07)
-        values[ball(tuple(centre), (2 * radius, radius, radius))] = tissue["skin"]
+        z0, y0, x0 = rng.uniform((-1, -0.4, -0.6), (1, 0.35, 0.6))
+        radius = rng.uniform(0.02, 0.09)
+        values[ball((z0, y0, x0), (2 * radius, radius, radius))] = tissue["skin"]
     grain = 20 if modality == "ct" else 15
     return np.rint(values + rng.normal(0, grain, shape)).clip(-1024, 3000).astype(np.int16)
 
