@@ -60,7 +60,7 @@ def _pieces(image: npt.NDArray[np.generic], data: DataSection, spacing_mm: tuple
     values, cells = packed_values(image, spacing_mm, data)
     depth, height, width = values.shape
     origins = covering_origins((depth, height, width), cells, geometry.cell, geometry.seen)
-    cut = np.stack([cut_out(values, origin, geometry.seen)[None] for origin in origins.tolist()])
+    cut = cut_out(values, origins, geometry.seen)[:, None]
     stored = (cut[:, :, 0] if geometry.flat else cut).astype(np.float32) / FULL_SCALE
     return Viewer(data).whole(torch.from_numpy(stored))
 

@@ -13,26 +13,35 @@ import numpy.typing as npt
 Box = tuple[int, int, int]
 Origins = npt.NDArray[np.int64]
 Cells = npt.NDArray[np.int32]
+Values = npt.NDArray[np.uint16]
 
 MAX_PIECES = 64
 """Of a volume, when all of it is to be seen."""
 _SHOWS = 0.25  # of what the fullest piece shows: below, a piece shows too little to stand for the volume
 
 
-def cut_out(volume: npt.NDArray[np.uint16], origin: Sequence[int], size: Box) -> npt.NDArray[np.uint16]:
-    """Return a piece (*size) of a volume (D, H, W); outside of the volume is the lowest value that the piece has."""
+def cut_into(piece: Values, volume: Values, origin: Sequence[int]) -> None:
+    """Fill a piece from a volume (D, H, W); outside of the volume is the lowest value that the piece has."""
     place = tuple(
         slice(max(begin, 0), min(begin + edge, whole))
-        for begin, edge, whole in zip(origin, size, volume.shape, strict=True)
+        for begin, edge, whole in zip(origin, piece.shape, volume.shape, strict=True)
     )
     inside = volume[place]
-    if inside.shape == size:
-        return np.array(inside)
-    piece = np.full(size, inside.min(), np.uint16)
+    if inside.shape == piece.shape:
+        piece[:] = inside
+        return
+    piece[:] = inside.min()
     piece[
         tuple(slice(part.start - begin, part.stop - begin) for part, begin in zip(place, origin, strict=True))
     ] = inside
-    return piece
+
+
+def cut_out(volume: Values, origins: Origins, size: Box) -> Values:
+    """Return pieces (k, *size) of one volume; see `cut_into`."""
+    pieces = np.empty((len(origins), *size), np.uint16)
+    for piece, origin in zip(pieces, origins.tolist(), strict=True):
+        cut_into(piece, volume, origin)
+    return pieces
 
 
 def grid_shape(shape: Box, cell: Box) -> Box:

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from hilum.client.data.pieces import Box, Cells, Origins, covering_origins, cut_out, random_origins
+from hilum.client.data.pieces import Box, Cells, Origins, covering_origins, cut_into, random_origins
 from hilum.common.config.data import DataSection
 from hilum.common.errors import DamagedError
 
@@ -171,7 +171,7 @@ class Volumes:
         for row in np.unique(rows).tolist():
             values = self.files[row].values()
             for place in np.flatnonzero(rows == row).tolist():
-                cut[place, 0] = cut_out(values, origins[place].tolist(), size)
+                cut_into(cut[place, 0], values, origins[place].tolist())
         return cut[:, :, 0] if self.geometry.flat else cut
 
 

@@ -17,12 +17,12 @@ def all_cells(shape):
 
 def test_a_piece_is_what_lies_there():
     volume = np.random.default_rng(0).integers(0, 65_535, (9, 10, 11)).astype(np.uint16)
-    assert np.array_equal(cut_out(volume, (2, 3, 4), (5, 6, 7)), volume[2:7, 3:9, 4:11])
+    assert np.array_equal(cut_out(volume, np.array([[2, 3, 4]]), (5, 6, 7))[0], volume[2:7, 3:9, 4:11])
 
 
 def test_outside_of_the_volume_is_the_lowest_value_of_the_piece():
     volume = np.random.default_rng(0).integers(100, 65_535, (4, 10, 10)).astype(np.uint16)
-    piece = cut_out(volume, (-2, 0, 3), (8, 5, 9))
+    piece = cut_out(volume, np.array([[-2, 0, 3]]), (8, 5, 9))[0]
     assert np.array_equal(piece[2:6, :, :7], volume[:, :5, 3:])
     rest = np.ones(piece.shape, bool)
     rest[2:6, :, :7] = False
