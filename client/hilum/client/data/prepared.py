@@ -123,9 +123,13 @@ def _nothing_fits(catalogue: Catalogue, data: DataSection) -> str:
     if not there:
         return "the site has no usable image: `hilum site status` lists why each file was set aside"
     has = ", ".join(f"{family} in {dims}D" for family, dims in there)
+    slices = "slices of volumes of " if data.cut == "slices" else ""
+    in_dims = "" if slices else f" in {data.dims}D"
+    sliceable = data.dims == 2 and not slices and (data.modality, 3) in there  # noqa: PLR2004 - dimensions
+    or_slices = ', or write `data.cut = "slices"`' if sliceable else ""
     return (
-        f"the study asks for {data.modality} in {data.dims}D, the site has {has}; "
-        "change `data.modality` and `data.dims` of the study to match"
+        f"the study asks for {slices}{data.modality}{in_dims}, the site has {has}; "
+        f"change `data.modality` and `data.dims` of the study to match{or_slices}"
     )
 
 

@@ -81,7 +81,7 @@ def pack_volumes(workspace: Workspace, data: DataSection, items: Sequence[Item])
     geometry, plan = Geometry.of(data), _plan(workspace, data, items)
     if data.cut == "patches":
         _check_larger_than_a_patch(plan, data)
-    lacking = [one for one in plan if not one.is_packed]
+    lacking = _lacking(plan)
     of_all = plan[0].path.parent / "sets" / _digest([one.path.stem for one in plan])
     if lacking or not of_all.exists():
         with workspace.locked():
@@ -93,10 +93,8 @@ def pack_volumes(workspace: Workspace, data: DataSection, items: Sequence[Item])
 def disk_needed(workspace: Workspace, data: DataSection, items: Sequence[Item]) -> tuple[int, int]:
     """Return how many bytes the packed volumes take, and how many of them are still to be written."""
     cell, plan = Geometry.of(data).cell, _plan(workspace, data, items)
-    return (
-        sum(one.disk_bytes(cell) for one in plan),
-        sum(one.disk_bytes(cell) for one in plan if not one.is_packed),
-    )
+    files = {one.path: one for one in plan}.values()
+    return sum(one.disk_bytes(cell) for one in files), sum(one.disk_bytes(cell) for one in _lacking(plan))
 
 
 def packed_values(
@@ -106,12 +104,9 @@ def packed_values(
     target_mm = _target_mm(values.shape, spacing_mm, data)
     facts, cell = data.facts, Geometry.of(data).cell
     shown = _Shown(shape_after(values.shape, spacing_mm, target_mm), cell, shows_from(values, facts))
-    slices = [
-        _scaled(plane, span)
-        for span in (value_range(values, facts),)
-        for plane in shown.watching(resampled(values, spacing_mm, target_mm))
-    ]
-    return np.stack(slices), shown.cells()
+    span = value_range(values, facts)
+    planes = shown.watching(resampled(values, spacing_mm, target_mm))
+    return np.stack([_scaled(plane, span) for plane in planes]), shown.cells()
 
 
 def _plan(workspace: Workspace, data: DataSection, items: Sequence[Item]) -> list[_Planned]:
@@ -123,6 +118,11 @@ def _plan(workspace: Workspace, data: DataSection, items: Sequence[Item]) -> lis
         name = _digest([item.content_sha256, list(item.spacing_mm)])
         planned.append(_Planned(item, folder / f"{name}.npy", (depth, height, width), target_mm))
     return planned
+
+
+def _lacking(plan: Sequence[_Planned]) -> list[_Planned]:
+    """Return what is to be written; copies of one volume share a file."""
+    return list({one.path: one for one in plan if not one.is_packed}.values())
 
 
 def _target_mm(shape: tuple[int, ...], spacing_mm: Spacing, data: DataSection) -> Spacing:

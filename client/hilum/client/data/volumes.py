@@ -98,7 +98,7 @@ class VolumeFile:
             raise DamagedError(_GONE) from None
 
     def cells(self) -> Cells:
-        """Map the indices of the cells that show something, (k,)."""
+        """Read the indices of the cells that show something, (k,)."""
         try:
             found: Cells = np.load(cells_of(self.path), allow_pickle=False)
         except (OSError, ValueError):

@@ -193,6 +193,24 @@ def test_a_damaged_volume_is_told(workspace):
         volumes.blocks(np.array([2]), np.zeros((1, 3), np.int64))
 
 
+def test_a_study_of_images_on_volumes_is_told_of_slices(workspace):
+    with pytest.raises(
+        DataError, match=r"ct in 2D, the site has ct in 3D; .* or write `data.cut = \"slices\"`"
+    ):
+        prepare(workspace, DataSection(modality="ct", image_size=16))
+    with pytest.raises(DataError, match="asks for slices of volumes of mr, the site has ct in 3D"):
+        prepare(workspace, DataSection(modality="mr", cut="slices", image_size=16))
+
+
+def test_two_copies_of_a_volume_share_a_file(workspace, write_series, tmp_path):
+    before = holding_of(workspace, PATCHES)
+    write_series(tmp_path / "dicom" / "copy", body(1), spacing_mm=(3.0, 1.5, 1.0), PatientID="another", **HU)
+    index_archive(tmp_path / "dicom", workspace, NullProgress())
+    held = holding_of(workspace, PATCHES)
+    assert (held.images, held.packed_bytes) == (4, before.packed_bytes)
+    assert len({one.path for one in prepare(workspace, PATCHES).images.files}) == 3
+
+
 def test_volumes_of_several_sites_stay_where_they_lie(workspace):
     volumes = prepare(workspace, PATCHES).images
     both = joined([volumes.of_rows(np.array([2, 0])), volumes.of_rows(np.array([1]))])
