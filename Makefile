@@ -47,6 +47,7 @@ bench: install
 	$(BIN)/python benchmarks/volume.py
 	$(BIN)/python benchmarks/codecs.py
 	$(BIN)/python benchmarks/crops.py
+	$(BIN)/python benchmarks/volume_epoch.py
 	$(BIN)/python benchmarks/federation.py
 	$(BIN)/python benchmarks/training.py
 	$(BIN)/python benchmarks/simulation.py

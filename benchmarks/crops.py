@@ -1,10 +1,11 @@
-"""Random 96^3 crops of cached volumes, beside MONAI's PersistentDataset.
+"""Random 96^3 patches of packed volumes, beside MONAI's CacheDataset and PersistentDataset with RandSpatialCrop.
 
     python benchmarks/crops.py
 
-The volumes are int16 and lie in the page cache. Ours opens the memory map of the array cache once a volume and copies
-crops out of it. MONAI's PersistentDataset keeps the loaded tensor of each volume in a file and cuts the crops after loading it:
-one crop a load, and four a load. All cut where they should, checked first. The limit is a copy of as many bytes in memory.
+The volumes have 16 bits and lie in the page cache. Ours draws places that show something, maps each volume once a batch and
+copies the patches out of it, as training does. MONAI's CacheDataset keeps whole volumes in memory and copies one before each random
+transform, unless told not to; its PersistentDataset loads a file of each first: one crop a load, and four a load. All cut where
+they should, checked first. The limit is a copy of as many bytes in memory.
 """
 
 import sys
@@ -16,40 +17,47 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from monai.data import PersistentDataset
-from monai.transforms import RandSpatialCrop, RandSpatialCropSamples, Transform
+from monai.data import CacheDataset, Dataset, PersistentDataset
+from monai.transforms import RandSpatialCrop, RandSpatialCropSamples, SpatialCrop, Transform
 from timing import compare, median_s
 
-from hilum.client.state.cache import ArrayCache
+from hilum.client.data.volumes import Geometry, VolumeFile, Volumes, cells_of
+from hilum.common.config.data import DataSection
 
 SHAPE, CROP, VOLUMES = (120, 512, 512), 96, 3
-CROPS, PEER_CROPS = 240, 12
+BATCH, BATCHES = 24, 10
+CROPS, PEER_CROPS = BATCH * BATCHES, 12
 Volume = npt.NDArray[np.int16]
 
 
-class Mapped:
-    """Crops out of the array cache, as training takes them."""
-
-    def __init__(self, cache: ArrayCache, digests: list[str]) -> None:
-        self.volumes = [cache.get(digest) for digest in digests]
-        self.rng = np.random.default_rng(0)
-
-    def crop(self, volume: int, corner: npt.NDArray[np.int64]) -> torch.Tensor:
-        """Return a copy of one crop."""
-        z, y, x = (slice(int(begin), int(begin) + CROP) for begin in corner)
-        return torch.from_numpy(np.array(self.volumes[volume][z, y, x]))
-
-    def take(self, count: int) -> None:
-        """Random crops of random volumes."""
-        for _ in range(count):
-            corner = self.rng.integers(0, np.array(SHAPE) - CROP + 1)
-            self.crop(int(self.rng.integers(VOLUMES)), corner)
+def packed(volumes: list[Volume], folder: Path) -> Volumes:
+    """Write the volumes as `hilum.client.data.volume_packing` does; every cell shows something."""
+    files = []
+    for number, volume in enumerate(volumes):
+        path = folder / f"packed-{number}.npy"
+        with path.open("wb") as file:
+            np.lib.format.write_array(file, volume.view(np.uint16), version=(2, 0))
+        cells = np.prod([-(-edge // 8) for edge in SHAPE])
+        np.save(cells_of(path), np.arange(cells, dtype=np.int32))
+        files.append(VolumeFile.at(path))
+    # Training cuts blocks of a quarter more; here both cut what the encoder sees.
+    seen = Geometry.of(DataSection(modality="ct", dims=3, image_size=CROP))
+    return Volumes(tuple(files), Geometry(seen.seen, seen.seen, seen.cell, flat=False))
 
 
-def peer(volumes: list[Path], folder: Path, crop: Callable[..., object]) -> PersistentDataset:
-    """MONAI's cache: what comes before the random transform is kept on disk."""
-    load = _Load()
-    return PersistentDataset([str(path) for path in volumes], [load, crop], cache_dir=folder)
+class Ours:
+    """Batches of patches, as training takes them."""
+
+    def __init__(self, volumes: Volumes) -> None:
+        self.volumes, self.rng = volumes, np.random.default_rng(0)
+
+    def take(self) -> None:
+        """Random patches of random volumes."""
+        for _ in range(BATCHES):
+            rows = self.rng.integers(0, VOLUMES, BATCH)
+            torch.from_numpy(
+                self.volumes.blocks(rows, self.volumes.random_origins(rows, self.rng)).view(np.int16)
+            )
 
 
 class _Load(Transform):
@@ -59,17 +67,32 @@ class _Load(Transform):
         return torch.from_numpy(np.load(path))[None]
 
 
-def check(mapped: Mapped, volumes: list[Volume], one: PersistentDataset) -> None:
-    """Both give crops of the volumes, and what was cut is what lies there."""
+def crops_of(dataset: Dataset, count: int) -> Callable[[], object]:
+    """Take so many items in turn, stacked as a loader stacks them."""
+    return lambda: torch.stack([_one(dataset[number % VOLUMES]) for number in range(count)])
+
+
+def _one(item: object) -> torch.Tensor:
+    """Return an item's crops; of several a load, after one another."""
+    several = item if isinstance(item, list) else [item]
+    return torch.stack([torch.as_tensor(one) for one in several])
+
+
+def check(ours: Volumes, volumes: list[Volume], peers: dict[str, Dataset]) -> None:
+    """All give crops of the volumes, and what was cut is what lies there."""
     corner = np.array([3, 100, 217])
     z, y, x = corner
     expected = volumes[1][z : z + CROP, y : y + CROP, x : x + CROP]
-    same = np.array_equal(mapped.crop(1, corner).numpy(), expected)
-    loaded = one._cachecheck(one.data[1])  # the volume before the random crop
-    crop = one[0]
-    fits = np.array_equal(np.asarray(loaded)[0], volumes[1]) and tuple(crop.shape) == (1, CROP, CROP, CROP)
-    if not (same and fits and crop.dtype == torch.int16):
+    mine = ours.blocks(np.array([1]), corner[None])[0, 0].view(np.int16)
+    theirs = SpatialCrop(roi_start=corner.tolist(), roi_end=(corner + CROP).tolist())(
+        torch.from_numpy(volumes[1])[None]
+    )
+    if not (np.array_equal(mine, expected) and np.array_equal(np.asarray(theirs)[0], expected)):
         sys.exit("a crop differs from the volume")
+    for name, dataset in peers.items():
+        crop = _one(dataset[1])
+        if crop.shape[1:] != (1, CROP, CROP, CROP) or crop.dtype != torch.int16:
+            sys.exit(f"{name} gives {tuple(crop.shape)} of {crop.dtype}")
 
 
 def main() -> None:
@@ -80,27 +103,39 @@ def main() -> None:
     volumes = [rng.integers(-1000, 2000, SHAPE).astype(np.int16) for _ in range(VOLUMES)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        cache = ArrayCache(folder / "cache")
-        mapped = Mapped(cache, [cache.put(volume) for volume in volumes])
+        ours = packed(volumes, folder)
         paths = [folder / f"{number}.npy" for number in range(VOLUMES)]
         for path, volume in zip(paths, volumes, strict=True):
             np.save(path, volume)
-        one = peer(paths, folder / "one", RandSpatialCrop((CROP,) * 3, random_size=False))
-        four = peer(paths, folder / "four", RandSpatialCropSamples((CROP,) * 3, 4, random_size=False))
-        check(mapped, volumes, one)
+        files = [str(path) for path in paths]
+        one, four = (
+            RandSpatialCrop((CROP,) * 3, random_size=False),
+            RandSpatialCropSamples((CROP,) * 3, 4, random_size=False),
+        )
+        peers: dict[str, Dataset] = {
+            "MONAI CacheDataset": CacheDataset(files, [_Load(), one], progress=False),
+            "MONAI CacheDataset, four crops an item": CacheDataset(files, [_Load(), four], progress=False),
+            "MONAI CacheDataset, copy_cache=False": CacheDataset(
+                files, [_Load(), one], progress=False, copy_cache=False
+            ),
+            "MONAI PersistentDataset": PersistentDataset(files, [_Load(), one], cache_dir=folder / "one"),
+            "MONAI PersistentDataset, four crops a load": PersistentDataset(
+                files, [_Load(), four], cache_dir=folder / "four"
+            ),
+        }
+        check(ours, volumes, peers)
+        a_load = {name: 4 if "four" in name else 1 for name in peers}
         block, place = (np.ones((CROP,) * 3, np.int16) for _ in range(2))
-        mine, single, several, limit = median_s(
-            lambda: mapped.take(CROPS),
-            lambda: [one[number % VOLUMES] for number in range(PEER_CROPS)],
-            lambda: [four[number % VOLUMES] for number in range(PEER_CROPS // 4)],
+        mine, limit, *theirs = median_s(
+            Ours(ours).take,
             lambda: [np.copyto(place, block) for _ in range(CROPS)],
+            *(crops_of(dataset, PEER_CROPS // a_load[name]) for name, dataset in peers.items()),
             warm_up=True,
         )
-    print(f"crops of {CROP}^3 int16 out of {VOLUMES} volumes of {SHAPE}, one thread")
-    scale, bound = CROPS / PEER_CROPS, ("a copy of as many bytes", limit)
-    name, counted = "MONAI PersistentDataset", (CROPS, mine)
-    compare("  one crop a load", "crops", *counted, (name, single * scale), bound)
-    compare("  four crops a load", "crops", *counted, (name, several * scale), bound)
+    print(f"patches of {CROP}^3 of 16 bits out of {VOLUMES} volumes of {SHAPE}, one thread")
+    bound = ("a copy of as many bytes", limit)
+    for name, seconds in zip(peers, theirs, strict=True):
+        compare("  random patches", "patches", CROPS, mine, (name, seconds * CROPS / PEER_CROPS), bound)
 
 
 if __name__ == "__main__":

@@ -123,7 +123,7 @@ def dicom() -> Callable[..., Dataset]:
     return write_dicom
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_series() -> Callable[..., list[Dataset]]:
     """An axial CT or MR series with known voxels, one file a slice, in shuffled names."""
 

@@ -111,11 +111,13 @@ def _answer(
 
 def _check_size(site: SiteConfig, asked: Asked) -> None:
     """Bound memory and disk before the images are even counted, and again with their number."""
-    from hilum.client.data.prepared import count_images
+    from hilum.client.data.prepared import holding_of
 
     check_size(site, asked.study)
-    images, packed = count_images(Workspace(site.state.folder), asked.study.data)
-    check_size(site, asked.study, images, packed=packed)
+    held = holding_of(Workspace(site.state.folder), asked.study.data)
+    check_size(
+        site, asked.study, held.images, packed_bytes=held.packed_bytes, lacking_bytes=held.lacking_bytes
+    )
 
 
 def _hello(site: SiteConfig, asked: Asked) -> RecordDict:

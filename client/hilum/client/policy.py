@@ -42,20 +42,28 @@ def check_policy(policy: PolicySection, study: StudyConfig) -> None:
     _at_least("policy_min_patients", "min_patients", study.privacy.min_patients, policy.min_patients)
 
 
-def check_size(site: SiteConfig, study: StudyConfig, images: int = 0, *, packed: bool = False) -> None:
+def check_size(
+    site: SiteConfig,
+    study: StudyConfig,
+    images: int = 0,
+    *,
+    packed_bytes: int | None = None,
+    lacking_bytes: int | None = None,
+) -> None:
     """Estimate what a study takes, before anything of it is allocated, and compare with policy and machine.
 
     Args:
         site: The site. Without a policy, as in a simulation, the machine alone bounds the study.
         study: The study.
         images: How many images the site would prepare for it.
-        packed: They are prepared already, so that they take no more of the free disk.
+        packed_bytes: What they take on disk when they are packed; what images of the study's size take, if none.
+        lacking_bytes: What of it is not packed yet, and takes of the free disk; all, if none.
 
     Raises:
         PolicyRefused: `policy_patches`, `policy_bytes`, `policy_memory` or `policy_disk`.
     """
     policy, needed = site.policy, footprint_of(study, images)
-    prepared = images * needed.image_bytes
+    prepared = images * needed.image_bytes if packed_bytes is None else packed_bytes
     disk = prepared + needed.state_bytes
     if policy is not None:
         _at_most("policy_patches", "max_patches", study.encoder.tokens(study.data), policy.max_patches)
@@ -66,7 +74,7 @@ def check_size(site: SiteConfig, study: StudyConfig, images: int = 0, *, packed:
     free = free_memory_bytes(site.compute)
     _at_most("policy_memory", "the machine's free memory, GB", needed.memory_bytes / GB, free / GB)
     free = free_disk_bytes(site.state.folder)
-    more = needed.state_bytes if packed else disk
+    more = needed.state_bytes + (prepared if lacking_bytes is None else lacking_bytes)
     _at_most("policy_disk", "the state folder's free disk, GB", more / GB, free / GB)
 
 

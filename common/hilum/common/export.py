@@ -16,7 +16,7 @@ from safetensors.numpy import save as save_tensors
 from hilum.common import __version__
 from hilum.common.config import StudyConfig
 from hilum.common.config.data import DataSection
-from hilum.common.config.resume import lasting
+from hilum.common.config.resume import differences
 from hilum.common.encoders import ENCODERS, build_encoder
 from hilum.common.encoders.warm_start import WarmStartReport
 from hilum.common.errors import DamagedError, RunError
@@ -49,10 +49,6 @@ class EncoderFiles:
     sha256: str
 
 
-GEOMETRY = (
-    "scaled, true to its proportions in millimetres, until the longest edge fills the image (bilinear with antialiasing in 2D, "
-    "averaged then trilinear in 3D), centred, the rest 0"
-)
 _CUT = (
     "cut to the box around what is not black (over 0.03; pieces under 3 % of the largest do not count), then "
 )
@@ -61,7 +57,24 @@ _CHANNELS = {1: "one channel", 3: "three channels (red, green, blue)"}
 
 def geometry_of(data: DataSection) -> str:
     """Say how an image or volume comes to the encoder's size."""
-    return (_CUT if data.facts.dark_border else "") + GEOMETRY
+    size = " x ".join(map(str, data.view_size))
+    features = "the volume's features are the mean over those that show something, at most 64"
+    beyond = "outside of the volume is the lowest value of the piece"
+    if data.spacing_mm is not None:
+        spacing = " x ".join(f"{mm:g}" for mm in data.spacing_mm)
+        return (
+            f"resampled to {spacing} mm (linear where voxels become smaller, else a triangle as wide as two new ones), cut into "
+            f"patches of {size} voxels that cover it; {beyond}; {features}"
+        )
+    if data.cut == "slices":
+        return (
+            f"each slice scaled, true to its proportions in millimetres, until its longest edge has {data.store_size} pixels, "
+            f"centred, then to {size} (bilinear with antialiasing); {beyond}; {features}"
+        )
+    return (_CUT if data.facts.dark_border else "") + (
+        "scaled, true to its proportions in millimetres, until the longest edge fills the image (bilinear with antialiasing in 2D, "
+        "averaged then trilinear in 3D), centred, the rest 0"
+    )
 
 
 def write_encoder(
@@ -89,7 +102,7 @@ def write_encoder(
         "study": study.study.name,
         "seed": study.study.seed,
         "encoder": study.encoder.model_dump(exclude={"init"}),
-        "data": study.data.model_dump(),
+        "data": study.data.model_dump(mode="json"),
         "method": study.method.model_dump(),
         "rounds": made.rounds,
         "sites": made.sites,
@@ -130,10 +143,8 @@ def read_encoder(folder: Path, study: StudyConfig) -> EncoderFiles:
         raise DamagedError("the encoder does not have the SHA-256 that its manifest states; fetch it again")
     for part in ("encoder", "data"):
         # One of before there was a choice is as its absence says; where it started from, it need not have in common.
-        made, wanted = (
-            {part: one} for one in (facts.get(part), getattr(study, part).model_dump(exclude={"init"}))
-        )
-        if lasting(made) != lasting(wanted):
+        wanted = getattr(study, part).model_dump(mode="json", exclude={"init"})
+        if differences({part: facts.get(part)}, {part: wanted}):
             raise RunError(
                 f"this encoder was made with another [{part}] than the study's; use the study it was made by"
             )
@@ -157,9 +168,23 @@ def _start_words(start: WarmStartReport | None) -> str:
     )
 
 
+def _edges(data: DataSection) -> str:
+    return f"{data.image_size}" if isinstance(data.image_size, int) else " x ".join(map(str, data.image_size))
+
+
 def _model_card(study: StudyConfig, manifest: Manifest, made: Provenance, digest: str) -> str:
     encoder, method = ENCODERS[study.encoder.name], METHODS[study.method.name]
-    size = f"{study.data.dims}D, {study.data.image_size} px"
+    size = f"{study.data.dims}D, {_edges(study.data)} px"
+    pieces = study.data.cut != "whole"
+    expects = (
+        "(D, H, W)" + study.data.facts.expects.partition("(D, H, W)")[2]
+        if pieces
+        else study.data.facts.expects
+    )
+    number = "n" if pieces else "1"
+    spacing = "spacing_mm = (1.0, 1.0, 1.0)  # of this volume, D H W\n" if study.data.cut == "patches" else ""
+    needed = ", spacing_mm" if study.data.cut == "patches" else ""
+    mean = ".mean(0, keepdim=True)" if pieces else ""
     facts, channels = build_encoder(study).architecture(), study.data.facts.channels
     heads = f" Depth {facts['depth']}, {facts['heads']} heads." if "heads" in facts else ""
     return f"""# {study.study.name}
@@ -187,10 +212,10 @@ from hilum.client.encoder_input import encoder_input
 from hilum.common.pretrained import load_encoder
 
 pretrained = load_encoder("encoder")  # this folder; checked against its hash
-image = np.load("image.npy")  # {study.data.facts.expects}
-batch = encoder_input(image, pretrained.data)  # (1, {channels}, {", ".join([str(study.data.image_size)] * study.data.dims)}) in [0, 1]
+image = np.load("image.npy")  # {expects}
+{spacing}batch = encoder_input(image, pretrained.data{needed})  # ({number}, {channels}, {", ".join(map(str, study.data.view_size))}) in [0, 1]
 with torch.no_grad():
-    features = pretrained.encoder(batch)  # (1, {facts["width"]})
+    features = pretrained.encoder(batch){mean}  # (1, {facts["width"]})
     maps = pretrained.encoder.feature_maps(batch)  # from fine to coarse, for dense tasks
 ```
 

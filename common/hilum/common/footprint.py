@@ -10,6 +10,7 @@ hold the weights and optimizer, and the activations, against real steps within a
 themselves (half a gigabyte), the allocator's slack, and the prepared images, which are mapped and not read whole.
 """
 
+import math
 from dataclasses import dataclass
 
 from hilum.common.config import StudyConfig
@@ -21,6 +22,7 @@ _INFERENCE_BATCH = 64
 _TUPLE_BYTES = 64  # of one patch's place, as Python holds it
 _POSITION_BYTES = 20  # of one patch and one width: float64 twice, float32 once
 _RAW_COPIES = 3  # of all stored images, for the arm `raw`: as they are, widened, divided
+RAW_EDGE = 16  # of the cube that a volume of any shape is averaged to, for the arm `raw`
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,7 @@ class Footprint:
         parameters: Of encoder and method, all of them.
         travelling: P, how many of them travel.
         memory_bytes: Peak while training or evaluating, on the device; on a processor that is the machine's memory.
-        image_bytes: One prepared image on disk.
+        image_bytes: One prepared image on disk; 0 where volumes keep their own shapes, which each site counts for itself.
         state_bytes: Checkpoints and local parts of a run on disk.
     """
 
@@ -70,7 +72,7 @@ def footprint_of(study: StudyConfig, images: int = 0) -> Footprint:
             training_floats(encoder + head, travelling) + max(training, evaluating),
             update_floats(encoder + head, travelling),
         ),
-        image_bytes=_PACKED * _voxels(study)[0],
+        image_bytes=_PACKED * _voxels(study)[0] if study.data.cut == "whole" else 0,
         # Federated and local pre-training each keep a step checkpoint (weights and moments) and two rounds of local
         # parts; one more set of weights is written before the old one goes.
         state_bytes=2 * _FLOAT * (4 * (encoder + head) + 3 * (encoder + head - travelling) + travelling),
@@ -104,7 +106,8 @@ def _evaluating_floats(study: StudyConfig, travelling: int, images: int) -> int:
     kept = study.encoder.kept_values(study.data)
     finetuning = evaluation.finetune_batch_size * (kept + _view_floats(study, 1))
     inference = _INFERENCE_BATCH * (_view_floats(study, 1) + kept // study.encoder.layers)
-    raw = images * (_RAW_COPIES * stored + seen) if "raw" in evaluation.arms else 0
+    a_raw = _RAW_COPIES * stored + seen if study.data.cut == "whole" else RAW_EDGE**3
+    raw = images * a_raw if "raw" in evaluation.arms else 0
     bootstrap = 4 * (evaluation.bootstrap_draws + 1) * images  # two tables in float64
     sets = len(evaluation.arms) + (
         study.encoder.init is not None
@@ -131,4 +134,4 @@ def _view_floats(study: StudyConfig, count: int) -> int:
 def _voxels(study: StudyConfig) -> tuple[int, int]:
     """Values of one image, as it is stored and as the encoder sees it."""
     data, channels = study.data, study.data.facts.channels
-    return int(channels * data.store_size**data.dims), int(channels * data.image_size**data.dims)
+    return channels * math.prod(data.block_size), channels * math.prod(data.view_size)

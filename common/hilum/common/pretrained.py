@@ -8,6 +8,7 @@ import torch
 
 from hilum.common.config import parse_study
 from hilum.common.config.data import DataSection
+from hilum.common.config.resume import as_of_today
 from hilum.common.encoders import Encoder, build_encoder
 from hilum.common.errors import DamagedError, HilumError, RunError
 from hilum.common.export import EncoderFiles, read_encoder
@@ -44,11 +45,9 @@ def load_encoder(folder: Path | str) -> Pretrained:
         place = place / "encoder"
     try:
         facts = read_json(place / "manifest.json")
+        sections = {section: facts[section] for section in ("data", "encoder", "method")}
         study = parse_study(
-            {
-                "study": {"name": facts["study"], "seed": facts["seed"]},
-                **{section: facts[section] for section in ("data", "encoder", "method")},
-            }
+            {"study": {"name": facts["study"], "seed": facts["seed"]}, **as_of_today(sections)}
         )
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(

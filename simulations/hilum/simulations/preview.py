@@ -5,13 +5,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from hilum.client.data.prepared import drawn
 from hilum.client.data.site_data import SiteData
 from hilum.client.views import Viewer, to_unit
 from hilum.common.config import StudyConfig
 from hilum.common.files import write_via
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import federated_manifest, set_federated
-from hilum.common.seeding import derive
+from hilum.common.seeding import derive, generator
 from hilum.server.federation.store import RunStore
 
 _IMAGES = 6
@@ -35,7 +36,8 @@ def write_previews(study: StudyConfig, store: RunStore, sites: list[SiteData]) -
     for data in sites:
         rng = torch.Generator().manual_seed(derive(study.study.seed, "preview"))
         rows = data.split.pretrain[:_IMAGES]
-        views = viewer(to_unit(data.images[rows], torch.device("cpu")), rng)
+        images = drawn(data.images, rows, generator(study.study.seed, "preview", "pieces"))
+        views = viewer(to_unit(images, torch.device("cpu")), rng)
         pictures = method.preview(views, method.draw(len(rows), rng))
         captions = list(pictures)
         sheet = _sheet(list(pictures.values()))

@@ -184,7 +184,7 @@ def test_memory_and_disk_are_compared_with_the_machine_in_a_simulation_too(make_
     monkeypatch.setattr(checks, "free_memory_bytes", lambda compute: 2**62)
     monkeypatch.setattr(checks, "free_disk_bytes", lambda folder: needed.state_bytes)
     assert refusal_of(check_size, simulated, study, 1000) == "policy_disk"
-    assert refusal_of(check_size, simulated, study, 1000, packed=True) is None
+    assert refusal_of(check_size, simulated, study, 1000, lacking_bytes=0) is None
 
 
 def test_a_simulation_has_no_ceilings_but_the_machines(make_study, site):

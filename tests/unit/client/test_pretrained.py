@@ -30,7 +30,9 @@ from hilum.common.progress import NullProgress
 
 KINDS = {
     "vit": {"data": {"image_size": 32}},
-    "vit 3D": {"data": {"image_size": 16, "dims": 3, "modality": "ct"}},
+    "vit 3D": {"data": {"image_size": 16, "dims": 3, "modality": "ct", "cut": "whole"}},
+    "vit of patches": {"data": {"image_size": [8, 16, 24], "dims": 3, "modality": "ct", "spacing_mm": [2, 1, 1]}},
+    "vit of slices": {"data": {"image_size": 16, "cut": "slices", "modality": "mr"}},
     "vit of photographs": {"data": {"image_size": 24, "modality": "fundus"}, "encoder": {"patch_size": 6}},
     "vit of another modality": {"data": {"image_size": 24, "modality": "mr"}, "encoder": {"patch_size": 6}},
     "resnet": {"encoder": {"name": "resnet", "size": "tiny"}, "method": {"name": "simclr"}, "data": {"image_size": 32}},
@@ -44,7 +46,7 @@ KINDS = {
     "resnet 3D": {
         "encoder": {"name": "resnet", "size": "base"},
         "method": {"name": "simclr"},
-        "data": {"image_size": 16, "dims": 3, "modality": "mr"},
+        "data": {"image_size": 16, "dims": 3, "modality": "mr", "intensity": "zscore"},
     },
 }  # fmt: skip
 
@@ -63,10 +65,7 @@ def made(make_study, tmp_path):
 
 def images_of(study):
     return torch.rand(
-        3,
-        study.data.facts.channels,
-        *[study.data.image_size] * study.data.dims,
-        generator=torch.Generator().manual_seed(1),
+        3, study.data.facts.channels, *study.data.view_size, generator=torch.Generator().manual_seed(1)
     )
 
 
@@ -161,14 +160,15 @@ def test_the_manifest_alone_tells_how_to_build_a_resnet_in_plain_torch(made, kin
         torch.testing.assert_close(found, encoder(images_of(study)), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["vit", "vit 3D", "resnet"])
+@pytest.mark.parametrize("kind", ["vit", "vit 3D", "resnet", "vit of patches", "vit of slices"])
 def test_the_cards_lines_run_as_they_stand(made, kind):
     study, encoder, folder = made(kind)
     card = (folder / "MODEL_CARD.md").read_text()
     code = card.split("```python\n")[1].split("```")[0]
     rng = np.random.default_rng(0)
+    axes = 2 if study.data.dims == 2 and study.data.cut == "whole" else 3
     if study.data.facts.channels == 1:
-        image = rng.integers(0, 4000, (50, 40, 30)[: study.data.dims]).astype(np.float32)
+        image = rng.integers(0, 4000, (50, 40, 30)[:axes]).astype(np.float32)
     else:
         image = rng.integers(0, 256, (50, 40, 3)).astype(np.uint8)
     np.save(folder.parent / "image.npy", image)
@@ -182,8 +182,11 @@ def test_the_cards_lines_run_as_they_stand(made, kind):
     )
     assert done.returncode == 0, done.stderr
     with torch.no_grad():
-        expected = encoder(encoder_input(image, study.data)).numpy()
-    assert np.array_equal(np.load(folder.parent / "features.npy"), expected)
+        spacing_mm = (1.0, 1.0, 1.0) if kind == "vit of patches" else ()
+        given = encoder(encoder_input(image, study.data, spacing_mm))
+        expected = given if study.data.cut == "whole" else given.mean(0, keepdim=True)
+    assert (len(given) > 1) == (study.data.cut != "whole")
+    assert np.array_equal(np.load(folder.parent / "features.npy"), expected.numpy())
     for word in ("heads" if kind != "resnet" else "features", "mean", "load_file", study.data.modality):
         assert word in card
 
@@ -262,6 +265,27 @@ def test_values_that_are_not_as_displayed_are_refused(made):
     with pytest.raises(ValueError, match="multiply the image by 257"):
         encoder_input((grey * 255).astype(np.uint8), study.data)
     assert encoder_input(grey * 65535, study.data).max() > 0.5
+
+
+def test_the_card_and_the_manifest_tell_how_a_volume_comes_to_patches(made):
+    _study, _encoder, folder = made("vit of patches")
+    geometry = json.loads((folder / "manifest.json").read_text())["input"]["geometry"]
+    assert geometry in (folder / "MODEL_CARD.md").read_text()
+    for words in (
+        "resampled to 2 x 1 x 1 mm",
+        "patches of 8 x 16 x 24 voxels",
+        "mean over those that show something",
+    ):
+        assert words in geometry
+
+
+def test_an_encoder_of_before_volumes_were_cut_is_read_as_one_of_whole_volumes(made):
+    study, encoder, folder = made("vit 3D")
+    keys = ("cut", "spacing_mm", "per_volume", "window_hu", "intensity")
+    change(folder, lambda facts: [facts["data"].pop(key) for key in keys])
+    found = load_encoder(folder)
+    assert found.data == study.data
+    assert torch.equal(found.encoder.norm.weight, encoder.norm.weight)
 
 
 def change(folder, edit):

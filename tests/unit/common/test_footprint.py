@@ -44,11 +44,13 @@ VIT_TINY, VIT_SMALL, RESNET_TINY, RESNET_SMALL, RESNET_BASE = (
 MAE, DEEP_MAE, SIMCLR = {"name": "mae"}, *VARIANTS
 
 
-def study_of(encoder, method, dims, *, modality="ct", image_size=32, batch_size=2, training=(), **more):
+def study_of(
+    encoder, method, dims, *, modality="ct", image_size=32, batch_size=2, training=(), data=None, **more
+):
     return parse_study(
         {
             "study": {"name": "x"},
-            "data": {"modality": modality, "dims": dims, "image_size": image_size},
+            "data": {"modality": modality, "dims": dims, "image_size": image_size, **(data or {})},
             "encoder": encoder,
             "method": method,
             "training": {"batch_size": batch_size, **dict(training)},
@@ -102,7 +104,7 @@ def kept_for_backward(study, *, recomputed=False):
     recompute(method, recomputed)
     views = study.method.views
     batch = study.training.batch_size
-    images = torch.rand(batch, views, 1, *[study.data.image_size] * study.data.dims)
+    images = torch.rand(batch, views, 1, *study.data.view_size)
     numbers = method.draw(batch, torch.Generator().manual_seed(1))
     own = {p.untyped_storage().data_ptr() for p in method.parameters()}
     kept = {}
@@ -125,6 +127,8 @@ def kept_for_backward(study, *, recomputed=False):
         (VIT_TINY, MAE, 2, 64),
         (VIT_TINY, MAE, 2, 256),
         (VIT_TINY, DEEP_MAE, 3, 32),
+        (VIT_TINY, MAE, 3, [16, 32, 48]),
+        (RESNET_TINY, SIMCLR, 3, [16, 24, 48]),
         (VIT_SMALL, SIMCLR, 2, 64),
         (VIT_TINY, SIMCLR, 2, 256),
         (RESNET_TINY, SIMCLR, 2, 128),
@@ -222,7 +226,7 @@ def test_a_step_checkpoint_is_no_larger_than_estimated(tmp_path):
     ],
 )
 def test_the_largest_study_is_estimated_in_milliseconds_with_nothing_allocated(encoder, method, more):
-    study = study_of(encoder, method, 3, image_size=1024, batch_size=8192, **more)
+    study = study_of(encoder, method, 3, image_size=1024, batch_size=8192, data={"cut": "whole"}, **more)
     tracemalloc.start()
     try:
         started = time.perf_counter()
@@ -249,6 +253,17 @@ def test_raw_pixels_cost_memory_where_they_are_an_arm():
         table = {"tasks": {"classification": {}}, "evaluation": {"arms": arms, "bootstrap_draws": 100}}
         memory[len(arms)] = footprint_of(study_of(VIT_TINY, MAE, 2, **table), 10**6).memory_bytes
     assert memory[2] > memory[1] + 10**9
+
+
+def test_volumes_of_any_shape_are_counted_by_the_site_and_raw_values_of_them_are_few():
+    table = {"tasks": {"classification": {}}, "evaluation": {"arms": ["raw"], "bootstrap_draws": 100}}
+    patches, whole = (
+        study_of(VIT_TINY, MAE, 3, image_size=96, data={"cut": cut}, **table) for cut in ("patches", "whole")
+    )
+    assert footprint_of(patches).image_bytes == 0
+    assert footprint_of(whole).image_bytes == 2 * 120**3
+    assert footprint_of(patches).parameters == footprint_of(whole).parameters
+    assert footprint_of(patches, 10_000).memory_bytes < footprint_of(whole, 10_000).memory_bytes / 10
 
 
 def test_patches_and_their_like():

@@ -71,7 +71,7 @@ def status_lines(status: "SiteStatus") -> list[str]:
         f"{status.inbox.files} files; {status.free_bytes / 1e9:.1f} GB of the disk are free"
     )
     lines += [
-        f"prepared: {one.family} in {one.dims}D at {one.image_size} px, {one.bytes / 1e6:.1f} MB"
+        f"prepared: {one.family}, {one.what} at {one.size}, {one.bytes / 1e6:.1f} MB"
         for one in status.prepared
     ]
     lines += [_run_words(run) for run in status.index_runs]

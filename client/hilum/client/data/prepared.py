@@ -3,11 +3,13 @@
 Shapes: N items, C channels, *S space (H W, or D H W), all edges the study's store size.
 
 Values are uint16 over [0, 1] on a scale that the modality fixes (`hilum.common.config.modalities`). Items are sorted by content, so the order is the same on
-every machine. The longest edge fills the array, the rest is zero.
+every machine. What is taken whole lies in one array, whose edge the longest edge fills, the rest zero. Volumes of which a study
+takes patches or slices keep their proportions, in files of their own (`hilum.client.data.volumes`).
 """
 
 import hashlib
 import json
+import math
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,17 +19,20 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
+from hilum.client.data.intensity import FULL_SCALE, value_range
 from hilum.client.data.picture import channels_of, content_box, still_of
+from hilum.client.data.volume_packing import disk_needed, pack_volumes
+from hilum.client.data.volumes import Volumes
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue, Item, Kind
 from hilum.client.state.workspace import Workspace
 from hilum.common.config.data import DataSection
-from hilum.common.config.modalities import PERCENTILES, Modality
+from hilum.common.config.modalities import Modality
 from hilum.common.errors import DataError
 from hilum.common.files import replacing, sync_folder
 
 Packed = npt.NDArray[np.uint16]
-FULL_SCALE = 65_535
+Stored = Packed | Volumes
 _VERSION = 1  # raise it when the meaning of a prepared array changes
 
 
@@ -36,12 +41,12 @@ class PreparedImages:
     """A site's images, ready to be gathered.
 
     Attributes:
-        images: uint16 (N, C, *S), a memory map.
+        images: uint16 (N, C, *S), a memory map; or volumes.
         items: What each row is.
         folder: Where they lie; what is worked out from them is kept there, and goes with them.
     """
 
-    images: Packed = field(repr=False)
+    images: Stored = field(repr=False)
     items: tuple[Item, ...] = field(repr=False)
     folder: Path = field(repr=False)
 
@@ -50,9 +55,12 @@ def prepare(workspace: Workspace, data: DataSection) -> PreparedImages:
     """Pack the site's images for a study; a second call with the same catalogue only opens the file.
 
     Raises:
-        DataError: If the catalogue has no image of the study's kind.
+        DataError: If the catalogue has no image of the study's kind; or as `pack_volumes`.
     """
     items = _items(workspace, data)
+    if data.cut != "whole":
+        volumes, of_all = pack_volumes(workspace, data, items)
+        return PreparedImages(volumes, tuple(items), of_all)
     folder = workspace.prepared / _name(items, data)
     if not (folder / "images.npy").exists():
         with workspace.locked():
@@ -61,14 +69,33 @@ def prepare(workspace: Workspace, data: DataSection) -> PreparedImages:
     return PreparedImages(images, tuple(items), folder)
 
 
-def count_images(workspace: Workspace, data: DataSection) -> tuple[int, bool]:
-    """Return how many images `prepare` would pack, and whether they are packed already.
+@dataclass(frozen=True)
+class Holding:
+    """What a site has for a study.
+
+    Attributes:
+        images: How many.
+        packed_bytes: What they take on disk when they are packed.
+        lacking_bytes: What of it is still to be written.
+    """
+
+    images: int = 0
+    packed_bytes: int = 0
+    lacking_bytes: int = 0
+
+
+def holding_of(workspace: Workspace, data: DataSection) -> Holding:
+    """Return what `prepare` would pack.
 
     Raises:
         DataError: If the catalogue has no image of the study's kind.
     """
     items = _items(workspace, data)
-    return len(items), (workspace.prepared / _name(items, data) / "images.npy").exists()
+    if data.cut != "whole":
+        return Holding(len(items), *disk_needed(workspace, data, items))
+    packed = len(items) * data.facts.channels * math.prod(data.block_size) * np.dtype(np.uint16).itemsize
+    there = (workspace.prepared / _name(items, data) / "images.npy").exists()
+    return Holding(len(items), packed, 0 if there else packed)
 
 
 def _items(workspace: Workspace, data: DataSection) -> list[Item]:
@@ -76,7 +103,8 @@ def _items(workspace: Workspace, data: DataSection) -> list[Item]:
         raise DataError(workspace.not_indexed)
     catalogue = Catalogue(workspace.catalogue)
     try:
-        kinds: set[Kind] = {"image", "cine"} if data.dims == 2 else {"volume"}  # noqa: PLR2004 - dimensions, not a threshold
+        volumes = data.dims == 3 or data.cut == "slices"  # noqa: PLR2004 - dimensions, not a threshold
+        kinds: set[Kind] = {"volume"} if volumes else {"image", "cine"}
         items = [
             item
             for item in catalogue.items(family=data.facts.family)
@@ -100,27 +128,34 @@ def _nothing_fits(catalogue: Catalogue, data: DataSection) -> str:
     if not there:
         return "the site has no usable image: `hilum site status` lists why each file was set aside"
     has = ", ".join(f"{family} in {dims}D" for family, dims in there)
+    slices = "slices of volumes of " if data.cut == "slices" else ""
+    in_dims = "" if slices else f" in {data.dims}D"
+    sliceable = data.dims == 2 and not slices and (data.facts.family, 3) in there  # noqa: PLR2004 - dimensions
+    or_slices = ', or write `data.cut = "slices"`' if sliceable and data.facts.volumes else ""
     of_family = "" if data.facts.family == data.modality else f" (images of the family {data.facts.family})"
     return (
-        f"the study asks for {data.modality}{of_family} in {data.dims}D, the site has {has}; "
-        "change `data.modality` and `data.dims` of the study to match"
+        f"the study asks for {slices}{data.modality}{of_family}{in_dims}, the site has {has}; "
+        f"change `data.modality` and `data.dims` of the study to match{or_slices}"
     )
 
 
 def cut(
-    images: Packed, rows: npt.NDArray[np.int64], origins: npt.NDArray[np.int64] | None, edge: int
+    images: Stored, rows: npt.NDArray[np.int64], origins: npt.NDArray[np.int64] | None, edge: int
 ) -> Packed:
-    """Gather images, or a square or cube out of each.
+    """Gather images, or a part out of each.
 
     Args:
-        images: (N, C, *S).
+        images: (N, C, *S), or volumes.
         rows: (n,).
-        origins: (n, dims), where each cut begins in its array; None takes whole arrays.
-        edge: Of the cuts.
+        origins: (n, dims), where each cut begins in its array; None takes whole arrays. Of volumes, where blocks begin.
+        edge: Of the cuts; volumes know the size of theirs.
 
     Returns:
         (n, C, *S), or with origins (n, C, *edge).
     """
+    if isinstance(images, Volumes):
+        assert origins is not None, "volumes are cut"
+        return images.blocks(rows, origins)
     if origins is None:
         return np.asarray(images[rows])
     places = [tuple(slice(begin, begin + edge) for begin in origin) for origin in origins.tolist()]
@@ -129,13 +164,26 @@ def cut(
     )
 
 
+def drawn(images: Stored, rows: npt.NDArray[np.int64], rng: np.random.Generator) -> Packed:
+    """Gather images, or of each volume a block that shows something; (n, C, *S)."""
+    if isinstance(images, Volumes):
+        return images.blocks(rows, images.random_origins(rows, rng))
+    return np.asarray(images[rows])
+
+
 def _kind(data: DataSection) -> str:
-    return f"{data.modality}-{data.dims}d-{data.store_size}px"
+    own_scale = data.window_hu is not None or data.intensity == "zscore"
+    scale = f".{_digest([data.facts.values, data.facts.scale])[:8]}" if own_scale else ""
+    return f"{data.modality}-{data.dims}d-{data.store_size}px{scale}"
+
+
+def _digest(facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _name(items: list[Item], data: DataSection) -> str:
     facts = [_VERSION, [item.content_sha256 for item in items]]
-    return f"{_kind(data)}-{hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]}"
+    return f"{_kind(data)}-{_digest(facts)[:24]}"
 
 
 def _pack(cache: ArrayCache, items: list[Item], data: DataSection, workspace: Workspace, name: str) -> None:
@@ -182,9 +230,7 @@ def fitted_channels(
 def unit_range(values: npt.NDArray[np.generic], modality: Modality) -> npt.NDArray[np.float32]:
     """Bring an array with known units to [0, 1]."""
     wide = np.asarray(values, np.float32)
-    low, high = modality.values or np.percentile(wide, PERCENTILES)
-    if low == high:
-        low, high = float(wide.min()), float(wide.max())
+    low, high = value_range(wide, modality)
     scaled: npt.NDArray[np.float32] = ((wide - np.float32(low)) / np.float32(high - low)).clip(0, 1)
     return scaled
 

@@ -15,9 +15,10 @@ from hilum.client.data.kept_split import (
     split_of,
     study_digest,
 )
-from hilum.client.data.prepared import Packed, PreparedImages, prepare
+from hilum.client.data.prepared import PreparedImages, Stored, prepare
 from hilum.client.data.splits import Rows, Split, patient_groups, split_patients
 from hilum.client.data.twins import Pairs, twins_within
+from hilum.client.data.volumes import Volumes, joined
 from hilum.client.disclosure.answers import Facts
 from hilum.client.disclosure.counts import banded_total
 from hilum.client.state.catalogue import Catalogue, Item
@@ -62,7 +63,7 @@ class SiteData:
 
     Attributes:
         name: The site's.
-        images: uint16 (N, C, *store).
+        images: uint16 (N, C, *store), or volumes.
         labels: The label of each row, None where there is none.
         split: Who is trained on and who is tested.
         content_sha256: Over the images that are trained on: a checkpoint of other images is not taken up.
@@ -72,7 +73,7 @@ class SiteData:
     """
 
     name: str
-    images: Packed = field(repr=False)
+    images: Stored = field(repr=False)
     labels: tuple[str | None, ...] = field(repr=False)
     split: Split = field(repr=False)
     content_sha256: str = field(repr=False)
@@ -280,7 +281,7 @@ def _joined(items: Sequence[Item], twins: Pairs) -> int:
 
 def pooled(sites: list[SiteData]) -> SiteData:
     """Return the training rows of several sites as one, for the centralised arm of a simulation; nobody is tested on it."""
-    images = np.concatenate([data.images[data.split.pretrain] for data in sites])
+    images = _joined_images([(data.images, data.split.pretrain) for data in sites])
     labels = tuple(data.labels[row] for data in sites for row in data.split.pretrain.tolist())
     starts = np.cumsum([0, *(int(data.split.group.max()) + 1 for data in sites)])
     group = np.concatenate(
@@ -289,6 +290,14 @@ def pooled(sites: list[SiteData]) -> SiteData:
     labelled = np.flatnonzero([label is not None for label in labels])
     split = Split(pretrain=np.arange(len(images)), train=labelled, test=labelled[:0], group=group)
     return SiteData("pooled", images, labels, split, _digest(data.content_sha256 for data in sites))
+
+
+def _joined_images(several: Sequence[tuple[Stored, Rows]]) -> Stored:
+    """Put rows of several sites after one another; volumes stay where they lie."""
+    volumes = [images.of_rows(rows) for images, rows in several if isinstance(images, Volumes)]
+    if volumes:
+        return joined(volumes)
+    return np.concatenate([images[rows] for images, rows in several if isinstance(images, np.ndarray)])
 
 
 def _digest(hashes: Iterable[str]) -> str:

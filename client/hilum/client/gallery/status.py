@@ -14,7 +14,16 @@ from hilum.client.state.index_runs import IndexRun, index_runs
 from hilum.client.state.workspace import Workspace
 from hilum.common.errors import DataError
 
-_PREPARED = re.compile(r"(?P<family>[a-z]+)-(?P<dims>[23])d-(?P<edge>\d+)px-")
+_PREPARED = (
+    re.compile(r"(?P<family>[a-z]+)-(?P<what>[23])d-(?P<size>\d+px)(\.[0-9a-f]+)?-[0-9a-f]+"),
+    re.compile(r"(?P<family>[a-z]+)-(?P<what>patches|slices)-(?P<size>[0-9.x]+(px|mm))-[0-9a-f]+"),
+)
+_IN_WORDS = {
+    "2": "whole images",
+    "3": "whole volumes",
+    "patches": "volumes for patches",
+    "slices": "volumes for slices",
+}
 _SHAPES_SHOWN = 5
 
 
@@ -79,11 +88,17 @@ class FolderSize:
 
 @dataclass(frozen=True)
 class PreparedStatus:
-    """What is packed for studies of one kind; `bytes` on disk."""
+    """What is packed for studies of one kind.
+
+    Attributes:
+        what: What it serves.
+        size: The edge of images or cubes in pixels, or the spacing of volumes in millimetres: `80px`, `1x1x1mm`.
+        bytes: On disk.
+    """
 
     family: str
-    dims: int
-    image_size: int
+    what: str
+    size: str
     bytes: int
 
 
@@ -189,9 +204,11 @@ def _size_of(folder: Path) -> FolderSize:
 
 def _prepared(workspace: Workspace) -> tuple[PreparedStatus, ...]:
     folders = sorted(workspace.prepared.glob("*")) if workspace.prepared.exists() else []
-    named = [(folder, _PREPARED.match(folder.name)) for folder in folders if folder.is_dir()]
+    named = [
+        (folder, kind.fullmatch(folder.name)) for folder in folders if folder.is_dir() for kind in _PREPARED
+    ]
     return tuple(
-        PreparedStatus(match["family"], int(match["dims"]), int(match["edge"]), _size_of(folder).bytes)
+        PreparedStatus(match["family"], _IN_WORDS[match["what"]], match["size"], _size_of(folder).bytes)
         for folder, match in named
         if match
     )

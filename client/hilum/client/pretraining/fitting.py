@@ -19,7 +19,7 @@ from hilum.common.methods import build_method
 
 def noise(study: StudyConfig, count: int) -> Packed:
     """Return images (count, C, *store) of noise, as a study's prepared ones: for timing and memory what they show is all one."""
-    shape = (count, 1, *[study.data.store_size] * study.data.dims)
+    shape = (count, study.data.facts.channels, *study.data.block_size)
     return np.random.default_rng(0).integers(0, 65_536, shape, np.uint16)
 
 
@@ -31,7 +31,9 @@ def fits(study: StudyConfig, batch: int, fabric: Fabric) -> bool:
         module, optimizer = fabric.setup(method, make_optimizer(method, study))
         step = MECHANISMS[study.privacy.mechanism].step(fabric, module, optimizer, study)
         rng = torch.Generator().manual_seed(0)
-        views = Viewer(study.data, method.spec.views)(to_unit(noise(study, batch), fabric.device), rng)
+        views = Viewer(study.data, method.spec.views, study.views)(
+            to_unit(noise(study, batch), fabric.device), rng
+        )
         numbers = {name: drawn.to(fabric.device) for name, drawn in method.draw(batch, rng).items()}
         step(
             [MicroBatch(views._replace(patients=torch.arange(batch, device=fabric.device)), numbers)], [batch]

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from hilum.client.data.prepared import cut
+from hilum.client.data.prepared import drawn
 from hilum.client.data.site_data import SiteData
 from hilum.client.pretraining.checkpoint import load_state, save_state
 from hilum.client.views import Viewer, to_unit
@@ -29,9 +29,9 @@ def encoder_health(encoder: Encoder, data: SiteData, study: StudyConfig, fabric:
 
     The images, and the crop of each, are the same in every round, so that numbers differ by the encoder alone.
     """
-    viewer, seed = Viewer(study.data), study.study.seed
+    viewer, seed = Viewer(study.data, changes=study.views), study.study.seed
     rows = one_a_patient(data, seed)
-    stored = to_unit(cut(data.images, rows, None, study.data.store_size), fabric.device)
+    stored = to_unit(drawn(data.images, rows, generator(seed, data.name, "health", "blocks")), fabric.device)
     rng = torch.Generator().manual_seed(derive(seed, data.name, "health", "crop"))
     module = encoder.to(fabric.device)
     whole = viewer.whole(stored)

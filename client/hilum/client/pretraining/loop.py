@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 
-from hilum.client.data.prepared import Packed, cut
+from hilum.client.data.prepared import Stored, cut
 from hilum.client.data.site_data import SiteData
 from hilum.client.pretraining.checkpoint import load_state, save_state
 from hilum.client.pretraining.mechanisms import MECHANISMS
@@ -147,7 +147,7 @@ def _words(outcome: StepOutcome) -> str:
 
 
 def _micro_batches(
-    draws: StepDraws, images: Packed, viewer: Viewer, method: SSLMethod, rng: torch.Generator, fabric: Fabric
+    draws: StepDraws, images: Stored, viewer: Viewer, method: SSLMethod, rng: torch.Generator, fabric: Fabric
 ) -> Iterator[MicroBatch]:
     for batch in draws:
         stored = cut(images, batch.rows, batch.origins, viewer.data.store_size)

@@ -15,8 +15,10 @@ from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule, _FabricOptimizer
 
 from hilum.client.data.site_data import SiteData
+from hilum.client.data.volumes import Volumes
 from hilum.client.pretraining.sampling import Sampler, ShuffledEpochs
 from hilum.client.pretraining.step import PlainStep, Step
+from hilum.client.pretraining.volume_sampling import VolumeEpochs
 from hilum.common.config import StudyConfig
 
 
@@ -35,6 +37,17 @@ class Mechanism:
 
 def _shuffled_epochs(data: SiteData, study: StudyConfig) -> Sampler:
     training = study.training
+    if isinstance(data.images, Volumes):
+        assert study.data.per_volume is not None, "volumes are taken in pieces"
+        return VolumeEpochs(
+            data.images,
+            data.split.pretrain,
+            data.split.group,
+            per_volume=study.data.per_volume,
+            batch_size=training.batch_size,
+            accumulate=training.accumulate,
+            epochs=training.local_epochs,
+        )
     return ShuffledEpochs(
         data.split.pretrain,
         data.split.group,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from lightning_fabric import Fabric
 
 from hilum.client.capacity import free_disk_bytes, free_memory_bytes
-from hilum.client.data.prepared import count_images
+from hilum.client.data.prepared import holding_of
 from hilum.client.pretraining.device import device_name, make_fabric
 from hilum.client.pretraining.fitting import fits, largest_batch
 from hilum.client.pretraining.speed import measure_speed
@@ -23,7 +23,7 @@ class Plan:
 
     Attributes:
         device: Where it was measured.
-        images: How many training images the numbers are for.
+        images: How many training images, or volumes, the numbers are for.
         packed: Whether they are prepared already.
         batch_size: What was measured with: the study's, unless that does not fit, or there are not so many images.
         largest_batch_size: The largest of the study's batch size, doubled and halved, that fits.
@@ -69,23 +69,25 @@ def plan_study(study: StudyConfig, site: SiteConfig | None, images: int, *, seco
         DataError: If the site has no image of the study's kind.
     """
     compute = site.compute if site is not None else ComputeSection()
-    packed = False
+    lacking = images * footprint_of(study).image_bytes
     if site is not None:
-        held, packed = count_images(Workspace(site.state.folder), study.data)
-        images = max(1, round(held * (1 - study.evaluation.test_share)) if study.tasks.chosen else held)
+        held = holding_of(Workspace(site.state.folder), study.data)
+        lacking, images = held.lacking_bytes, held.images
+        if study.tasks.chosen:
+            images = max(1, round(images * (1 - study.evaluation.test_share)))
+    needed, pieces = footprint_of(study, images), images * (study.data.per_volume or 1)
     fabric = make_fabric(compute.device, study.training.precision, study.training.threads)
     free = free_memory_bytes(compute)
-    asked = min(study.training.batch_size, max(images, study.method.min_batch))
+    asked = min(study.training.batch_size, max(pieces, study.method.min_batch))
     largest = _largest(study, asked, fabric, free)
     measured = with_batch(study, min(asked, largest or study.method.min_batch))
     speed = measure_speed(measured, fabric, seconds=seconds)
-    seen = images * study.training.local_epochs
-    needed = footprint_of(study, images)
+    seen = pieces * study.training.local_epochs
     round_seconds = seen / speed.images_per_second
     return Plan(
         device=device_name(fabric),
         images=images,
-        packed=packed,
+        packed=lacking == 0,
         batch_size=measured.training.batch_size,
         largest_batch_size=largest,
         memory_bytes=speed.memory_bytes,
@@ -96,7 +98,7 @@ def plan_study(study: StudyConfig, site: SiteConfig | None, images: int, *, seco
         hours=study.federation.rounds * round_seconds / 3600,
         bytes_down=needed.update_bytes,
         bytes_up=needed.update_bytes,
-        disk_bytes=needed.state_bytes + (0 if packed else images * needed.image_bytes),
+        disk_bytes=needed.state_bytes + lacking,
         free_disk_bytes=free_disk_bytes(site.state.folder) if site is not None else 0,
     )
 
@@ -139,7 +141,7 @@ def in_words(plan: Plan, study: StudyConfig) -> list[str]:
         + (f", {plan.free_disk_bytes / gib:.1f} GiB are free" if plan.free_disk_bytes else "")
         + (", the images are prepared already" if plan.packed else ""),
     ]
-    if plan.largest_batch_size < min(asked, plan.images):
+    if plan.largest_batch_size < min(asked, plan.images * (study.data.per_volume or 1)):
         least = max(1, study.method.min_batch)
         if plan.largest_batch_size < least:
             lines.append(

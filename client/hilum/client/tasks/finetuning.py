@@ -7,11 +7,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from hilum.client.data.prepared import Packed
+from hilum.client.data.prepared import Stored, drawn
 from hilum.client.pretraining.parameter_groups import parameter_groups
 from hilum.client.pretraining.schedule import learning_rate_factor, step_middle
 from hilum.client.tasks.base import Predictions, Rows, Task
-from hilum.client.tasks.features import INFERENCE_BATCH
+from hilum.client.tasks.features import mean_by_row, pieces_of
 from hilum.client.views import Viewer, to_unit
 from hilum.common.config import StudyConfig
 from hilum.common.encoders import Encoder
@@ -51,7 +51,7 @@ class PooledLinear(nn.Linear):
 def predict_by_finetuning(
     task: Task,
     encoder: Encoder,
-    images: Packed,
+    images: Stored,
     train: Rows,
     study: StudyConfig,
     fabric: Fabric,
@@ -81,7 +81,8 @@ def predict_by_finetuning(
                     step_middle(number, total), _WARMUP
                 )
             rng = torch.Generator().manual_seed(derive(seed, "finetune", "step", number))
-            views = viewer.one(to_unit(images[train[places]], fabric.device), rng)
+            blocks = drawn(images, train[places], generator(seed, "finetune", "step", number, "pieces"))
+            views = viewer.one(to_unit(blocks, fabric.device), rng)
             wrapped_optimizer.zero_grad()
             fabric.backward(criterion(module(views), train[places]))
             fabric.clip_gradients(module, wrapped_optimizer, max_norm=1.0)
@@ -103,10 +104,8 @@ def finetuning_steps(images: int, study: StudyConfig) -> tuple[int, int]:
 
 
 @torch.no_grad()
-def _predict(task: Task, module: nn.Module, viewer: Viewer, images: Packed, fabric: Fabric) -> Predictions:
+def _predict(task: Task, module: nn.Module, viewer: Viewer, images: Stored, fabric: Fabric) -> Predictions:
     module.eval()
-    parts = []
-    for start in range(0, len(task.test), INFERENCE_BATCH):
-        batch = to_unit(images[task.test[start : start + INFERENCE_BATCH]], fabric.device)
-        parts.append(task.predictions(module(viewer.whole(batch)).float()))
-    return np.concatenate(parts)
+    pieces = pieces_of(images, task.test, viewer, fabric.device)
+    outputs = mean_by_row(len(task.test), ((places, module(batch)) for places, batch in pieces))
+    return task.predictions(outputs)

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hilum.client.data.prepared import FULL_SCALE
+from hilum.client.data.intensity import FULL_SCALE
 from hilum.client.views import (
     angiogram,
     colour,
@@ -95,7 +95,7 @@ class Viewer:
         """(B, C, *store) in [0, 1] -> the groups of the plan, and what else it wants."""
         groups, geometry = {}, {}
         for name, group in self.plan.groups.items():
-            size = round(self.data.image_size * group.edge)
+            size = tuple(round(edge * group.edge) for edge in self.data.view_size)
             made = [self._view(images, self._recipes[name], size, rng) for _ in range(group.count)]
             groups[name] = torch.stack([view for view, _ in made], dim=1)
             if self.plan.geometry:
@@ -106,17 +106,17 @@ class Viewer:
 
     def one(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """(B, C, *store) -> (B, C, *image): one mild view of each, as supervised training takes it."""
-        return self._view(images, self._mild, self.data.image_size, rng)[0]
+        return self._view(images, self._mild, self.data.view_size, rng)[0]
 
     def whole(self, images: Tensor) -> Tensor:
         """(B, C, *store) -> (B, C, *image), the whole image, for evaluation."""
-        size = [self.data.image_size] * self.data.dims
+        size = list(self.data.view_size)
         if self.data.dims == 2:  # noqa: PLR2004 - dimensions, not a threshold
             return F.interpolate(images, size, mode="bilinear", antialias=True)
         return F.interpolate(images, size, mode="trilinear")
 
     def _view(
-        self, images: Tensor, recipe: Recipe, size: int, rng: torch.Generator
+        self, images: Tensor, recipe: Recipe, size: tuple[int, ...], rng: torch.Generator
     ) -> tuple[Tensor, Geometry]:
         B = images.shape[0]
 
@@ -125,14 +125,15 @@ class Viewer:
             return drawn.to(images.device)
 
         scale = uniform(*recipe.area) ** (1 / self.data.dims)
-        if recipe.tissue:
-            centre = placement.centre_on_tissue(images, scale, uniform(0, 1), recipe.tissue)
-        else:
-            centre = uniform(-1, 1, self.data.dims)
+        place = uniform(0, 1) if recipe.tissue else None
+        centre = uniform(-1, 1, self.data.dims) if place is None else None
         turn = math.radians(recipe.rotation_deg)
-        angle = uniform(-turn, turn)
-        angle, mirrored = _turned(angle, recipe, uniform)
-        scale = torch.minimum(scale, operations.largest_scale(angle))  # no corner outside the image
+        angle, mirrored = _turned(uniform(-turn, turn), recipe, uniform)
+        largest = operations.largest_scale(angle, images.shape[-2] / images.shape[-1])
+        scale = torch.minimum(scale, largest)  # no corner outside the image
+        if centre is None:
+            assert place is not None, "drawn for the tissue"
+            centre = placement.centre_on_tissue(images, scale / largest, place, recipe.tissue)
         out = operations.crop_and_rotate(images, scale, centre, angle, size)
         if recipe.horizontal_flip or recipe.vertical_flip:
             out = torch.where(mirrored.view(-1, *[1] * (out.ndim - 1)), out.flip(-1), out)
@@ -147,8 +148,9 @@ class Viewer:
             out = operations.apply_bias_field(out, uniform(-bound, bound, 2 * self.data.dims))
         out = _of_sound(out, recipe, uniform, rng)
         if recipe.blur:
-            sigma_px = uniform(0, recipe.blur * size) * (uniform(0, 1) < recipe.blur_chance)
-            out = operations.blur(out, sigma_px, radius=max(1, math.ceil(2 * recipe.blur * size)))
+            widest_px = recipe.blur * max(size)
+            sigma_px = uniform(0, widest_px) * (uniform(0, 1) < recipe.blur_chance)
+            out = operations.blur(out, sigma_px, radius=max(1, math.ceil(2 * widest_px)))
         if recipe.noise:
             grain = torch.randn(out.shape, generator=rng).to(images.device)
             deviation = uniform(0, recipe.noise).view(-1, *[1] * (out.ndim - 1))

@@ -3,42 +3,55 @@
 Shapes: B batch, C channels, *S space (H W, or D H W).
 """
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 
-def crop_and_rotate(images: Tensor, scale: Tensor, centre: Tensor, angle: Tensor, size: int) -> Tensor:
-    """Cut a rotated square or cube out of each image, in one resampling.
+def crop_and_rotate(
+    images: Tensor, scale: Tensor, centre: Tensor, angle: Tensor, size: int | Sequence[int]
+) -> Tensor:
+    """Cut a rotated part of the same proportions out of each image, in one resampling.
 
     Args:
         images: (B, C, *S).
-        scale: (B,) edge of the cut as a share of the image's edge, at most `largest_scale`.
+        scale: (B,) edges of the cut as a share of the image's, at most `largest_scale`.
         centre: (B, dims) in [-1, 1], from one extreme place of the turned cut to the other; x first.
         angle: (B,) radians in the plane of the last two axes.
-        size: Edge of the result.
+        size: Edge of the result, or each edge.
 
     Returns:
-        (B, C, size, size[, size]), all of it from inside the image.
+        (B, C, *S) of that size, all of it from inside the image.
     """
     B, C = images.shape[:2]
     dims = images.ndim - 2
     theta = torch.zeros(B, dims, dims + 1, device=images.device, dtype=images.dtype)
     theta[:, 0, 0] = theta[:, 1, 1] = scale * angle.cos()
-    theta[:, 0, 1] = -scale * angle.sin()
-    theta[:, 1, 0] = scale * angle.sin()
+    height, width = images.shape[-2:]  # a turn is one of millimetres, whatever the proportions
+    theta[:, 0, 1] = -scale * angle.sin() * (height / width)
+    theta[:, 1, 0] = scale * angle.sin() * (width / height)
     if dims == 3:  # noqa: PLR2004 - dimensions, not a threshold
         theta[:, 2, 2] = scale
     reach = scale[:, None].repeat(1, dims)
-    reach[:, :2] /= largest_scale(angle)[:, None]
+    reach[:, 0] = scale * (angle.cos().abs() + height / width * angle.sin().abs())
+    reach[:, 1] = scale * (angle.cos().abs() + width / height * angle.sin().abs())
     theta[:, :, dims] = centre * (1 - reach)
-    grid = F.affine_grid(theta, [B, C, *[size] * dims], align_corners=False)
+    edges = [size] * dims if isinstance(size, int) else size
+    grid = F.affine_grid(theta, [B, C, *edges], align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def largest_scale(angle: Tensor) -> Tensor:
-    """Return the largest edge (B,) of a square turned by an angle (B,) that lies within a square of edge 1."""
-    return 1 / (angle.cos().abs() + angle.sin().abs())
+def largest_scale(angle: Tensor, proportion: float = 1.0) -> Tensor:
+    """Return the largest edge (B,), as a share, of a rectangle turned by an angle (B,) that lies within one like it.
+
+    Args:
+        angle: (B,) radians.
+        proportion: Of one edge of the rectangle to the other.
+    """
+    longer = max(proportion, 1 / proportion)
+    return 1 / (angle.cos().abs() + longer * angle.sin().abs())
 
 
 def adjust_contrast(images: Tensor, factor: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class Recipe:
         stain: Largest share by which the density of a stain changes, and a tenth of it is added, either way.
         bias_field: Largest logarithm of a smooth multiplicative field, either way (MR coil sensitivity, uneven light).
         depth_gain: Largest logarithm of a gain that changes with depth, either way.
-        blur: Largest Gaussian deviation, as a share of the view's edge.
+        blur: Largest Gaussian deviation, as a share of the view's longest edge.
         blur_chance: Share of the views that are blurred.
         noise: Largest deviation of added Gaussian noise.
         speckle: Largest deviation of a random factor of each pixel.

@@ -94,11 +94,13 @@ def _check(model: type[ConfigT], table: dict[str, Any], source: str, how_to_writ
         return model.model_validate(table)
     except ValidationError as error:
         found = error.errors()
-        # Of a list, what is wrong with an item is told, and not that the list lacks it.
+        # Of a list, what is wrong with an item is told, and not that the list lacks it; and of a key that others follow from,
+        # not that they could not.
         outer = [
             problem
             for problem in found
-            if not any(
+            if problem["type"] != "default_factory_not_called"
+            and not any(
                 len(other["loc"]) > len(problem["loc"])
                 and other["loc"][: len(problem["loc"])] == problem["loc"]
                 for other in found

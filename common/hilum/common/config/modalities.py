@@ -1,6 +1,7 @@
 """The one list of modalities: what their values mean, and what becomes of them. No torch here."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from hilum.common.config import view_rules
 
@@ -25,6 +26,9 @@ class Modality:
         origin: Where these two come from.
         refused: Changes of an image that are no view of it.
         dark_border: Whether the images lie on black that shows nothing, which is cut away before they are scaled.
+        scale: What becomes 0 and 1 where the scale is arbitrary: percentiles, or so many deviations about the mean.
+        shows_from: The value from which a place shows something, and not the air around; a tenth of the way from 0 to 1,
+            if none.
     """
 
     family: str
@@ -38,6 +42,8 @@ class Modality:
     refused: view_rules.Refused
     channels: int = 1
     dark_border: bool = False
+    scale: Literal["percentiles", "zscore"] = "percentiles"
+    shows_from: float | None = None
 
     @property
     def is_displayed(self) -> bool:
@@ -47,6 +53,8 @@ class Modality:
 
 PERCENTILES = (0.5, 99.5)
 """Of an array with an arbitrary scale, what becomes 0 and 1."""
+Z_SCORE_REACH = 4.0
+"""Deviations on either side of the mean that lie in [0, 1]."""
 
 COLOUR_FAMILIES = frozenset({"photograph", "ultrasound"})
 """The families whose images may be in colour in the catalogue."""
@@ -92,6 +100,7 @@ MODALITIES: dict[str, Modality] = {
         deviation=0.25,
         origin="chosen: air is -2, water 0, dense bone 2",
         refused=view_rules.CT,
+        shows_from=-900.0,  # air is -1000, lung about -850
     ),
     "mr": Modality(
         family="mr",

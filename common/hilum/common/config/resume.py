@@ -16,6 +16,11 @@ MAY_DIFFER: Mapping[str, str] = {
 }
 ADDED: Mapping[str, Any] = {
     "federation.aggregator": {"name": "fedavg"},
+    "data.cut": "whole",
+    "data.spacing_mm": None,
+    "data.per_volume": None,
+    "data.window_hu": None,
+    "data.intensity": None,
     "encoder.positions": "sincos",
     "encoder.init": None,
     "views.allow": [],
@@ -57,6 +62,15 @@ def lasting(table: Mapping[str, Any]) -> dict[str, Any]:
         return {key: value for key, value in kept.items() if value != {}}
 
     return within(table, "")
+
+
+def as_of_today(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return some sections of a study with what the absence of a key of `ADDED` stood for written out."""
+    stood_for = [(*key.split(".", 1), value) for key, value in ADDED.items() if value is not None]
+    return {
+        name: {key: value for section, key, value in stood_for if section == name} | dict(given)
+        for name, given in sections.items()
+    }
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[Difference]:

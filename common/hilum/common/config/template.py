@@ -10,7 +10,12 @@ seed = 7                   # the same seed gives the same encoder, bit for bit, 
 [data]
 modality = "radiograph"    # radiograph (CR, DX), mammogram, ct, mr, pet, ultrasound, angiogram, photograph, fundus, pathology
 dims = 2                   # 2 for images; 3 for volumes of CT, MR and PET
-image_size = 64            # edge in pixels (or voxels) of what the encoder sees
+image_size = 64            # edge in pixels (or voxels) of what the encoder sees; of patches also [D, H, W]
+# cut = "patches"          # of each volume: "patches", or it is taken "whole", scaled into a cube; in 2D also "slices" of volumes
+# spacing_mm = 1.0         # of patches: what volumes are resampled to; also [D, H, W]
+# per_volume = 4           # patches or slices of each volume in an epoch
+# window_hu = [-160, 240]  # ct only; default: -1000 to 1000
+# intensity = "zscore"     # mr only; default: "percentiles"
 
 [encoder]
 name = "vit"               # one of `hilum encoders`

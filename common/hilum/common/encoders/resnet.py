@@ -93,7 +93,7 @@ class ResNet(Encoder):
 
     Args:
         dims: 2 or 3.
-        image_size: Edge of the images; from 96 on, the stem halves the resolution twice.
+        image_size: Edge of the images, or each edge; from a longest one of 96 on, the stem halves the resolution twice.
         block: `BasicBlock` or `Bottleneck`.
         depths: Blocks in each of the four stages.
         stem_width: Channels of the first stage.
@@ -105,7 +105,7 @@ class ResNet(Encoder):
         self,
         *,
         dims: int,
-        image_size: int,
+        image_size: int | tuple[int, ...],
         block: type[BasicBlock | Bottleneck],
         depths: tuple[int, int, int, int],
         stem_width: int,
@@ -114,8 +114,9 @@ class ResNet(Encoder):
     ) -> None:
         super().__init__()
         self.scale = scale
-        self.dims, self.image_size, self.block, self.depths = dims, image_size, block, depths
-        self.pool_stem = image_size >= POOL_FROM_SIZE
+        self.dims, self.block, self.depths = dims, block, depths
+        self.space = image_size if isinstance(image_size, tuple) else (image_size,) * dims
+        self.pool_stem = max(self.space) >= POOL_FROM_SIZE
         self.stem = _CONV[dims](channels, stem_width, 3, 2, 1, bias=False)
         self.stem_norm = _norm(stem_width)
         blocks, inside = [], stem_width
@@ -137,7 +138,7 @@ class ResNet(Encoder):
         shape = SIZES[config.size]
         return cls(
             dims=data.dims,
-            image_size=data.image_size,
+            image_size=data.view_size,
             block=BasicBlock if shape.expansion == BasicBlock.expansion else Bottleneck,
             depths=shape.depths,
             stem_width=shape.stem_width,
@@ -151,7 +152,7 @@ class ResNet(Encoder):
             "kind": "resnet",
             "dims": self.dims,
             "channels": self.stem.in_channels,
-            "image_size": self.image_size,
+            "image_size": self.space[0] if len(set(self.space)) == 1 else list(self.space),
             "standardised": {"first": "(value - mean) / deviation", **self.scale.architecture()},
             "block": "two convolutions of 3"
             if self.block is BasicBlock

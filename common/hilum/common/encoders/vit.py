@@ -67,8 +67,8 @@ class ViT(Encoder):
 
     Args:
         dims: 2 or 3.
-        image_size: Edge of the images.
-        patch_size: Edge of a patch; divides `image_size`.
+        image_size: Edge of the images, or each edge.
+        patch_size: Edge of a patch; divides each edge of the images.
         width: E, a multiple of `heads`.
         depth: Blocks.
         heads: Attention heads.
@@ -81,7 +81,7 @@ class ViT(Encoder):
         self,
         *,
         dims: int,
-        image_size: int,
+        image_size: int | tuple[int, ...],
         patch_size: int,
         width: int,
         depth: int,
@@ -94,8 +94,8 @@ class ViT(Encoder):
         self.scale = scale
         self.dims, self.width, self.patch_size, self.channels = dims, width, patch_size, channels
         self.strides, self.widths = (patch_size,), (width,)
-        self.space = (image_size,) * dims
-        self.grid = (image_size // patch_size,) * dims
+        self.space = image_size if isinstance(image_size, tuple) else (image_size,) * dims
+        self.grid = tuple(edge // patch_size for edge in self.space)
         self.patch_embed = nn.Linear(patch_size**dims * channels, width)
         self.blocks = Blocks(Block(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width, eps=1e-6)
@@ -110,7 +110,7 @@ class ViT(Encoder):
         width, depth, heads = SIZES[config.size]
         return cls(
             dims=data.dims,
-            image_size=data.image_size,
+            image_size=data.view_size,
             patch_size=config.patch_size,
             width=width,
             depth=depth,
@@ -156,7 +156,7 @@ class ViT(Encoder):
             "kind": "vit",
             "dims": self.dims,
             "channels": self.channels,
-            "image_size": self.space[0],
+            "image_size": self.space[0] if len(set(self.space)) == 1 else list(self.space),
             "patch_size": self.patch_size,
             "standardised": {"first": "(value - mean) / deviation", **self.scale.architecture()},
             "grid": list(self.grid),

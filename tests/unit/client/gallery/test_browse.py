@@ -237,4 +237,4 @@ def test_status_lists_what_is_prepared_for_studies(site, run_hilum):
     folder.mkdir(parents=True)
     (folder / "images.npy").write_bytes(b"\0" * 1000)
     (one,) = json.loads(run_hilum("site", "status", "--json").stdout)["prepared"]
-    assert one == {"family": "radiograph", "dims": 2, "image_size": 64, "bytes": 1000}
+    assert one == {"family": "radiograph", "what": "whole images", "size": "64px", "bytes": 1000}

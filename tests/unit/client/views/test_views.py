@@ -43,6 +43,26 @@ def test_a_quarter_turn_turns_the_image():
     assert torch.allclose(out, images.rot90(1, (2, 3)), atol=1e-4)
 
 
+def test_a_quarter_turn_of_a_box_keeps_millimetres():
+    images = torch.zeros(1, 1, 3, 21, 41)
+    images[0, 0, :, 10, 28] = 1  # eight voxels from the middle along x
+    turned = operations.crop_and_rotate(
+        images, torch.ones(1), centred(1, 3), torch.tensor([torch.pi / 2]), (3, 21, 41)
+    )
+    z, y, x = np.unravel_index(turned.numpy().argmax(), (3, 21, 41))
+    assert (abs(y - 10), x) == (8, 20)
+    assert turned[0, 0, z, y, x] == pytest.approx(1, abs=1e-3)
+
+
+def test_views_of_patches_have_the_studys_three_edges():
+    data = DataSection(modality="mr", dims=3, image_size=[8, 16, 24])
+    plan = ViewPlan({"image": ViewGroup(2, "strong"), "local": ViewGroup(1, "crop", edge=0.5)}, clean=True)
+    views = Viewer(data, plan)(torch.rand(2, 1, *data.block_size), torch.Generator().manual_seed(1))
+    assert views.groups["image"].shape == (2, 2, 1, 8, 16, 24)
+    assert views.groups["local"].shape == (2, 1, 1, 4, 8, 12)
+    assert views.clean.shape == (2, 1, 8, 16, 24)
+
+
 def test_gamma_and_contrast_by_hand():
     images = torch.tensor([0.25, 0.75]).view(1, 1, 1, 2)
     assert torch.allclose(operations.adjust_gamma(images, torch.tensor([2.0])), images**2)

@@ -33,6 +33,19 @@ def test_an_encoder_maps_images_to_features_of_its_width(make_study, name, extra
     assert torch.allclose(features, maps.flatten(2).mean(2))
 
 
+@pytest.mark.parametrize(("name", "extra"), CHOICES)
+def test_an_encoder_of_boxes_has_a_map_of_their_proportions(make_study, name, extra):
+    study = make_study(
+        encoder={"name": name, "size": "tiny", **extra},
+        method={"name": "simclr"},
+        data={"image_size": [16, 32, 48], "dims": 3, "modality": "ct"},
+    )
+    encoder = build_encoder(study)
+    maps = encoder.feature_maps(torch.rand(2, 1, 16, 32, 48))[-1]
+    assert tuple(maps.shape[2:]) == tuple(edge // encoder.strides[-1] for edge in (16, 32, 48))
+    assert encoder.architecture()["image_size"] == [16, 32, 48]
+
+
 @pytest.mark.parametrize("size", ["tiny", "small", "base"])
 @pytest.mark.parametrize(("name", "extra"), CHOICES)
 def test_every_size_is_free_of_what_dp_sgd_cannot_serve(make_study, name, extra, size):

@@ -9,7 +9,7 @@ from hilum.common.config.data import DataSection
 from hilum.common.config.encoders.base import EncoderSection, Size
 
 POOL_FROM_SIZE = 96
-"""Edge of an image, from which on the stem halves the resolution twice; smaller ones keep it."""
+"""Longest edge of an image, from which on the stem halves the resolution twice; smaller ones keep it."""
 
 _NORMED = 3  # kept of each convolution: its output, the norm's, the activation's
 _VOXELS_A_TOKEN = 1024
@@ -63,7 +63,7 @@ class ResNetConfig(EncoderSection):
 
     def tokens(self, data: DataSection) -> int:
         """See `EncoderSection`."""
-        return int(-(-(data.image_size**data.dims) // _VOXELS_A_TOKEN))
+        return -(-math.prod(data.view_size) // _VOXELS_A_TOKEN)
 
     def patch_values(self, data: DataSection) -> int:
         """See `EncoderSection`."""
@@ -73,19 +73,17 @@ class ResNetConfig(EncoderSection):
     def kept_values(self, data: DataSection, seen: int | None = None, *, recomputed: bool = False) -> int:
         """See `EncoderSection`."""
         assert seen is None, "it sees the whole image"
-        edge, dims = data.image_size, data.dims
-        pooled = 2 if edge >= POOL_FROM_SIZE else 1
-        kept = (
-            data.facts.channels * edge**dims
-            + _NORMED * SIZES[self.size].stem_width * math.ceil(edge / 2) ** dims
-        )
-        blocks = [
-            [one.outside * math.ceil(edge / (one.reduction * pooled)) ** dims for one in block]
-            for block in self.blocks()
-        ]
+        edges = data.view_size
+        pooled = 2 if max(edges) >= POOL_FROM_SIZE else 1
+
+        def values(reduction: int) -> int:
+            return math.prod(math.ceil(edge / reduction) for edge in edges)
+
+        kept = data.facts.channels * math.prod(edges) + _NORMED * SIZES[self.size].stem_width * values(2)
+        blocks = [[one.outside * values(one.reduction * pooled) for one in block] for block in self.blocks()]
         if recomputed:
-            return int(kept + sum(block[-1] for block in blocks) + _NORMED * max(map(sum, blocks)))
-        return int(kept + _NORMED * sum(map(sum, blocks)))
+            return kept + sum(block[-1] for block in blocks) + _NORMED * max(map(sum, blocks))
+        return kept + _NORMED * sum(map(sum, blocks))
 
     @property
     def layers(self) -> int:

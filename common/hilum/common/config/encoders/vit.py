@@ -3,6 +3,7 @@
 Shapes: L patches, E embedding, P values in a patch.
 """
 
+import math
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -44,11 +45,9 @@ class VitConfig(EncoderSection):
 
     def misfit(self, data: DataSection) -> str | None:
         """See `EncoderSection`."""
-        if data.image_size % self.patch_size:
-            return (
-                f"data.image_size = {data.image_size} is not a multiple of encoder.patch_size = {self.patch_size}; "
-                "choose one that is"
-            )
+        if any(edge % self.patch_size for edge in data.view_size):
+            size = list(data.image_size) if isinstance(data.image_size, tuple) else data.image_size
+            return f"data.image_size = {size} is not a multiple of encoder.patch_size = {self.patch_size}; choose one that is"
         return None
 
     @property
@@ -64,7 +63,7 @@ class VitConfig(EncoderSection):
 
     def tokens(self, data: DataSection) -> int:
         """See `EncoderSection`."""
-        return int((data.image_size // self.patch_size) ** data.dims)
+        return math.prod(edge // self.patch_size for edge in data.view_size)
 
     def patch_values(self, data: DataSection) -> int:
         """See `EncoderSection`."""

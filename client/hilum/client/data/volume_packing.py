@@ -1,0 +1,261 @@
+"""Pack a site's volumes for a study that takes patches or slices of them.
+
+Shapes: D slices, H rows, W columns; k cells.
+
+Each volume becomes one file, in as many threads as there are cores, and what is packed stays: a call that was killed goes on
+with the volumes that are left, and an archive that grows has its new ones packed alone. All studies with the same spacing (or
+size of slices) and the same scale of values share the files.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from hilum.client.capacity import free_disk_bytes
+from hilum.client.data.intensity import FULL_SCALE, shows_from, value_range
+from hilum.client.data.pieces import Box, Cells
+from hilum.client.data.resampling import Slice, Spacing, resampled, shape_after
+from hilum.client.data.volumes import Geometry, VolumeFile, Volumes, cells_of
+from hilum.client.state.cache import ArrayCache
+from hilum.client.state.catalogue import Item
+from hilum.client.state.workspace import Workspace
+from hilum.common.config.data import DataSection
+from hilum.common.config.modalities import Modality
+from hilum.common.cores import usable_cores
+from hilum.common.errors import DataError
+from hilum.common.files import replacing
+from hilum.common.progress import progress_bar
+
+GB = 10**9
+_VERSION = 1  # raise it when the meaning of a packed volume changes
+_BYTES = 2  # of a value
+_CELL_BYTES = 4
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """One volume that a study takes.
+
+    Attributes:
+        shape: As it is packed.
+        target_mm: The spacing that it is resampled to.
+    """
+
+    item: Item = field(repr=False)
+    path: Path = field(repr=False)
+    shape: Box
+    target_mm: Spacing
+
+    @property
+    def is_packed(self) -> bool:
+        return cells_of(self.path).exists()
+
+    def disk_bytes(self, cell: Box) -> int:
+        """Return the most that its files take."""
+        return (
+            int(np.prod(self.shape)) * _BYTES + int(np.prod(np.array(self.shape) // cell + 1)) * _CELL_BYTES
+        )
+
+
+def pack_volumes(workspace: Workspace, data: DataSection, items: Sequence[Item]) -> tuple[Volumes, Path]:
+    """Pack what is not packed yet.
+
+    Args:
+        workspace: The site's.
+        data: The study's images, whose cut is patches or slices.
+        items: Volumes, in the order of the rows.
+
+    Returns:
+        The volumes, and a folder for what is worked out from all of them.
+
+    Raises:
+        DataError: If every volume is smaller than a patch, or they need more disk than is free.
+    """
+    geometry, plan = Geometry.of(data), _plan(workspace, data, items)
+    if data.cut == "patches":
+        _check_larger_than_a_patch(plan, data)
+    lacking = _lacking(plan)
+    of_all = plan[0].path.parent / "sets" / _digest([one.path.stem for one in plan])
+    if lacking or not of_all.exists():
+        with workspace.locked():
+            _pack_all(lacking, workspace, data, geometry)
+            _forget_others(plan, of_all)
+    return Volumes(tuple(VolumeFile.at(one.path) for one in plan), geometry), of_all
+
+
+def disk_needed(workspace: Workspace, data: DataSection, items: Sequence[Item]) -> tuple[int, int]:
+    """Return how many bytes the packed volumes take, and how many of them are still to be written."""
+    cell, plan = Geometry.of(data).cell, _plan(workspace, data, items)
+    files = {one.path: one for one in plan}.values()
+    return sum(one.disk_bytes(cell) for one in files), sum(one.disk_bytes(cell) for one in _lacking(plan))
+
+
+def packed_values(
+    values: npt.NDArray[np.generic], spacing_mm: Spacing, data: DataSection
+) -> tuple[npt.NDArray[np.uint16], Cells]:
+    """Return a volume as it is packed, (D, H, W) and (k,), in memory."""
+    target_mm = _target_mm(values.shape, spacing_mm, data)
+    facts, cell = data.facts, Geometry.of(data).cell
+    shown = _Shown(shape_after(values.shape, spacing_mm, target_mm), cell, shows_from(values, facts))
+    span = value_range(values, facts)
+    planes = shown.watching(resampled(values, spacing_mm, target_mm))
+    return np.stack([_scaled(plane, span) for plane in planes]), shown.cells()
+
+
+def _plan(workspace: Workspace, data: DataSection, items: Sequence[Item]) -> list[_Planned]:
+    folder = workspace.prepared / _kind(data)
+    planned = []
+    for item in items:
+        target_mm = _target_mm(item.shape, item.spacing_mm, data)
+        depth, height, width = shape_after(item.shape, item.spacing_mm, target_mm)
+        name = _digest([item.content_sha256, list(item.spacing_mm)])
+        planned.append(_Planned(item, folder / f"{name}.npy", (depth, height, width), target_mm))
+    return planned
+
+
+def _lacking(plan: Sequence[_Planned]) -> list[_Planned]:
+    """Return what is to be written; copies of one volume share a file."""
+    return list({one.path: one for one in plan if not one.is_packed}.values())
+
+
+def _target_mm(shape: tuple[int, ...], spacing_mm: Spacing, data: DataSection) -> Spacing:
+    """Return what a volume is resampled to: of slices, what makes the longest edge fill the image."""
+    if data.spacing_mm is not None:
+        return data.spacing_mm
+    longest = max(shape[1] * spacing_mm[1], shape[2] * spacing_mm[2]) / data.store_size
+    return spacing_mm[0], longest, longest
+
+
+def _kind(data: DataSection) -> str:
+    """Name the folder of all volumes with this spacing and scale."""
+    size = (
+        f"{data.store_size}px"
+        if data.spacing_mm is None
+        else "x".join(f"{mm:g}" for mm in data.spacing_mm) + "mm"
+    )
+    facts = [_VERSION, data.facts.values, data.facts.scale, data.spacing_mm]
+    return f"{data.modality}-{data.cut}-{size}-{_digest(facts)[:8]}"
+
+
+def _digest(facts: object) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:32]
+
+
+def _check_larger_than_a_patch(plan: Sequence[_Planned], data: DataSection) -> None:
+    if any(whole >= edge for one in plan for whole, edge in zip(one.shape, data.view_size, strict=True)):
+        return
+    largest = max((one.shape for one in plan), key=lambda shape: int(np.prod(shape)))
+    raise DataError(
+        f"a patch of {_times(data.view_size)} voxels at {_times(data.spacing_mm or ())} mm is larger than every volume here along "
+        f"every axis; the largest has {_times(largest)}: write a smaller data.image_size, or a smaller data.spacing_mm"
+    )
+
+
+def _times(numbers: Sequence[float]) -> str:
+    return " x ".join(f"{number:g}" for number in numbers)
+
+
+def _pack_all(
+    lacking: Sequence[_Planned], workspace: Workspace, data: DataSection, geometry: Geometry
+) -> None:
+    """Write the volumes that are not there yet, after a look at the disk.
+
+    Raises:
+        DataError: If they don't fit.
+    """
+    if not lacking:
+        return
+    needed = sum(one.disk_bytes(geometry.cell) for one in lacking)
+    free = free_disk_bytes(workspace.folder)
+    what = (
+        f"{len(lacking)} volumes at {_times(data.spacing_mm)} mm"
+        if data.spacing_mm
+        else f"the slices of {len(lacking)} volumes at {data.store_size} px"
+    )
+    if needed > free:
+        instead = "a larger data.spacing_mm" if data.spacing_mm else "a smaller data.image_size"
+        raise DataError(
+            f"{what} take {needed / GB:.3g} GB, and {free / GB:.3g} GB of the state folder's disk are free; write {instead}, or "
+            "make room"
+        )
+    cache = ArrayCache(workspace.cache)
+    title = f"packing {what}: {needed / GB:.3g} GB of {free / GB:.3g} GB free"
+    with progress_bar(title, len(lacking)) as progress, ThreadPoolExecutor(usable_cores()) as pool:
+        progress.advance(0)
+        work = [pool.submit(_pack, one, cache, data.facts, geometry.cell) for one in lacking]
+        try:
+            for done, one in enumerate(as_completed(work), 1):
+                one.result()
+                progress.advance(done)
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _pack(one: _Planned, cache: ArrayCache, facts: Modality, cell: Box) -> None:
+    """Write one volume, its cells last; a few slices of it are in memory, unless its scale is its own."""
+    values = cache.get(one.item.content_sha256)
+    shown = _Shown(one.shape, cell, shows_from(values, facts))
+    span = value_range(values, facts)
+    header = {"descr": np.dtype(np.uint16).str, "fortran_order": False, "shape": one.shape}
+    with replacing(one.path) as file:
+        np.lib.format.write_array_header_2_0(file, header)
+        for plane in shown.watching(resampled(values, one.item.spacing_mm, one.target_mm)):
+            file.write(_scaled(plane, span).tobytes())
+    with replacing(cells_of(one.path)) as file:
+        np.save(file, shown.cells(), allow_pickle=False)
+
+
+def _scaled(plane: Slice, span: tuple[float, float]) -> npt.NDArray[np.uint16]:
+    """Bring a slice to the whole range of uint16."""
+    low, high = span
+    unit = ((plane - np.float32(low)) / np.float32(high - low if high > low else 1)).clip(0, 1)
+    packed: npt.NDArray[np.uint16] = np.rint(unit * FULL_SCALE).astype(np.uint16)
+    return packed
+
+
+class _Shown:
+    """Notes which cells of a volume show something, while its slices pass.
+
+    Args:
+        shape: Of the volume.
+        cell: Edges of a cell.
+        bound: What the mean of a cell that shows something lies above.
+    """
+
+    def __init__(self, shape: Sequence[int], cell: Box, bound: float) -> None:
+        self.cell, self.bound = cell, bound
+        self.edges = [np.arange(0, whole, edge) for whole, edge in zip(shape, cell, strict=True)]
+        self.sums = np.zeros([len(edges) for edges in self.edges], np.float64)
+        self.counts = [np.diff([*edges, whole]) for edges, whole in zip(self.edges, shape, strict=True)]
+
+    def watching(self, planes: Iterator[Slice]) -> Iterator[Slice]:
+        """Yield the slices as they come."""
+        for number, plane in enumerate(planes):
+            rows = np.add.reduceat(plane, self.edges[1], axis=0)
+            self.sums[number // self.cell[0]] += np.add.reduceat(rows, self.edges[2], axis=1)
+            yield plane
+
+    def cells(self) -> Cells:
+        """Return the indices of those that do, (k,), in C order."""
+        deep, high, wide = self.counts
+        means = self.sums / (deep[:, None, None] * high[:, None] * wide)
+        return np.flatnonzero(means > self.bound).astype(np.int32)
+
+
+def _forget_others(plan: Sequence[_Planned], of_all: Path) -> None:
+    """Remove what volumes that are gone have left, and what an interrupted call has."""
+    kept = {name for one in plan for name in (one.path.name, cells_of(one.path).name)}
+    for path in of_all.parent.parent.glob("*"):
+        if path.is_file() and path.name not in kept:
+            path.unlink()
+    for earlier in of_all.parent.glob("*"):
+        if earlier != of_all:
+            shutil.rmtree(earlier)
+    of_all.mkdir(parents=True, exist_ok=True)
