@@ -56,6 +56,8 @@ def test_a_study_reads_back_as_it_was_written(tmp_path):
         ({"spacing_mm": True}, "data.spacing_mm = True: expected millimetres"),
         ({"spacing_mm": 1, "cut": "whole"}, "data.spacing_mm is of patches"),
         ({"per_volume": 0}, "`data.per_volume = 0`: input should be greater than or equal to 1"),
+        ({"spacing_mm": None}, "needs data.per_volume, and of patches data.spacing_mm"),
+        ({"per_volume": None}, "needs data.per_volume, and of patches data.spacing_mm"),
         ({"per_volume": 2, "cut": "whole"}, "data.per_volume counts patches or slices"),
         ({"dims": 2, "cut": "patches"}, 'write data.dims = 3, or data.cut = "slices"'),
         ({"cut": "slices"}, 'write data.dims = 2, or data.cut = "patches"'),

@@ -123,6 +123,12 @@ class DataSection(Section):
                 f"data.spacing_mm is of patches, and {cut} scales to data.image_size; leave it out",
             ),
             (
+                # A study may come as a table that says null, which TOML can't.
+                (self.spacing_mm is None and self.cut == "patches")
+                or (self.per_volume is None and self.cut != "whole"),
+                f"{cut} needs data.per_volume, and of patches data.spacing_mm; leave them out for the usual ones",
+            ),
+            (
                 self.per_volume is not None and self.cut == "whole",
                 "data.per_volume counts patches or slices, and here each image is taken whole; leave it out",
             ),
