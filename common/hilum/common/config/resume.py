@@ -31,6 +31,7 @@ ADDED: Mapping[str, Any] = {
     "training.select": "none",
 }
 """Keys that studies had not always, with what their absence stood for: with or without it, a study is the same one."""
+_OTHER_DEFAULT = ("data.cut",)  # of `ADDED`, what a study that leaves it out means otherwise today
 _SHOWN = 3
 
 
@@ -65,8 +66,8 @@ def lasting(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def as_of_today(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Return some sections of a study with what the absence of a key of `ADDED` stood for written out."""
-    stood_for = [(*key.split(".", 1), value) for key, value in ADDED.items() if value is not None]
+    """Return some sections of a study with what the absence of a key stood for written out, where today's default is another."""
+    stood_for = [(*key.split(".", 1), ADDED[key]) for key in _OTHER_DEFAULT]
     return {
         name: {key: value for section, key, value in stood_for if section == name} | dict(given)
         for name, given in sections.items()

@@ -94,7 +94,8 @@ def trained(what, volumes, number=1, method=None):
 
 
 def test_training_on_patches_lowers_the_loss(study, volumes):
-    what = study(training={"batch_size": 6, "local_epochs": 6}, federation={"rounds": 2})
+    training = {"batch_size": 6, "local_epochs": 6, "base_learning_rate": 0.04}
+    what = study(training=training, federation={"rounds": 2})
     method = build_method(what)
     first, second = (trained(what, volumes, number, method).loss for number in (1, 2))
     assert second < 0.98 * first

@@ -122,7 +122,7 @@ def test_views_of_an_even_image_are_even(modality, dims):
         blur_chance=1.0,
     )
     even = torch.full((6, 1, *[20] * dims), 0.7)
-    view, _ = Viewer(data)._view(even, recipe, 16, torch.Generator().manual_seed(0))
+    view, _ = Viewer(data)._view(even, recipe, (16,) * dims, torch.Generator().manual_seed(0))
     assert torch.allclose(view, torch.full_like(view, 0.7), atol=1e-5)
 
 
