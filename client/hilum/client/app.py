@@ -148,6 +148,7 @@ def _train(site: SiteConfig, asked: Asked) -> RecordDict:
             asked.round_number,
             Workspace(site.state.folder).run(run),
             device=site.compute.device,
+            devices=site.compute.devices,
             progress=charge,
         )
         reply = outgoing.training_reply(

@@ -109,10 +109,19 @@ def _labels(site: SiteConfig) -> str:
 def _device(site: SiteConfig) -> str:
     import torch
 
+    from hilum.client.pretraining.device import lacks_devices
+
     if torch.cuda.is_available():
         if site.compute.device == "cpu":
             return "the CPU trains (compute.device), though there is a GPU"
-        return f"{torch.cuda.get_device_name()} trains"
+        if (problem := lacks_devices(site.compute.device, site.compute.devices)) is not None:
+            raise _Mend(problem)
+        name, count = torch.cuda.get_device_name(), site.compute.devices
+        return (
+            f"{name} trains"
+            if count == 1
+            else f"{count} of {torch.cuda.device_count()} GPUs train, the first is {name}"
+        )
     if site.compute.device == "cuda":
         raise _Mend(
             "compute.device = cuda, but torch sees no GPU; see to its driver (`nvidia-smi`), or write auto"

@@ -123,6 +123,7 @@ def pretrain(
             folder,
             start=begin.weights if begin else None,
             device=device,
+            devices=where.compute.devices,
             score=scorer(data, what, device=device),
             progress=progress,
         )

@@ -52,6 +52,7 @@ def answer_evaluation(site: SiteConfig, asked: Asked, progress: Progress) -> dic
             folder,
             start=asked.start,
             device=site.compute.device,
+            devices=site.compute.devices,
             progress=progress,
             training=progress,
             steps=progress,

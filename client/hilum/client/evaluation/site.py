@@ -24,6 +24,7 @@ def evaluate_arms(
     *,
     start: FlatWeights | None = None,
     device: Device = "auto",
+    devices: int = 1,
     progress: Progress | None = None,
     training: Progress | None = None,
     steps: Progress | None = None,
@@ -40,6 +41,7 @@ def evaluate_arms(
         folder: Where the local arm is kept.
         start: (P,) what the local arm starts from; what the study's seed gives, if none.
         device: Where to train.
+        devices: On how many devices of that kind pre-training is done.
         progress: Told after each combination.
         training: Told after each round of the arm `local`.
         steps: Told after each step of any training, which may be long; it may stop the work.
@@ -53,6 +55,7 @@ def evaluate_arms(
             folder,
             start=start,
             device=device,
+            devices=devices,
             score=scorer(data, study, device=device),
             progress=training,
             steps=steps,

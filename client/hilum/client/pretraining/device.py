@@ -8,20 +8,32 @@ from lightning_fabric import Fabric
 Device = Literal["auto", "cpu", "cuda"]
 
 
-def make_fabric(device: Device, precision: str, threads: int) -> Fabric:
-    """Return a Fabric on one device.
+def make_fabric(device: Device, precision: str, threads: int, devices: int = 1) -> Fabric:
+    """Return a Fabric on one device, or for one of the processes that train on several.
 
     Args:
         device: `auto` takes a CUDA device where there is one.
         precision: `auto` is bf16 autocast where the CUDA device has it, else fp32.
+        devices: How many processes train together; each has its number in its environment.
         threads: Of torch on the CPU; reductions depend on it, so it belongs to the study.
     """
     torch.set_num_threads(threads)
     on_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     bf16 = precision == "bf16" or (precision == "auto" and on_cuda and torch.cuda.is_bf16_supported())
     return Fabric(
-        accelerator="cuda" if on_cuda else "cpu", devices=1, precision="bf16-mixed" if bf16 else "32-true"
+        accelerator="cuda" if on_cuda else "cpu",
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        precision="bf16-mixed" if bf16 else "32-true",
     )
+
+
+def lacks_devices(device: Device, devices: int) -> str | None:
+    """Return what is wrong where a site names more GPUs than there are; None if nothing is."""
+    there = torch.cuda.device_count()
+    if device == "cpu" or not there or devices <= there:
+        return None
+    return f"compute.devices = {devices}, but torch sees {there} GPU{'s' if there > 1 else ''}; write {there}, or see to the others"
 
 
 def device_name(fabric: Fabric) -> str:

@@ -36,7 +36,8 @@ def fits(study: StudyConfig, batch: int, fabric: Fabric) -> bool:
         )
         numbers = {name: drawn.to(fabric.device) for name, drawn in method.draw(batch, rng).items()}
         step(
-            [MicroBatch(views._replace(patients=torch.arange(batch, device=fabric.device)), numbers)], [batch]
+            [MicroBatch(views._replace(patients=torch.arange(batch, device=fabric.device)), numbers, batch)],
+            [batch],
         )
     except torch.OutOfMemoryError:
         return False

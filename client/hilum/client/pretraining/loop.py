@@ -25,7 +25,7 @@ from hilum.client.pretraining.optimizer import make_optimizer
 from hilum.client.pretraining.sampling import StepDraws
 from hilum.client.pretraining.schedule import learning_rate_factor, rewarmed, step_middle
 from hilum.client.pretraining.step import MicroBatch, StepOutcome
-from hilum.client.views import Viewer, to_unit
+from hilum.client.views import Share, Viewer, to_unit
 from hilum.common.config import StudyConfig
 from hilum.common.encoders.blocks import recompute
 from hilum.common.methods import SSLMethod
@@ -103,6 +103,7 @@ def train_round(
     viewer = Viewer(study.data, method.spec.views, study.views)
     sizes = [[len(draws.rows) for draws in step_draws] for step_draws in plan]
     peak = study.base_learning_rate * sum(map(sum, sizes)) / len(plan) / _BASE_IMAGES
+    keeps = place.checkpoint is not None and fabric.global_rank == 0
     start, outcomes = _restore_checkpoint(method, optimizer, place, len(plan))
     for index in range(start, len(plan)):
         done = (place.round_number - 1 + step_middle(index, len(plan))) / rounds
@@ -116,9 +117,9 @@ def train_round(
             outcomes.append(outcome)
         method.after_step((place.round_number - 1 + (index + 1) / len(plan)) / rounds)
         progress.advance(index + 1, _words(outcomes[-1]) if outcomes else "")
-        if place.checkpoint and (index + 1) % training.checkpoint_steps == 0 and index + 1 < len(plan):
+        if keeps and (index + 1) % training.checkpoint_steps == 0 and index + 1 < len(plan):
             _keep(method, optimizer, place, index + 1, outcomes)
-    if place.checkpoint:
+    if keeps and place.checkpoint:
         place.checkpoint.unlink(missing_ok=True)
     return _of_round(outcomes, time.monotonic() - started)
 
@@ -150,10 +151,18 @@ def _micro_batches(
     draws: StepDraws, images: Stored, viewer: Viewer, method: SSLMethod, rng: torch.Generator, fabric: Fabric
 ) -> Iterator[MicroBatch]:
     for batch in draws:
-        stored = cut(images, batch.rows, batch.origins, viewer.data.store_size)
-        views = viewer(to_unit(stored, fabric.device), rng)
-        numbers = {name: drawn.to(fabric.device) for name, drawn in method.draw(len(batch.rows), rng).items()}
-        yield MicroBatch(views._replace(patients=torch.from_numpy(batch.patients).to(fabric.device)), numbers)
+        share = Share(fabric.global_rank, fabric.world_size, len(batch.rows))
+        mine = slice(share.rank, None, share.processes)
+        origins = None if batch.origins is None else batch.origins[mine]
+        stored = cut(images, batch.rows[mine], origins, viewer.data.store_size)
+        views = viewer(to_unit(stored, fabric.device), rng, share)
+        numbers = {
+            name: share.of(drawn).to(fabric.device)
+            for name, drawn in method.draw(len(batch.rows), rng).items()
+        }
+        # Of the whole batch: who compares all images knows whose each of them is.
+        patients = torch.from_numpy(batch.patients).to(fabric.device)
+        yield MicroBatch(views._replace(patients=patients), numbers, len(stored))
 
 
 def _keep(

@@ -19,6 +19,7 @@ from hilum.client.pretraining.device import Device, make_fabric
 from hilum.client.pretraining.fitting import release, what_fits
 from hilum.client.pretraining.health import encoder_health, start_health
 from hilum.client.pretraining.loop import RoundOutcome, RoundPlace, train_round
+from hilum.client.pretraining.several import train_on_several
 from hilum.common.config import StudyConfig
 from hilum.common.errors import RequestRefused
 from hilum.common.methods import SSLMethod, build_method
@@ -67,6 +68,7 @@ def site_round(
     folder: Path,
     *,
     device: Device = "auto",
+    devices: int = 1,
     progress: Progress | None = None,
 ) -> SiteUpdate:
     """Train one round from `base`.
@@ -78,6 +80,7 @@ def site_round(
         round_number: From 1.
         folder: Where the site keeps this run's local parts and step checkpoint.
         device: Where to train.
+        devices: On how many devices of that kind.
         progress: Told after each step.
     """
     fabric = make_fabric(device, study.training.precision, study.training.threads)
@@ -89,7 +92,11 @@ def site_round(
     base_sha256 = start_sha256(federated_manifest(method), base, get_frozen(method))
     start = f"{base_sha256} {data.content_sha256}"
     place = RoundPlace(data.name, round_number, start, folder / "step.pt")
-    outcome = _train(method, data, study, place, fabric, progress or NullProgress())
+    told = progress or NullProgress()
+    if devices > 1:
+        outcome = train_on_several(method, data, study, place, told, device=device, devices=devices)
+    else:
+        outcome = _train(method, data, study, place, fabric, told)
     health = {
         **encoder_health(method.encoder, data, study, fabric),
         **begun,
@@ -137,6 +144,7 @@ def pretrain_alone(
     *,
     start: FlatWeights | None = None,
     device: Device = "auto",
+    devices: int = 1,
     score: Score | None = None,
     progress: Progress | None = None,
     steps: Progress | None = None,
@@ -149,6 +157,7 @@ def pretrain_alone(
         folder: Where the last full round is kept.
         start: (P,) what the first round starts from; what the study's seed gives, if none.
         device: Where to train.
+        devices: On how many devices of that kind.
         score: What picks the round (`hilum.client.evaluation.selection.scorer`); None takes the last.
         progress: Told after each round.
         steps: Told after each step; it may stop the work.
@@ -166,7 +175,9 @@ def pretrain_alone(
         done, weights = kept["round"], kept["weights"].numpy()
         best, best_score = kept["best"].numpy(), kept["best_score"]
     for round_number in range(done + 1, study.federation.rounds + 1):
-        sent = site_round(data, study, weights, round_number, folder, device=device, progress=steps)
+        sent = site_round(
+            data, study, weights, round_number, folder, device=device, devices=devices, progress=steps
+        )
         weights = apply_update(weights, sent.update)
         found = best_score if score is None else score(sent, weights)
         if score is None or found > best_score:

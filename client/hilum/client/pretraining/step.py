@@ -6,7 +6,7 @@ Patient-level DP-SGD fills it with per-sample gradients, clipped and noised. `Pl
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from lightning_fabric import Fabric
@@ -18,10 +18,15 @@ from hilum.common.methods import Loss, RandomNumbers, Views
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """What a method sees at once, whose images they are included, and its random numbers."""
+    """What a method sees at once, whose images they are included, and its random numbers.
+
+    Attributes:
+        count: How many of the images are seen here; of several processes, each sees its share.
+    """
 
     views: Views
     numbers: RandomNumbers
+    count: int
 
 
 @dataclass(frozen=True)
@@ -73,11 +78,12 @@ class PlainStep:
         images = sum(sizes)
         self.optimizer.zero_grad()
         told: list[dict[str, Tensor]] = []
-        for index, (batch, size) in enumerate(zip(batches, sizes, strict=True), 1):
+        for index, batch in enumerate(batches, 1):
             with self.fabric.no_backward_sync(self.method, enabled=index < len(sizes)):
                 loss: Loss = self.method(batch.views, batch.numbers)
-                mean, share = loss.per_image.mean(), size / images
-                self.fabric.backward(mean * share)
+                mean, share = loss.per_image.mean(), batch.count / images
+                # Gradients of several processes are averaged, and each has its share of the images.
+                self.fabric.backward(mean * (share * self.fabric.world_size))
             named = {"": mean.detach(), **_named("part", loss.parts), **_named("health", loss.health)}
             told.append({name: value.float() * share for name, value in named.items()})
         norm = self.fabric.clip_gradients(
@@ -86,17 +92,19 @@ class PlainStep:
         assert norm is not None, "gradients are clipped by their norm"
         self.optimizer.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
         self.optimizer.step()
-        return _outcome(told, norm)
+        return _outcome(told, norm, self.fabric)
 
 
 def _named(kind: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{kind} {name}": value.detach() for name, value in values.items()}
 
 
-def _outcome(told: list[dict[str, Tensor]], norm: Tensor) -> StepOutcome:
-    """Return the sums over micro-batches, fetched from the device at once."""
+def _outcome(told: list[dict[str, Tensor]], norm: Tensor, fabric: Fabric) -> StepOutcome:
+    """Return the sums over micro-batches and processes, fetched from the device at once."""
     names = list(told[0])
     totals = torch.stack([torch.stack([one[name] for name in names]) for one in told]).sum(0)
+    if fabric.world_size > 1:
+        totals = cast("Tensor", fabric.all_reduce(totals, reduce_op="sum"))
     *values, gradient_norm = torch.cat([totals, norm.float().view(1)]).tolist()
     means = dict(zip(names, values, strict=True))
 

@@ -7,7 +7,7 @@ All random numbers come from one CPU generator, so a step gives the same views o
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import ModuleType
 
 import numpy as np
@@ -71,6 +71,32 @@ def recipes_of(modality: str, changes: ViewsSection) -> dict[str, Recipe]:
     }
 
 
+@dataclass(frozen=True)
+class Share:
+    """Which rows of a batch a process has: every so-manieth, from the one of its own number.
+
+    Attributes:
+        rank: Of the process.
+        processes: How many there are.
+        total: Rows of the whole batch; as many as there are here, if none.
+    """
+
+    rank: int = 0
+    processes: int = 1
+    total: int | None = None
+
+    def whole(self, here: int) -> int:
+        """Return the rows of the whole batch, where there are so many here."""
+        return here if self.total is None else self.total
+
+    def of(self, drawn: Tensor) -> Tensor:
+        """Return this process's rows of what was drawn for all."""
+        return drawn[self.rank :: self.processes]
+
+
+ALL = Share()
+
+
 class Viewer:
     """Makes the views that a method wants of a study's images.
 
@@ -91,12 +117,18 @@ class Viewer:
             for name, group in self.plan.groups.items()
         }
 
-    def __call__(self, images: Tensor, rng: torch.Generator) -> Views:
-        """(B, C, *store) in [0, 1] -> the groups of the plan, and what else it wants."""
+    def __call__(self, images: Tensor, rng: torch.Generator, share: Share = ALL) -> Views:
+        """(B, C, *store) in [0, 1] -> the groups of the plan, and what else it wants.
+
+        Args:
+            images: Of a batch, or of this process's share of one.
+            rng: Gives the numbers of the whole batch.
+            share: Which of them the images are.
+        """
         groups, geometry = {}, {}
         for name, group in self.plan.groups.items():
             size = tuple(round(edge * group.edge) for edge in self.data.view_size)
-            made = [self._view(images, self._recipes[name], size, rng) for _ in range(group.count)]
+            made = [self._view(images, self._recipes[name], size, rng, share) for _ in range(group.count)]
             groups[name] = torch.stack([view for view, _ in made], dim=1)
             if self.plan.geometry:
                 geometry[name] = Geometry(
@@ -116,13 +148,21 @@ class Viewer:
         return F.interpolate(images, size, mode="trilinear")
 
     def _view(
-        self, images: Tensor, recipe: Recipe, size: tuple[int, ...], rng: torch.Generator
+        self,
+        images: Tensor,
+        recipe: Recipe,
+        size: tuple[int, ...],
+        rng: torch.Generator,
+        share: Share = ALL,
     ) -> tuple[Tensor, Geometry]:
-        B = images.shape[0]
+        B = share.whole(len(images))
 
         def uniform(low: float, high: float, *shape: int) -> Tensor:
             drawn = torch.rand(B, *shape, generator=rng) * (high - low) + low
-            return drawn.to(images.device)
+            return share.of(drawn).to(images.device)
+
+        def normal(*shape: int) -> Tensor:
+            return share.of(torch.randn(B, *shape, generator=rng)).to(images.device)
 
         scale = uniform(*recipe.area) ** (1 / self.data.dims)
         place = uniform(0, 1) if recipe.tissue else None
@@ -146,13 +186,13 @@ class Viewer:
         if recipe.bias_field:
             bound = recipe.bias_field
             out = operations.apply_bias_field(out, uniform(-bound, bound, 2 * self.data.dims))
-        out = _of_sound(out, recipe, uniform, rng)
+        out = _of_sound(out, recipe, uniform, normal)
         if recipe.blur:
             widest_px = recipe.blur * max(size)
             sigma_px = uniform(0, widest_px) * (uniform(0, 1) < recipe.blur_chance)
             out = operations.blur(out, sigma_px, radius=max(1, math.ceil(2 * widest_px)))
         if recipe.noise:
-            grain = torch.randn(out.shape, generator=rng).to(images.device)
+            grain = normal(*out.shape[1:])
             deviation = uniform(0, recipe.noise).view(-1, *[1] * (out.ndim - 1))
             out = (out + grain * deviation).clamp(0, 1)
         return out, Geometry(scale, centre, angle, mirrored)
@@ -183,11 +223,13 @@ def _in_colour(images: Tensor, recipe: Recipe, uniform: Callable[..., Tensor]) -
     return images
 
 
-def _of_sound(images: Tensor, recipe: Recipe, uniform: Callable[..., Tensor], rng: torch.Generator) -> Tensor:
+def _of_sound(
+    images: Tensor, recipe: Recipe, uniform: Callable[..., Tensor], normal: Callable[..., Tensor]
+) -> Tensor:
     """Change what is ultrasound's own in images (B, C, H, W), as far as the recipe does."""
     if recipe.depth_gain:
         images = sound.apply_depth_gain(images, uniform(-recipe.depth_gain, recipe.depth_gain, 2))
     if recipe.speckle:
-        grain = torch.randn((len(images), 1, *images.shape[2:]), generator=rng).to(images.device)
+        grain = normal(1, *images.shape[2:])
         images = sound.add_speckle(images, grain, uniform(0, recipe.speckle))
     return images

@@ -36,9 +36,14 @@ class SiteStateSection(Section):
 
 
 class ComputeSection(Section):
-    """What trains."""
+    """What trains.
+
+    Attributes:
+        devices: How many GPUs train one round together, a process for each.
+    """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    devices: Annotated[int, Field(ge=1, le=64)] = 1
 
 
 class LinkSection(Section):

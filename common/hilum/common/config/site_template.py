@@ -19,6 +19,7 @@ folder = {state}            # where `hilum site index` keeps its catalogue: HOME
 
 [compute]
 device = "auto"                # auto, cpu or cuda
+devices = 1                    # GPUs that train one round together
 
 # [link] is written by `hilum site join`.
 

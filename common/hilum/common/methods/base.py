@@ -81,7 +81,8 @@ class Views(NamedTuple):
         groups: (B, V, C, *S) in [0, 1] for each group of the plan.
         geometry: Of each group, if the plan wants it.
         clean: (B, C, *S), if the plan wants it.
-        patients: (B,), the patient number of each image; None where nobody knows.
+        patients: (N,), the patient number of each image of the batch, of which a process may see its share alone; None where
+            nobody knows.
     """
 
     groups: dict[str, Tensor]

@@ -20,6 +20,7 @@ from hilum.common.methods.base import (
     ViewPlan,
     Views,
 )
+from hilum.common.methods.losses.gathered import gather_rows, own_rows
 from hilum.common.methods.losses.nt_xent import nt_xent_loss
 
 
@@ -64,7 +65,10 @@ class SimCLR(SSLMethod):
         first, second = projected[:B], projected[B:]
         with torch.no_grad():
             alignment = F.cosine_similarity(first.float(), second.float()).mean()
-        loss = nt_xent_loss(first, second, self.temperature, views.patients)
+        # Of several processes each compares its images with those of all.
+        total = B if views.patients is None else len(views.patients)
+        one, other = gather_rows(torch.cat([first, second], dim=1), total).chunk(2, dim=1)
+        loss = own_rows(nt_xent_loss(one, other, self.temperature, views.patients))
         return Loss(loss, {}, {"alignment": alignment})
 
     def preview(self, views: Views, numbers: RandomNumbers) -> dict[str, Tensor]:

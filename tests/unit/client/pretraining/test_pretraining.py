@@ -101,7 +101,7 @@ def test_accumulated_micro_batches_make_one_step_of_the_mean_over_images(make_st
         wrapped, optimizer = fabric.setup(method, torch.optim.SGD(method.parameters(), lr=0.1, fused=True))
         numbers = method.draw(8, torch.Generator().manual_seed(4))
         batches = [
-            MicroBatch(views_of(images), {"order": order})
+            MicroBatch(views_of(images), {"order": order}, len(images))
             for images, order in zip(views.split(parts), numbers["order"].split(parts), strict=True)
         ]
         told = PlainStep(fabric, wrapped, optimizer, gradient_clip=1e9)(batches, parts)
@@ -131,7 +131,7 @@ def test_a_gradient_that_is_not_finite_moves_neither_weights_nor_moments():
 
     def take(*values):
         images = torch.tensor(values).view(-1, 1, 1, 1, 1)
-        return step([MicroBatch(views_of(images), {})], [len(values)])
+        return step([MicroBatch(views_of(images), {}, len(values))], [len(values)])
 
     assert not take(1.0, 0.5).was_skipped
     weight, state = model.weight.item(), {k: v.clone() for k, v in optimizer.state[model.weight].items()}
