@@ -90,8 +90,15 @@ def _greeting(name: str) -> Answer:
     return lambda _request: records.pack_hello(records.Hello(name, _BAND))
 
 
+def _score(value: float) -> Answer:
+    def answer(request: records.Request) -> RecordDict:
+        return records.pack_score_reply(records.ScoreReply("mallory", request.round_number, value))
+
+    return answer
+
+
 _LARGE, _USUAL = "an update of 800 MB", "an update of NaN"
-_QUICK = ("a greeting in another's name", _LARGE, _USUAL, "evaluation of 200,000 brackets")
+_QUICK = ("a greeting in another's name", _LARGE, _USUAL, "a score of 7", "evaluation of 200,000 brackets")
 ATTACKS = (
     Attack("a greeting in another's name", records.HELLO, _greeting("site-0"), "wrong_site"),
     Attack(_USUAL, records.TRAIN, _update(lambda u: u * np.float32("nan")), "not_finite"),
@@ -118,6 +125,7 @@ ATTACKS = (
     Attack(
         "a refusal in words of its own", records.TRAIN, _refusal("\x1b[31mforged\nlog line"), "wrong_format"
     ),
+    Attack("a score of 7", records.SCORE, _score(7.0), "mallory gave no score that counts"),
     Attack(
         "evaluation with 1e999",
         records.EVALUATE,
@@ -154,6 +162,7 @@ class Mallory:
         """Take part until the run is over, lying in one kind of message; give what the gate said to the lie."""
         honest = {
             records.HELLO: _greeting("mallory"),
+            records.SCORE: _score(0.5),
             records.TRAIN: _update(lambda u: u),
             records.EVALUATE: _refusal("no_labels"),
         }

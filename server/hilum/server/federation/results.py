@@ -79,6 +79,7 @@ def run_notes(study: StudyConfig, done: RunState, roster: Roster) -> list[str]:
             )
     if done.best is not None:
         notes.append(_selection_note(done.best, done, study))
+        notes += _unscored(done, roster)
     notes += _zero_updates(done, roster)
     notes += _health_notes(done, roster)
     if study.privacy.min_patients < MIN_PATIENTS:
@@ -119,6 +120,18 @@ def _selection_note(best: Best, done: RunState, study: StudyConfig) -> str:
         f"the encoder is that after round {best.round} of {last.round}, which has {words} ({abs(best.score):.4g}, the last round "
         f"{abs(last.score):.4g}); the last one is in encoder-last"
     )
+
+
+def _unscored(done: RunState, roster: Roster) -> list[str]:
+    """Return who trained in rounds that others scored alone."""
+    notes = []
+    for name in roster.names:
+        rounds = [
+            one.round for one in done.rounds if one.scores and name in one.sites and name not in one.scores
+        ]
+        if rounds:
+            notes.append(f"{name} gave no score that counts in {in_words(rounds)}; the server's log says why")
+    return notes
 
 
 def _health_notes(done: RunState, roster: Roster) -> list[str]:

@@ -1,5 +1,6 @@
 """Score: every site of a round is asked how good the encoder that it gave is on validation patients."""
 
+import logging
 import math
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,8 @@ from hilum.common.config import StudyConfig
 from hilum.common.errors import FederationError, UpdateRefused
 from hilum.server.federation.exchange import Closing, Presence, content_of, exchange
 from hilum.server.federation.roster import Site
+
+_log = logging.getLogger(__name__)
 
 
 def collect_scores(
@@ -57,6 +60,7 @@ def collect_scores(
             scores[name] = _admitted(records.unpack_score_reply(content_of(answer)), name, number)
         except UpdateRefused as refused:
             missing[name] = str(refused)
+            _log.warning("round %d: no score of %s: %s", number, name, str(refused))
     if len(scores) < study.quorum:
         why = "; ".join(f"{name}: {words}" for name, words in sorted(missing.items())) or "no answer"
         raise FederationError(

@@ -7,6 +7,7 @@ from federated_sites import changed, honest
 from hilum.common import records
 from hilum.common.errors import DamagedError, FederationError
 from hilum.server.federation.best import Best, better_of, by_loss
+from hilum.server.federation.results import run_notes
 
 ROUNDS = {"rounds": 4, "quorum": 2}
 
@@ -93,8 +94,14 @@ def test_a_killed_run_goes_on_with_the_best_that_it_had(scored, federate, tmp_pa
         (lambda name, request: records.pack_hello(records.Hello(name, 20)), "wrong_format"),
     ],
 )
-def test_a_score_that_does_not_count_never_wins_and_too_few_end_the_round(scored, federate, answer, why):
+def test_a_score_that_does_not_count_never_wins_and_too_few_end_the_round(
+    scored, federate, caplog, answer, why
+):
     done, seen = federate(scored, score={"site-1": answer}, folder="one of three")
+    assert "site-1 gave no score that counts in rounds 1 to 4; the server's log says why" in run_notes(
+        scored, done, federate.federation.roster
+    )
+    assert f"no score of site-1: {why}" in caplog.text
     assert set(seen[0].scores) == {"site-0", "site-2"}
     assert done.best.score == 0.5
     with pytest.raises(FederationError, match="round 1 has 1 of the 2 scores") as ended:
