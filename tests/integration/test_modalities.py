@@ -88,7 +88,7 @@ def test_volumes_of_pet_are_trained_on(one_update, tmp_path):
         path = tmp_path / "sites" / "s" / f"{number}.nii.gz"
         path.parent.mkdir(parents=True, exist_ok=True)
         nibabel.save(nibabel.Nifti1Image(volume.T, np.diag([4.0, 4.0, 16.0, 1.0])), path)
-    opened, sent = one_update(modality="pet", dims=3)
+    opened, sent = one_update(modality="pet", dims=3, cut="whole")
     assert opened.images.shape == (COUNT, 1, 20, 20, 20)
     assert np.linalg.norm(sent.update) > 0
 

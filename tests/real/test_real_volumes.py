@@ -61,7 +61,7 @@ def test_slices_of_a_ct_are_images(heads):
 def test_training_on_a_ct_lowers_the_loss(heads, make_study):
     study = make_study(
         data={"modality": "ct", "dims": 3, "image_size": 32, "spacing_mm": 2.0, "per_volume": 16},
-        training={"batch_size": 8, "local_epochs": 4, "learning_rate": 1e-3},
+        training={"batch_size": 8, "local_epochs": 4, "base_learning_rate": 0.032},
         federation={"rounds": 2},
     )
     rows = np.zeros(1, np.int64)

@@ -53,6 +53,7 @@ _OF_WORDS = (
 _MEMORY_WORDS = ("can't allocate memory", "cannot allocate memory", "out of memory", "can't start new thread")
 _NEEDS_OTHER_FOLDER = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 _LITTLE_BYTES = 1 << 20
+_PROBE_BYTES = 64 << 20
 _LITTLE_SHARE = 0.001
 
 
@@ -133,7 +134,9 @@ def machine_problem(error: BaseException) -> MachineProblem | None:
 def _of_memory(error: BaseException) -> MachineProblem | None:
     words = str(error).lower() if isinstance(error, RuntimeError) else ""
     number = error.errno if isinstance(error, OSError) else None
-    if number == errno.ENOMEM or isinstance(error, MemoryError) or any(w in words for w in _MEMORY_WORDS):
+    told = number == errno.ENOMEM or isinstance(error, MemoryError) or any(w in words for w in _MEMORY_WORDS)
+    # A library that ran out of memory while it was imported may leave Python without any error to tell.
+    if told or (isinstance(error, SystemError) and _is_starved()):
         where = "the GPU has no memory left" if "cuda" in words or "hip" in words else _MEMORY
         return MachineProblem(
             where,
@@ -141,6 +144,15 @@ def _of_memory(error: BaseException) -> MachineProblem | None:
             "end other programs, choose a smaller batch_size or image_size, or use a larger machine",
         )
     return None
+
+
+def _is_starved() -> bool:
+    """Tell whether this process can't have a little more memory."""
+    try:
+        bytearray(_PROBE_BYTES)
+    except MemoryError:
+        return True
+    return False
 
 
 def _of_files(error: BaseException) -> MachineProblem | None:

@@ -129,3 +129,10 @@ def test_a_folder_is_called_as_the_person_called_it(tmp_path):
     name_place("the run folder (--out)", tmp_path / "run")
     error = PermissionError(errno.EACCES, "no", str(tmp_path / "run" / "deep" / "file"))
     assert said(error).startswith("the run folder (--out) may not be written")
+
+
+def test_an_error_of_python_itself_is_one_of_memory_only_where_there_is_none(monkeypatch):
+    error = SystemError("error return without exception set")
+    assert machine_problem(error) is None
+    monkeypatch.setattr("hilum.common.machine._PROBE_BYTES", 1 << 62)
+    assert "no memory left" in str(machine_problem(error))

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 
 class Blocks(nn.ModuleList):
@@ -25,11 +24,15 @@ class Blocks(nn.ModuleList):
 
     def outputs(self, x: Tensor, seen: Tensor | None = None) -> Iterator[Tensor]:
         """Yield what each block gives, in order."""
-        for block in self:
-            if self.recomputed and torch.is_grad_enabled():
-                x = checkpoint(block, x, seen, use_reentrant=False)
-            else:
+        if not (self.recomputed and torch.is_grad_enabled()):
+            for block in self:
                 x = block(x, seen)
+                yield x
+            return
+        from torch.utils.checkpoint import checkpoint  # brings torch's compiler with it, which takes seconds
+
+        for block in self:
+            x = checkpoint(block, x, seen, use_reentrant=False)
             yield x
 
 
