@@ -93,14 +93,14 @@ def trained(
         yield "", encoder_of(study, federate(data, study, folder))
     elif arm == "local":
         for one in data:
-            yield one.name, encoder_of(study, pretrain_alone(one, study, folder / one.name))
+            yield one.name, encoder_of(study, pretrain_alone(one, study, folder / one.name).weights)
     else:
         longer = study
         if arm != "centralised":
             steps = max(-(-len(one.split.pretrain) // batch) for one in data)
             share = steps / -(-len(everywhere.split.pretrain) // batch)
             longer = with_epochs(study, max(1, round(study.training.local_epochs * share)))
-        yield "", encoder_of(study, pretrain_alone(everywhere, longer, folder))
+        yield "", encoder_of(study, pretrain_alone(everywhere, longer, folder).weights)
 
 
 def encoder_of(study: StudyConfig, weights: FlatWeights) -> Encoder:

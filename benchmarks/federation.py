@@ -20,6 +20,7 @@ from timing import median_s
 from hilum.common import records
 from hilum.common.config import parse_study
 from hilum.common.signing import sign_study
+from hilum.common.training_health import HEALTH
 from hilum.server.federation.aggregators.accumulator import FixedPointMean
 from hilum.server.federation.exchange import exchange
 from hilum.simulations.grid import InProcessGrid
@@ -87,7 +88,9 @@ def _stream(replies: Iterable[RecordDict]) -> None:
 
 
 def _reply(update: npt.NDArray[np.float32]) -> RecordDict:
-    return records.pack_training_reply(records.TrainReply("site", 1, "sha256", 100, 0.0, 0.0, update))
+    return records.pack_training_reply(
+        records.TrainReply("site", 1, "sha256", 100, 0.0, 0.0, dict.fromkeys(HEALTH, 1.0), update)
+    )
 
 
 def engine() -> None:

@@ -170,7 +170,7 @@ def _train(site: SiteConfig, asked: Asked) -> RecordDict:
 
 def _score(site: SiteConfig, asked: Asked) -> RecordDict:
     from hilum.client.data.site_data import open_run
-    from hilum.client.evaluation.selection import score_weights
+    from hilum.client.evaluation.selection import score_weights, validation_patients
     from hilum.common.weights import sha256_of
 
     study, run = asked.study, asked.order.run
@@ -181,13 +181,16 @@ def _score(site: SiteConfig, asked: Asked) -> RecordDict:
     with _charged(site, asked, sent_bytes=0) as (ledger, charge):
         ledger.ask_score(run, asked.round_number, sha256_of({"base": asked.base}), _budget(site))
         data = open_run(site, study, run)
+        patients = validation_patients(data, study.study.seed)
+        if patients < _threshold(asked):
+            raise RequestRefused("too_few_patients", f"{patients} patients would stand behind the score")
         charge.advance(0)
         score = score_weights(asked.base, data, study, device=site.compute.device)
         reply = outgoing.score_reply(
             site.site.name,
             round_number=asked.round_number,
             score=score,
-            patients=data.labelled_patients,
+            patients=patients,
             limits=outgoing.Limits.of(study),
         )
         charge.sent_bytes = outgoing.size_bytes(reply)

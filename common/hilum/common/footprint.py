@@ -54,14 +54,16 @@ def footprint_of(study: StudyConfig, images: int = 0) -> Footprint:
 
     Args:
         study: The study.
-        images: How many prepared images the site has: the metrics' bootstrap grows with them.
+        images: How many prepared images the site has: the metrics' bootstrap grows with them, and no batch
+            is larger.
     """
     data, method = study.data, study.method
     encoder = study.encoder.parameters(data)
     head = method.head_parameters(study.encoder, data)
     travelling = encoder + method.shared_head_parameters(study.encoder, data)
     kept = method.kept_values(study.encoder, data, recomputed=study.training.gradient_checkpointing)
-    batch = min(study.training.batch_size, images) if images else study.training.batch_size
+    pieces = images * (data.per_volume or 1)
+    batch = min(study.training.batch_size, pieces) if images else study.training.batch_size
     training = batch * (kept + _view_floats(study, method.views))
     evaluating = _evaluating_floats(study, travelling, images) if study.tasks.chosen is not None else 0
     return Footprint(

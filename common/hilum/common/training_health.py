@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 HEALTH_IMAGES = 32
-"""From so many training images, each of another patient as far as there are so many, come the numbers of an encoder."""
+"""From so many training images, or as many as the threshold of patients where that is more, come the numbers of an encoder."""
+_MOST_IMAGES = 1000  # the highest threshold
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ HEALTH: dict[str, HealthNumber] = {
     ),
     "effective_rank": HealthNumber(
         1,
-        HEALTH_IMAGES,
+        _MOST_IMAGES,
         "exp of the entropy of the singular values of centred features (arXiv 2210.02885)",
     ),
     "residual_norm": HealthNumber(0, _LARGE, "root mean square of what the last norm receives"),
@@ -52,7 +53,7 @@ HEALTH: dict[str, HealthNumber] = {
         "logarithm of the mean of exp(-2 d^2) over distances d between images' features of length 1 (arXiv 2005.10242)",
     ),
     "start_deviation": HealthNumber(0, 10, "`feature_deviation` of the encoder that the study starts from"),
-    "start_rank": HealthNumber(1, HEALTH_IMAGES, "`effective_rank` of the same"),
+    "start_rank": HealthNumber(1, _MOST_IMAGES, "`effective_rank` of the same"),
     "start_norm": HealthNumber(0, _LARGE, "`residual_norm` of the same"),
     "gradient_norm": HealthNumber(0, _LARGE, "mean over the round's steps, before it was clipped"),
     "skipped_share": HealthNumber(
@@ -64,6 +65,8 @@ HEALTH: dict[str, HealthNumber] = {
 _DRIFT = 10.0
 _COLLAPSED_DEVIATION, _COLLAPSED_RANK = 0.1, 0.25
 _MANY_SKIPPED = 0.05
+
+ON_COLLAPSE = "lower training.base_learning_rate or take another method, and begin a new run"
 
 WarningKind = Literal["collapse", "drift", "skipped"]
 

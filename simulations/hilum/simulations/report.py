@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hilum.common.config import parse_study
 from hilum.common.config.resume import differences
-from hilum.common.config.tasks import METRICS
+from hilum.common.config.study import EvaluationSection
+from hilum.common.config.tasks import METRICS, TasksSection
 from hilum.common.errors import RunError
 from hilum.common.files import read_json, write_text
 from hilum.common.pages import pages_of
@@ -51,7 +51,7 @@ def write_report(folder: Path, others: Sequence[Path] = ()) -> Path:
     """
     run = _read_run(folder)
     results, study_text = run.results, run.study_text
-    study = parse_study(tomllib.loads(study_text))
+    evaluation, _ = _judged_by(run)
     page = (
         pages_of("hilum.simulations")
         .get_template("report.html.j2")
@@ -66,7 +66,7 @@ def write_report(folder: Path, others: Sequence[Path] = ()) -> Path:
             note_words=NOTE_WORDS,
             losses=loss_chart(results["rounds"]),
             health=health_chart(results["rounds"]),
-            protocols=_protocols(results, study.evaluation.label_fractions),
+            protocols=_protocols(results, evaluation.label_fractions),
             previews=_previews(folder),
             totals=_totals(results),
             colours=ARM_COLOURS,
@@ -85,8 +85,17 @@ def judge_runs(folder: Path, others: Sequence[Path] = ()) -> Verdict:
     run = _read_run(folder)
     runs = [run.results, *(_of_same_study(run, _read_run(other)) for other in others)]
     _need_own_seeds(runs)
-    study = parse_study(tomllib.loads(run.study_text))
-    return judge(runs, study.evaluation, study.tasks.judged_by())
+    evaluation, tasks = _judged_by(run)
+    return judge(runs, evaluation, tasks.judged_by())
+
+
+def _judged_by(run: "_Run") -> tuple[EvaluationSection, TasksSection]:
+    """Return what of a run's study its report rests on; the rest may have keys that studies have no longer."""
+    table = tomllib.loads(run.study_text)
+    return (
+        EvaluationSection.model_validate(table["evaluation"]),
+        TasksSection.model_validate(table.get("tasks", {})),
+    )
 
 
 @dataclass(frozen=True)

@@ -276,7 +276,7 @@ def _central_arm(
             return {}
         with progress_bar("centralised pre-training", study.federation.rounds) as progress:
             everywhere = pooled(data)
-            weights = pretrain_alone(
+            alone = pretrain_alone(
                 everywhere,
                 study,
                 folder,
@@ -284,7 +284,7 @@ def _central_arm(
                 score=scorer(everywhere, study),
                 progress=progress,
             )
-            return {"centralised": weights}
+            return {"centralised": alone.weights}
 
     return train
 

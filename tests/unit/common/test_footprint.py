@@ -281,3 +281,14 @@ def test_what_building_takes_of_a_server_is_within_a_factor_of_three(changes):
     method = build_method(study)
     assert (peaks.peak_bytes() - before) / 3 < server_bytes(study, 0)
     del method
+
+
+def test_a_batch_is_of_no_more_pieces_than_there_are():
+    """A volume gives several patches, so that four volumes may fill a batch of 64."""
+    data = {"cut": "patches", "per_volume": 16}
+    few, many, one = (
+        footprint_of(study_of(VIT_TINY, MAE, 3, image_size=64, batch_size=64, data=data), images).memory_bytes
+        for images in (4, 400, 1)
+    )
+    assert few == many
+    assert one < few

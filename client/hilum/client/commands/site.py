@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +25,9 @@ from hilum.common.progress import progress_bar
 
 if TYPE_CHECKING:
     from hilum.client.data.site_data import SiteData
+    from hilum.client.pretraining.site import Alone
     from hilum.common.config import StudyConfig
+    from hilum.common.start import Start
 
 app = typer.Typer(no_args_is_help=True, help="For the site engineer: index, train and take part.")
 
@@ -89,11 +92,8 @@ def pretrain(
     from hilum.client.state.workspace import Workspace
     from hilum.common.config import load_site, load_study
     from hilum.common.errors import DataError, RequestRefused
-    from hilum.common.export import Provenance, write_encoder
-    from hilum.common.methods import build_method
-    from hilum.common.methods.parts import federated_manifest
     from hilum.common.output_folder import check_output_folder
-    from hilum.common.start import start_from_file, write_report
+    from hilum.common.start import start_from_file
 
     what, where = load_study(study), load_site(site)
     check_output_folder(out)
@@ -117,7 +117,7 @@ def pretrain(
     again = going_on("the rounds that are done are kept: the same command goes on")
     with again, progress_bar("pre-training", what.federation.rounds) as progress:
         device = where.compute.device
-        weights = pretrain_alone(
+        alone = pretrain_alone(
             data,
             what,
             folder,
@@ -126,18 +126,35 @@ def pretrain(
             devices=where.compute.devices,
             score=scorer(data, what, device=device),
             progress=progress,
+            stops=True,
         )
-    manifest = federated_manifest(build_method(what))
-    made = Provenance(what.federation.rounds, sites=1, start=begin.report if begin else None)
-    sha256 = write_encoder(out, what, manifest, weights, made)
-    if begin:
-        write_report(out, begin)
+    sha256 = _leave(out, what, alone, begin)
     splits.name_encoder(run, sha256)
     if as_json:
         read = labels_json(what, [class_table(data)])
-        print_json({"encoder_sha256": sha256, "examples": len(data.split.pretrain), "labels": read})
+        examples = len(data.split.pretrain)
+        print_json({"encoder_sha256": sha256, "round": alone.round, "examples": examples, "labels": read})
     else:
-        print(f"encoder written to {out} (SHA-256 {sha256})")
+        print(f"encoder after round {alone.round} written to {out} (SHA-256 {sha256})")
+        if what.training.select != "none":
+            print(f"the last one is in {out / 'last'}")
+
+
+def _leave(out: Path, study: "StudyConfig", alone: "Alone", begin: "Start | None") -> str:
+    """Write what pre-training alone gave: the encoder, the last one where another was picked, and what became of a start."""
+    from hilum.common.export import Provenance, write_encoder
+    from hilum.common.methods import build_method
+    from hilum.common.methods.parts import federated_manifest
+    from hilum.common.start import write_report
+
+    manifest = federated_manifest(build_method(study))
+    made = Provenance(alone.round, sites=1, start=begin.report if begin else None)
+    if study.training.select != "none":
+        last = replace(made, rounds=study.federation.rounds)
+        write_encoder(out / "last", study, manifest, alone.last, last)
+    if begin:
+        write_report(out, begin)
+    return write_encoder(out, study, manifest, alone.weights, made)
 
 
 @app.command()

@@ -120,11 +120,6 @@ class SiteData:
         return banded
 
     @property
-    def labelled_patients(self) -> int:
-        """How many labelled patients are trained on."""
-        return len(np.unique(self.split.group[self.split.train]))
-
-    @property
     def test_patients(self) -> int:
         """How many patients are tested."""
         return len(np.unique(self.split.group[self.split.test]))

@@ -124,7 +124,7 @@ _BAND = (
     "how many images the site trains on, no patient counting for more than the threshold-th largest does; one number a run",
     "a multiple of the threshold of patients, rounded down",
 )
-_HEALTH_FROM = "of all steps of a round, or of images of as many training patients as there are, at most 32"
+_HEALTH_FROM = "of all steps of a round, or of images of as many training patients as there are, at most 32 or the threshold"
 _METRIC = "over all test patients, at least as many as the threshold"
 _INTERVAL = "of its 95 % interval over patients"
 _ROUNDED = f"{_LOW:g} to {_HIGH:g}, three decimals"

@@ -152,12 +152,12 @@ class RunLedger:
                 return
             if connection.scalar(select(_runs.c.finished).where(_runs.c.run == run)):
                 raise RequestRefused(
-                    "run_over", f"round {round_number} from new weights, after the run was finished here"
+                    "run_over", f"round {abs(round_number)} from new weights, after the run was finished here"
                 )
             if len(asked) >= budget.repeats:
                 raise RequestRefused(
                     "repeated",
-                    f"max_repeats is {budget.repeats}; round {round_number} was asked from as many",
+                    f"max_repeats is {budget.repeats}; round {abs(round_number)} was asked from as many",
                 )
             connection.execute(_rounds.insert().values(run=run, round=round_number, base_sha256=base_sha256))
 

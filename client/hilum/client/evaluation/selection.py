@@ -74,6 +74,11 @@ def scorer(data: SiteData, study: StudyConfig, *, device: Device = "auto") -> Sc
     return lambda _sent, weights: score_weights(weights, data, study, device=device)
 
 
+def validation_patients(data: SiteData, seed: int) -> int:
+    """Return how many patients stand behind a score; errors as of `validation_folds`."""
+    return len(np.unique(data.split.group[validation_folds(data, seed)[0]]))
+
+
 def validation_folds(
     data: SiteData, seed: int
 ) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], np.ndarray[tuple[int], np.dtype[np.int64]]]:

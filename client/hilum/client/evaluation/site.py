@@ -59,7 +59,7 @@ def evaluate_arms(
             score=scorer(data, study, device=device),
             progress=training,
             steps=steps,
-        )
+        ).weights
     encoders = {arm: encoder_part(manifest, flat) for arm, flat in weights.items()}
     fabric = make_fabric(device, "fp32", study.training.threads)  # differences between arms are small
     return evaluate_site(data, study, encoders, fabric, progress or NullProgress(), steps or NullProgress())

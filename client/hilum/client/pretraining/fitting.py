@@ -62,10 +62,10 @@ def largest_batch(most: int, least: int, does_fit: Callable[[int], bool]) -> int
     return 0
 
 
-def what_fits(study: StudyConfig, fabric: Fabric) -> str:
-    """Say what to write in place of a batch size that does not fit into this device's memory."""
+def what_fits(study: StudyConfig, fabric: Fabric, devices: int = 1) -> str:
+    """Say what to write in place of a batch size that does not fit into the memory of so many devices like this one."""
     asked, least = study.training.batch_size, study.method.min_batch
-    found = largest_batch(asked // 2, least, lambda batch: fits(study, batch, fabric))
+    found = largest_batch(asked // 2, least, lambda batch: fits(study, -(-batch // devices), fabric))
     if not found:
         return (
             f"the device's memory does not hold a step of {max(1, least)} images either; choose a smaller encoder or data.image_size"

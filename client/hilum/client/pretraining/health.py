@@ -30,18 +30,23 @@ def encoder_health(encoder: Encoder, data: SiteData, study: StudyConfig, fabric:
     The images, and the crop of each, are the same in every round, so that numbers differ by the encoder alone.
     """
     viewer, seed = Viewer(study.data, changes=study.views), study.study.seed
-    rows = one_a_patient(data, seed)
-    stored = to_unit(drawn(data.images, rows, generator(seed, data.name, "health", "blocks")), fabric.device)
+    rows = one_a_patient(data, seed, max(HEALTH_IMAGES, study.privacy.min_patients))
+    stored = drawn(data.images, rows, generator(seed, data.name, "health", "blocks"))
     rng = torch.Generator().manual_seed(derive(seed, data.name, "health", "crop"))
     module = encoder.to(fabric.device)
-    whole = viewer.whole(stored)
-    residuals, features, crops = module.residuals(whole), module(whole), module(viewer.one(stored, rng))
+    told = []
+    for start in range(0, len(rows), study.training.batch_size):  # as many at once as a step has, and no more
+        images = to_unit(stored[start : start + study.training.batch_size], fabric.device)
+        residuals = module.residuals(viewer.whole(images))
+        squares = residuals.float().square().flatten(1).mean(1)
+        told.append((module.pooled(residuals), module(viewer.one(images, rng)), squares))
+    features, crops, squares = map(torch.cat, zip(*told, strict=True))
     unit = F.normalize(features.float(), dim=1)
     distance = F.pdist(unit).square()
     return {
         "feature_deviation": float(unit.std(0, correction=0).mean() * unit.shape[1] ** 0.5),
         "effective_rank": effective_rank(features),
-        "residual_norm": float(residuals.float().square().mean().sqrt()),
+        "residual_norm": float(squares.mean().sqrt()),
         "alignment": float((unit - F.normalize(crops.float(), dim=1)).square().sum(1).mean()),
         "uniformity": float(distance.mul(-2).exp().mean().log()) if len(distance) else 0.0,
     }
@@ -81,10 +86,10 @@ def start_health(
     }
 
 
-def one_a_patient(data: SiteData, seed: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
-    """Return rows of training images, of as many patients as possible."""
+def one_a_patient(data: SiteData, seed: int, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    """Return `count` rows of training images, or all of them, of as many patients as possible."""
     shuffled = generator(seed, data.name, "health").permutation(data.split.pretrain)
     _, first = np.unique(data.split.group[shuffled], return_index=True)
     others = np.setdiff1d(np.arange(len(shuffled)), first)
     chosen: np.ndarray[tuple[int], np.dtype[np.int64]] = shuffled[np.concatenate([np.sort(first), others])]
-    return chosen[:HEALTH_IMAGES]
+    return chosen[:count]

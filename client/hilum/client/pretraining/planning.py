@@ -57,7 +57,7 @@ class Plan:
 
 
 def plan_study(study: StudyConfig, site: SiteConfig | None, images: int, *, seconds: float = 5.0) -> Plan:
-    """Measure a study on this machine.
+    """Measure a study on this machine, on one device: several that train together are faster by what is not measured.
 
     Args:
         study: The study.
@@ -85,7 +85,8 @@ def plan_study(study: StudyConfig, site: SiteConfig | None, images: int, *, seco
     seen = pieces * study.training.local_epochs
     round_seconds = seen / speed.images_per_second
     return Plan(
-        device=device_name(fabric),
+        device=device_name(fabric)
+        + (f", one of the {compute.devices} that train together here" if compute.devices > 1 else ""),
         images=images,
         packed=lacking == 0,
         batch_size=measured.training.batch_size,

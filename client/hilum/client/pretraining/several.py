@@ -27,10 +27,13 @@ from hilum.client.pretraining.loop import RoundOutcome, RoundPlace, train_round
 from hilum.client.pretraining.mechanisms import MECHANISMS
 from hilum.common.config import StudyConfig, parse_study
 from hilum.common.errors import RequestRefused
+from hilum.common.lockdown import close_outbound
+from hilum.common.log_setup import configure_logging
 from hilum.common.methods import SSLMethod, build_method
-from hilum.common.progress import Progress
+from hilum.common.progress import NullProgress, Progress
 
 _LOOK_S = 0.5
+_FULL = "full"  # is there where the memory of a device was
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,7 @@ def train_on_several(
 
     Raises:
         RequestRefused: `machine`, if there are not so many GPUs, or a process dies.
+        torch.OutOfMemoryError: If the memory of a device does not hold a step.
     """
     if (problem := lacks_devices(device, devices)) is not None:
         raise RequestRefused("machine", problem)
@@ -109,15 +113,20 @@ def train_on_several(
             _free_port(),
             Path(folder),
         )
-        _run(work, progress)
+        if not _run(work, progress):
+            if (work.folder / _FULL).exists():
+                raise torch.OutOfMemoryError
+            raise RequestRefused(
+                "machine", "a process of the training on several devices has died; its error stands above"
+            )
         state = load_state(Path(folder) / "end.pt")
     assert state is not None, "the first process has written it"
     method.load_state_dict(state["method"])
     return RoundOutcome(**state["outcome"])
 
 
-def _run(work: _Work, progress: Progress) -> None:
-    """Start the processes, pass on what the first tells, and see all of them end."""
+def _run(work: _Work, progress: Progress) -> bool:
+    """Start the processes, pass on what the first tells, and see all of them end; tell whether they ended well."""
     context = torch.multiprocessing.get_context("spawn")
     told: Any = context.Queue()
     processes = [context.Process(target=_train, args=(rank, work, told)) for rank in range(work.devices)]
@@ -134,10 +143,7 @@ def _run(work: _Work, progress: Progress) -> None:
             if not well:
                 process.terminate()  # who waits for one that has died waits for ever
             process.join()
-    if not well:
-        raise RequestRefused(
-            "machine", "a process of the training on several devices has died; its error stands above"
-        )
+    return well
 
 
 def _died(processes: list[SpawnProcess]) -> bool:
@@ -156,6 +162,8 @@ class _Told:
 
 def _train(rank: int, work: _Work, told: Any) -> None:
     """Train as one of the processes."""
+    close_outbound()
+    configure_logging()
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(work.port),
@@ -171,8 +179,12 @@ def _train(rank: int, work: _Work, told: Any) -> None:
     state = load_state(work.folder / "start.pt")
     assert state is not None, "the parent has written it"
     method.load_state_dict(state["method"])
-    progress = _Told(told) if rank == 0 else _Told(queue.SimpleQueue())
-    outcome = train_round(method, data, study, work.place, fabric, progress)
+    progress: Progress = _Told(told) if rank == 0 else NullProgress()
+    try:
+        outcome = train_round(method, data, study, work.place, fabric, progress)
+    except torch.OutOfMemoryError:
+        (work.folder / _FULL).touch()
+        raise
     if rank == 0:
         save_state(work.folder / "end.pt", {"method": method.cpu().state_dict(), "outcome": vars(outcome)})
 

@@ -21,7 +21,7 @@ from hilum.client.pretraining.health import encoder_health, start_health
 from hilum.client.pretraining.loop import RoundOutcome, RoundPlace, train_round
 from hilum.client.pretraining.several import train_on_several
 from hilum.common.config import StudyConfig
-from hilum.common.errors import RequestRefused
+from hilum.common.errors import RequestRefused, RunError
 from hilum.common.methods import SSLMethod, build_method
 from hilum.common.methods.parts import (
     federated_manifest,
@@ -33,7 +33,7 @@ from hilum.common.methods.parts import (
 )
 from hilum.common.progress import NullProgress, Progress
 from hilum.common.start import seeded_start
-from hilum.common.training_health import health_warnings
+from hilum.common.training_health import ON_COLLAPSE, has_collapsed, health_warnings
 from hilum.common.weights import FlatWeights, apply_update, difference, limit_norm
 
 _log = logging.getLogger(__name__)
@@ -54,6 +54,21 @@ class SiteUpdate:
     base_sha256: str
     outcome: RoundOutcome
     health: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Alone:
+    """What pre-training without a federation gives.
+
+    Attributes:
+        weights: (P,) the federated parts after the round that was picked.
+        round: Which one that is.
+        last: (P,) those after the last round.
+    """
+
+    weights: FlatWeights = field(repr=False)
+    round: int
+    last: FlatWeights = field(repr=False)
 
 
 Score = Callable[[SiteUpdate, FlatWeights], float]
@@ -93,10 +108,7 @@ def site_round(
     start = f"{base_sha256} {data.content_sha256}"
     place = RoundPlace(data.name, round_number, start, folder / "step.pt")
     told = progress or NullProgress()
-    if devices > 1:
-        outcome = train_on_several(method, data, study, place, told, device=device, devices=devices)
-    else:
-        outcome = _train(method, data, study, place, fabric, told)
+    outcome = _train(method, data, study, place, fabric, told, device=device, devices=devices)
     health = {
         **encoder_health(method.encoder, data, study, fabric),
         **begun,
@@ -119,13 +131,18 @@ def _train(
     place: RoundPlace,
     fabric: Fabric,
     progress: Progress,
+    *,
+    device: Device,
+    devices: int,
 ) -> RoundOutcome:
-    """Train a round; where the device's memory does not hold a step, say which batch it would hold.
+    """Train a round, on one device or several; where the device's memory does not hold a step, say which batch it would hold.
 
     Raises:
         RequestRefused: `machine`, with those words.
     """
     try:
+        if devices > 1:
+            return train_on_several(method, data, study, place, progress, device=device, devices=devices)
         return train_round(method, data, study, place, fabric, progress)
     except torch.OutOfMemoryError:
         pass  # what follows is outside of the handler, for the error holds the step's tensors
@@ -133,7 +150,7 @@ def _train(
     release(fabric)
     raise RequestRefused(
         "machine",
-        f"training.batch_size = {study.training.batch_size} is too large here: {what_fits(study, fabric)}",
+        f"training.batch_size = {study.training.batch_size} is too large here: {what_fits(study, fabric, devices)}",
     )
 
 
@@ -148,7 +165,8 @@ def pretrain_alone(
     score: Score | None = None,
     progress: Progress | None = None,
     steps: Progress | None = None,
-) -> FlatWeights:
+    stops: bool = False,
+) -> Alone:
     """Pre-train without a federation, with the same schedule; a second call goes on from the last full round.
 
     Args:
@@ -161,19 +179,17 @@ def pretrain_alone(
         score: What picks the round (`hilum.client.evaluation.selection.scorer`); None takes the last.
         progress: Told after each round.
         steps: Told after each step; it may stop the work.
-
-    Returns:
-        (P,) the federated parts after the round with the largest score.
+        stops: Whether a collapse ends it, where the study says so: an arm that others are compared with goes on.
 
     Raises:
-        RunError: If the study starts from a file, and no start is given.
+        RunError: If the study starts from a file, and no start is given; or if a collapse ends it.
     """
     weights = best = seeded_start(study) if start is None else start
-    done, best_score = 0, -math.inf
+    done, best_round, best_score = 0, 0, -math.inf
     kept = load_state(folder / "rounds.pt")
-    if kept is not None and kept["content"] == data.content_sha256:
+    if kept is not None and kept["content"] == data.content_sha256 and "best_round" in kept:
         done, weights = kept["round"], kept["weights"].numpy()
-        best, best_score = kept["best"].numpy(), kept["best_score"]
+        best, best_round, best_score = kept["best"].numpy(), kept["best_round"], kept["best_score"]
     for round_number in range(done + 1, study.federation.rounds + 1):
         sent = site_round(
             data, study, weights, round_number, folder, device=device, devices=devices, progress=steps
@@ -181,12 +197,13 @@ def pretrain_alone(
         weights = apply_update(weights, sent.update)
         found = best_score if score is None else score(sent, weights)
         if score is None or found > best_score:
-            best, best_score = weights, found
+            best, best_round, best_score = weights, round_number, found
         kept = {
             "round": round_number,
             "content": data.content_sha256,
             "weights": torch.from_numpy(weights),
             "best": torch.from_numpy(best),
+            "best_round": best_round,
             "best_score": best_score,
         }
         save_state(folder / "rounds.pt", kept)
@@ -194,4 +211,8 @@ def pretrain_alone(
             _log.warning("%s, round %d: %s", data.name, round_number, warning.words)
         if progress:
             progress.advance(round_number, f"loss {sent.outcome.loss:.4f}")
-    return np.asarray(best, np.float32)
+        if stops and study.training.stop_on_collapse and has_collapsed(sent.health):
+            raise RunError(
+                f"the encoder has collapsed in round {round_number}, and training.stop_on_collapse is true; {ON_COLLAPSE}"
+            )
+    return Alone(np.asarray(best, np.float32), best_round, np.asarray(weights, np.float32))

@@ -90,6 +90,10 @@ class Encoder(nn.Module, abc.ABC):
         """
         return self.feature_maps(images)[-1]
 
+    def pooled(self, residuals: Tensor) -> Tensor:
+        """Return the features (B, E) of images whose `residuals` are known."""
+        return residuals.flatten(2).mean(2)
+
 
 def check_mask(mask: Tensor, images: Tensor, grid: tuple[int, ...]) -> None:
     """Refuse a mask that does not fit.

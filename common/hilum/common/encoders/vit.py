@@ -148,6 +148,11 @@ class ViT(Encoder):
         tokens: Tensor = self.blocks(self.embed(patchify(images, self.patch_size), grid))
         return tokens
 
+    def pooled(self, residuals: Tensor) -> Tensor:
+        """(B, L, E) -> (B, E); see `Encoder`."""
+        normed: Tensor = self.norm(residuals)
+        return normed.mean(1)
+
     def architecture(self) -> dict[str, Any]:
         """Return depth, heads, order of pixels, positions, norms and pooling."""
         first = self.blocks[0]

@@ -14,12 +14,12 @@ from hilum.common.errors import FederationError
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import federated_manifest, get_federated, get_frozen, start_sha256
 from hilum.common.progress import Progress
-from hilum.common.training_health import has_collapsed, health_warnings
+from hilum.common.training_health import ON_COLLAPSE, has_collapsed, health_warnings
 from hilum.common.weights import FlatWeights, Manifest, apply_update
 from hilum.server.federation.admission import Terms, running_bound
 from hilum.server.federation.aggregate import aggregate
 from hilum.server.federation.aggregators.registry import build_aggregator
-from hilum.server.federation.best import Best, better_of, by_loss
+from hilum.server.federation.best import Best, is_better, loss_scores
 from hilum.server.federation.collect import collect
 from hilum.server.federation.exchange import BoundedGrid, Presence
 from hilum.server.federation.greeting import Greeter
@@ -105,7 +105,7 @@ class Federation:
         if self.work.study.training.stop_on_collapse and 2 * len(collapsed) > len(record.sites):
             raise FederationError(
                 f"the encoder has collapsed in round {record.round} at {', '.join(collapsed)}, and training.stop_on_collapse is true; "
-                "lower training.base_learning_rate or take another method, and begin a new run"
+                f"{ON_COLLAPSE}"
             )
 
     def check_stop(self) -> None:
@@ -182,9 +182,8 @@ class Federation:
         study = self.work.study
         if study.training.select == "none":
             return record, None
-        scores: dict[str, float] = {}
         if study.training.select == "loss":
-            score = by_loss(record.sites)
+            scores = loss_scores(record.sites)
         else:
             scores = collect_scores(
                 self.grid,
@@ -196,11 +195,10 @@ class Federation:
                 presence=self.presence,
                 on_poll=self._on_poll,
             )
-            score = statistics.fmean(scores.values())
-        return (
-            replace(record, score=score, scores=scores),
-            better_of(self.done.best, record.round, score, weights),
-        )
+        best = self.done.best
+        if is_better(scores, best.scores if best else None):
+            best = Best(record.round, scores, weights)
+        return replace(record, score=statistics.fmean(scores.values()), scores=scores), best
 
     def _terms(self, number: int) -> Terms:
         """Return what a round's updates are held against."""

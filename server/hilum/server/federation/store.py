@@ -6,7 +6,6 @@ passed over for the one before it, and said so. One process holds a run director
 
 import json
 import logging
-import math
 import re
 import tomllib
 from collections.abc import Iterator
@@ -38,7 +37,7 @@ from hilum.common.output_folder import check_output_folder
 from hilum.common.signing import StudyOrder
 from hilum.common.weights import FlatWeights, Manifest, sha256_of
 from hilum.server.federation.aggregators.base import AggregatorState
-from hilum.server.federation.best import Best
+from hilum.server.federation.best import Best, best_of
 
 _GENERATIONS = 2
 _STUDY = "study.resolved.toml"
@@ -62,7 +61,7 @@ class RoundRecord:
         suspended: The sites that lost their place in the study with this round.
         update_norm: Of what the round added to the weights.
         score: Of the weights after the round, where the study picks a round; more is better.
-        scores: By name, what the sites' validation patients said.
+        scores: By name, how each site scored it.
     """
 
     round: int
@@ -170,7 +169,7 @@ class RunStore:
         named = {
             name: np.ascontiguousarray(array) for name, array in manifest.unflatten(best.weights).items()
         }
-        facts = {"sha256": sha256_of(named), "score": repr(best.score)}
+        facts = {"sha256": sha256_of(named)}
         write_bytes(
             self._checkpoints / f"best-{best.round:06d}.safetensors", save_tensors(named, facts), private=True
         )
@@ -203,24 +202,20 @@ class RunStore:
         Raises:
             DamagedError: If its weights are.
         """
-        scored = [
-            (record.score, -record.round)
-            for record in rounds
-            if record.score is not None and math.isfinite(record.score)
-        ]
-        if not scored:
+        place = best_of(record.scores for record in rounds)
+        if place is None:
             return None
-        score, negative = max(scored)
-        path = self._checkpoints / f"best-{-negative:06d}.safetensors"
+        best = rounds[place]
+        path = self._checkpoints / f"best-{best.round:06d}.safetensors"
         try:
             content = path.read_bytes()
             tensors = load_tensors(content)
             if sha256_of(tensors) == read_safetensors_metadata(content)["sha256"]:
-                return Best(-negative, score, manifest.flatten(tensors))
+                return Best(best.round, best.scores, manifest.flatten(tensors))
         except Exception as error:  # whatever broke, the file is damaged
             _log.warning("%s can't be read: %s", path.name, type(error).__name__)
         raise DamagedError(
-            f"the weights of the best round, {-negative}, are damaged or gone; start the study in a new output folder"
+            f"the weights of the best round, {best.round}, are damaged or gone; start the study in a new output folder"
         )
 
     def _write_rounds(self, progressed: RunState) -> None:

@@ -9,7 +9,13 @@ from sklearn.metrics import roc_auc_score
 from hilum.client.data.site_data import SiteData, pooled
 from hilum.client.data.splits import Split
 from hilum.client.evaluation import selection
-from hilum.client.evaluation.selection import score_encoder, score_weights, scorer, validation_folds
+from hilum.client.evaluation.selection import (
+    score_encoder,
+    score_weights,
+    scorer,
+    validation_folds,
+    validation_patients,
+)
 from hilum.client.pretraining.device import make_fabric
 from hilum.client.pretraining.site import pretrain_alone
 from hilum.client.tasks.features import encoder_features
@@ -77,6 +83,8 @@ def test_many_images_are_a_sample_that_stays_the_same(monkeypatch):
     rows, fold = validation_folds(data, 3)
     assert len(rows) == len(fold) == 20
     assert np.array_equal(validation_folds(data, 3)[0], rows)
+    # Those of the sample stand behind the score, and no others.
+    assert validation_patients(data, 3) == len(np.unique(data.split.group[rows])) < 30
 
 
 def test_too_few_labelled_patients_are_told():
@@ -98,7 +106,9 @@ def test_a_site_alone_keeps_its_best_round_also_when_it_was_killed(make_study, t
         return next(told)
 
     best = pretrain_alone(data, study, tmp_path / "scripted", device="cpu", score=scripted)
-    assert best.tobytes() == kept[1].tobytes()
+    assert best.weights.tobytes() == kept[1].tobytes()
+    assert best.last.tobytes() == kept[3].tobytes()
+    assert best.round == 2
     whole = pretrain_alone(
         data, study, tmp_path / "whole", device="cpu", score=scorer(data, study, device="cpu")
     )
@@ -112,7 +122,8 @@ def test_a_site_alone_keeps_its_best_round_also_when_it_was_killed(make_study, t
     with pytest.raises(KeyboardInterrupt):
         pretrain_alone(data, study, tmp_path / "cut", device="cpu", score=score, progress=Stop())
     assert (
-        pretrain_alone(data, study, tmp_path / "cut", device="cpu", score=score).tobytes() == whole.tobytes()
+        pretrain_alone(data, study, tmp_path / "cut", device="cpu", score=score).weights.tobytes()
+        == whole.weights.tobytes()
     )
 
 
@@ -125,7 +136,7 @@ def test_a_score_that_is_no_number_never_wins(make_study, tmp_path):
         return next(told)
 
     best = pretrain_alone(data, study, tmp_path, device="cpu", score=scripted)
-    assert best.tobytes() == kept[0].tobytes()
+    assert (best.weights.tobytes(), best.round) == (kept[0].tobytes(), 1)
 
 
 def test_sites_in_one_place_can_be_scored_too_without_mixing_patients(make_study):

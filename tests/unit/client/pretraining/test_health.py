@@ -5,6 +5,7 @@ import torch
 from health import COLLAPSED, DRIFTING, HEALTHY
 from hilum.client.data.site_data import SiteData
 from hilum.client.data.splits import Split
+from hilum.client.pretraining import health
 from hilum.client.pretraining.device import make_fabric
 from hilum.client.pretraining.health import (
     effective_rank,
@@ -42,7 +43,7 @@ def test_the_effective_rank_by_hand():
 
 
 def test_as_many_patients_as_there_are_stand_behind_the_numbers(data):
-    rows = one_a_patient(data, seed=3)
+    rows = one_a_patient(data, 3, HEALTH_IMAGES)
     assert len(rows) == HEALTH_IMAGES
     assert len(set(rows.tolist())) == HEALTH_IMAGES
     assert set(data.split.group[rows].tolist()) == set(range(20))
@@ -61,18 +62,42 @@ def test_an_encoders_health_is_of_the_encoder_alone_and_within_bounds(make_study
         images = torch.rand(2, 1, 16, 16)
         residuals = encoder.residuals(images)
         if name == "vit":
-            assert torch.allclose(encoder.norm(residuals).mean(1), encoder(images), atol=1e-6)
+            assert residuals.shape == (2, 4, encoder.width)
         else:
             assert torch.equal(residuals, encoder.feature_maps(images)[-1])
+        assert torch.allclose(encoder.pooled(residuals), encoder(images), atol=1e-6)
+
+
+def test_no_fewer_patients_stand_behind_the_numbers_than_the_threshold_says(make_study, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 65535, (60, 1, 20, 20)).astype(np.uint16)
+    rows, none = np.arange(60), np.zeros(0, np.int64)
+    many = SiteData("site-0", images, (None,) * 60, Split(rows, none, none, rows), "content")
+    seen = []
+    monkeypatch.setattr(health, "drawn", lambda images, rows, _rng: seen.append(rows) or images[rows])
+    encoder = build_method(make_study()).encoder
+    for threshold, count in ((11, 32), (45, 45)):
+        study = make_study(privacy={"min_patients": threshold}, training={"batch_size": 7})
+        told = encoder_health(encoder, many, study, FABRIC)
+        assert len(seen.pop()) == count
+        assert all(bounded(number, value) for number, value in told.items())
+
+
+def test_the_numbers_do_not_depend_on_how_many_images_fit_at_once(make_study, data):
+    encoder = build_method(make_study()).encoder
+    small, whole = (
+        encoder_health(encoder, data, make_study(training={"batch_size": size}), FABRIC) for size in (5, 64)
+    )
+    # A crop's random numbers are those of its batch, so the alignment is of other crops.
+    assert {**small, "alignment": 0} == pytest.approx({**whole, "alignment": 0}, rel=1e-4)
 
 
 def test_alignment_and_uniformity_are_the_papers(make_study, data, monkeypatch):
-    study = make_study()
+    study = make_study(training={"batch_size": HEALTH_IMAGES})
     features = torch.randn(HEALTH_IMAGES, 5)
     crops = torch.randn(HEALTH_IMAGES, 5)
-    given = iter([features, crops])
     encoder = build_method(study).encoder
-    monkeypatch.setattr(type(encoder), "forward", lambda *_: next(given))
+    monkeypatch.setattr(type(encoder), "pooled", lambda *_: features)
+    monkeypatch.setattr(type(encoder), "forward", lambda *_: crops)
     told = encoder_health(encoder, data, study, FABRIC)
     x, y = (v.numpy() / np.linalg.norm(v.numpy(), axis=1, keepdims=True) for v in (features, crops))
     pairs = [(i, j) for i in range(len(x)) for j in range(i)]

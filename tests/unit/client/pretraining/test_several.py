@@ -5,9 +5,11 @@ import pytest
 
 from hilum.client.data.site_data import SiteData
 from hilum.client.data.splits import Split
+from hilum.client.pretraining import fitting, several
 from hilum.client.pretraining.device import make_fabric
 from hilum.client.pretraining.loop import RoundPlace, train_round
 from hilum.client.pretraining.several import train_on_several
+from hilum.client.pretraining.site import site_round
 from hilum.common.errors import RequestRefused
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import get_federated
@@ -65,6 +67,19 @@ def test_a_process_that_dies_is_told_and_leaves_none_behind(make_study, data, ca
     with pytest.raises(RequestRefused, match="has died"):
         train_on_several(build_method(study), broken, study, PLACE, NullProgress(), device="cpu", devices=2)
     assert "out of bounds" in capfd.readouterr().err
+
+
+def test_a_step_that_does_not_fit_on_several_devices_is_told_which_would(
+    make_study, data, tmp_path, monkeypatch
+):
+    """As if each process had said that its device's memory is full; one step of four images is all that fits."""
+    monkeypatch.setattr(several, "_run", lambda work, progress: (work.folder / "full").touch())
+    monkeypatch.setattr(fitting, "fits", lambda study, batch, fabric: batch <= 4)
+    study = make_study(training={"batch_size": 20})
+    base = get_federated(build_method(study))
+    with pytest.raises(RequestRefused, match="holds a batch of 5 images") as refused:
+        site_round(data, study, base, 1, tmp_path / "state", device="cpu", devices=2)
+    assert refused.value.code == "machine"
 
 
 def test_more_gpus_than_there_are_are_refused_in_one_line(make_study, data, monkeypatch):

@@ -1,12 +1,11 @@
 """Which round's encoder a run gives: the one with the least loss, or the best one on the sites' validation patients."""
 
-import numpy as np
 import pytest
 
 from federated_sites import changed, honest
 from hilum.common import records
 from hilum.common.errors import DamagedError, FederationError
-from hilum.server.federation.best import Best, better_of, by_loss
+from hilum.server.federation.best import best_of, is_better, loss_scores
 from hilum.server.federation.results import run_notes
 
 ROUNDS = {"rounds": 4, "quorum": 2}
@@ -47,13 +46,13 @@ def test_the_round_with_the_best_mean_of_scores_is_chosen_and_the_last_one_kept(
     assert done.weights.tobytes() != done.chosen.tobytes()
 
 
-def test_the_round_with_the_least_loss_over_images_is_chosen(make_study, federate):
+def test_the_round_with_the_least_mean_loss_is_chosen(make_study, federate):
     study = make_study(federation=ROUNDS, training={"select": "loss"})
     done, seen = federate(study, {"site-1": losing(4.0, 2.0, 1.0, 3.0), "site-0": losing(1.0, 1.0, 2.5, 1.0)})
-    expected = [-(10 * first + 30 * second + 20) / 60 for first, second in ((1, 4), (1, 2), (2.5, 1), (1, 3))]
+    expected = [-(first + second + 1) / 3 for first, second in ((1, 4), (1, 2), (2.5, 1), (1, 3))]
     assert [record.score for record in seen] == pytest.approx(expected)
-    assert done.best.round == 3
-    assert all(record.scores == {} for record in seen), "no site was asked"
+    assert done.best.round == 2
+    assert seen[0].scores == {"site-0": -1.0, "site-1": -4.0, "site-2": -1.0}
 
 
 def test_a_killed_run_goes_on_with_the_best_that_it_had(scored, federate, tmp_path):
@@ -111,18 +110,27 @@ def test_a_score_that_does_not_count_never_wins_and_too_few_end_the_round(
 
 
 def test_of_two_rounds_with_one_score_the_earlier_is_better_and_nan_is_never():
-    weights = np.zeros(2, np.float32)
-    best = better_of(None, 1, float("nan"), weights)
-    assert best is None
-    best = better_of(best, 2, 0.5, weights)
-    assert better_of(best, 3, 0.5, weights) is best
-    assert better_of(best, 3, float("nan"), weights) is best
-    assert better_of(best, 3, float("inf"), weights) is best
-    assert better_of(best, 4, 0.6, weights) == Best(4, 0.6, weights)
+    assert not is_better({"a": float("nan")}, None)
+    assert not is_better({}, None)
+    assert is_better({"a": 0.5}, None)
+    assert not is_better({"a": 0.5}, {"a": 0.5})
+    assert not is_better({"a": float("inf")}, {"a": 0.5})
+    assert is_better({"a": 0.6}, {"a": 0.5})
+    assert best_of([{}, {"a": float("nan")}, {"a": 0.5}, {"a": 0.5}, {"a": 0.4}]) == 2
+    assert best_of([{}, {}]) is None
+
+
+def test_who_is_missing_in_a_round_does_not_decide():
+    """Site b scores high everywhere: without it the second round has the lower mean, and is the better one."""
+    first, second = {"a": 0.5, "b": 0.9}, {"a": 0.6}
+    assert is_better(second, first)
+    assert not is_better(first, second)
+    assert best_of([first, second]) == 1
+    assert not is_better({"b": 0.99}, {"a": 0.1}), "nothing that both were measured by"
 
 
 def test_a_round_that_lacks_a_loss_is_an_error():
     with pytest.raises(FederationError, match="lacks the loss"):
-        by_loss({"a": {"examples": 3}})
+        loss_scores({"a": {"examples": 3}})
     with pytest.raises(FederationError, match="lacks the loss"):
-        by_loss({})
+        loss_scores({})
