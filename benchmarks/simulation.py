@@ -34,6 +34,7 @@ STUDY = parse_study(
         "method": {"name": "mae"},
         "training": {"batch_size": 32, "local_epochs": 1, "threads": 1},
         "federation": {"sites": 2, "rounds": 1},
+        "privacy": {"min_patients": 1},
     }
 )
 IMAGES = 96

@@ -14,7 +14,7 @@ from flwr.common.serde import recorddict_to_proto
 
 from hilum.client.app import make_app
 from hilum.client.data.site_data import open_site
-from hilum.client.disclosure.outgoing import LEAVES, REFUSAL, Limits
+from hilum.client.disclosure.leaves import LEAVES, REFUSAL, Limits
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Workspace
 from hilum.common import records

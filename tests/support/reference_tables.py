@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
-from hilum.client.disclosure.outgoing import as_markdown
+from hilum.client.disclosure.leaves import as_markdown
 from hilum.client.intake.reasons import Reason
 from hilum.client.intake.transfer_syntaxes import SUPPORTED_SYNTAXES
 from hilum.client.views.batch import recipes_of

@@ -17,6 +17,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from hilum.client.disclosure import outgoing
+from hilum.client.disclosure.leaves import Limits
 from hilum.client.disclosure.run_ledger import Budget, Charge, RunLedger
 from hilum.client.incoming import Asked, check_request
 from hilum.client.policy import check_policy, check_size
@@ -128,7 +129,7 @@ def _hello(site: SiteConfig, asked: Asked) -> RecordDict:
         for note in data.notes:
             _log.warning("%s: %s", site.site.name, note)
         examples = ledger.examples(asked.order.run, data.examples(_threshold(asked)))
-        return outgoing.hello(site.site.name, examples, outgoing.Limits.of(asked.study))
+        return outgoing.hello(site.site.name, examples, Limits.of(asked.study))
 
 
 def _train(site: SiteConfig, asked: Asked) -> RecordDict:
@@ -160,7 +161,7 @@ def _train(site: SiteConfig, asked: Asked) -> RecordDict:
             seconds=sent.outcome.seconds,
             health=sent.health,
             update=sent.update,
-            limits=outgoing.Limits.of(study, asked.base.size),
+            limits=Limits.of(study, asked.base.size),
         )
         charge.sent_bytes = outgoing.size_bytes(reply)
         if study.tasks.chosen is None and asked.round_number == study.federation.rounds:
@@ -191,7 +192,7 @@ def _score(site: SiteConfig, asked: Asked) -> RecordDict:
             round_number=asked.round_number,
             score=score,
             patients=patients,
-            limits=outgoing.Limits.of(study),
+            limits=Limits.of(study),
         )
         charge.sent_bytes = outgoing.size_bytes(reply)
         return reply
@@ -206,7 +207,7 @@ def _evaluate(site: SiteConfig, asked: Asked) -> RecordDict:
         raise RequestRefused("no_labels", "the site file names no label table (`data.labels`)")
     with _charged(site, asked, sent_bytes=0) as (ledger, charge):
         table = answer_evaluation(site, asked, charge)
-        reply = outgoing.evaluation_reply(site.site.name, table, outgoing.Limits.of(asked.study))
+        reply = outgoing.evaluation_reply(site.site.name, table, Limits.of(asked.study))
         charge.sent_bytes = outgoing.size_bytes(reply)
         ledger.finish(asked.order.run)  # before the answer leaves
         return reply

@@ -1,6 +1,6 @@
 """What goes over the wire: every message, its keys, and how it is packed and unpacked.
 
-What a site sends is held besides against `hilum.client.disclosure.outgoing`: a key without a rule there does not leave. A field takes its key, packing and unpacking here; who fills it in, and who checks it: a
+What a site sends is held besides against `hilum.client.disclosure.leaves`: a key without a rule there does not leave. A field takes its key, packing and unpacking here; who fills it in, and who checks it: a
 site's are filled in by `hilum.client.app` and checked by `hilum.server.federation.admission` or `greeting`, the server's are filled in
 by `rounds` or `run_study` there and checked by `hilum.client.incoming`.
 

@@ -16,6 +16,7 @@ from hilum.common.pages import pages_of
 from hilum.common.participation import participation
 from hilum.common.results_table import NOTE_WORDS
 from hilum.common.verdict import Verdict, judge
+from hilum.server.federation.results import RESULTS_VERSION
 from hilum.simulations.charts import ARM_COLOURS, arms_chart, health_chart, loss_chart
 from hilum.simulations.claims import claims_of
 
@@ -110,7 +111,7 @@ class _Run:
 
 def _read_run(folder: Path) -> _Run:
     try:
-        return _Run(
+        run = _Run(
             read_json(folder / "results.json"),
             read_json(folder / "encoder" / "manifest.json"),
             read_json(folder / "environment.json"),
@@ -122,6 +123,12 @@ def _read_run(folder: Path) -> _Run:
         raise RunError(
             f"a file of the run {folder} is damaged ({type(error).__name__}); finish the run with --resume"
         ) from None
+    if (version := run.results.get("version")) != RESULTS_VERSION:
+        raise RunError(
+            f"the results of {folder} have the form {version}, and this is a Hilum of form {RESULTS_VERSION}; build the report with the "
+            "version that made the run"
+        )
+    return run
 
 
 def _of_same_study(first: _Run, other: _Run) -> dict[str, Any]:

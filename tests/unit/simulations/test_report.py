@@ -290,3 +290,23 @@ def test_the_report_shows_the_health_of_every_site_and_nothing_where_there_was_n
     chart = health_chart(rounds)
     assert all(words in chart for words in ("effective rank", "residual norm", "gradient norm"))
     assert health_chart([{"round": 1, "sites": {"a": {"loss": 1.0}}}]) is None
+
+
+def test_a_report_of_results_in_another_form_is_refused_in_one_line(tmp_path):
+    write_run(tmp_path / "run", [table_of(0.1)], 1)
+    path = tmp_path / "run" / "results.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "version": 2}))
+    with pytest.raises(
+        RunError, match="have the form 2, and this is a Hilum of form 3; build the report with"
+    ):
+        write_report(tmp_path / "run")
+
+
+def test_a_run_whose_study_has_a_key_that_is_no_longer_known_has_its_report(tmp_path):
+    write_run(tmp_path / "run", [table_of(0.1)], 1)
+    path = tmp_path / "run" / "study.resolved.toml"
+    text = path.read_text()
+    assert "[training]" in text
+    path.write_text(text.replace("[training]", "[training]\nlearning_rate = 0.001"))
+    assert write_report(tmp_path / "run").exists()
+    judge_runs(tmp_path / "run")

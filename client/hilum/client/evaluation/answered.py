@@ -6,6 +6,7 @@ from typing import Any
 from hilum.client.data.site_data import open_run
 from hilum.client.disclosure import outgoing
 from hilum.client.disclosure.answers import AnswerLedger
+from hilum.client.disclosure.leaves import Limits
 from hilum.client.evaluation.site import evaluate_arms
 from hilum.client.incoming import Asked
 from hilum.client.state.workspace import Workspace
@@ -57,7 +58,7 @@ def answer_evaluation(site: SiteConfig, asked: Asked, progress: Progress) -> dic
             training=progress,
             steps=progress,
         )
-        return outgoing.evaluation_table(found, outgoing.Limits.of(study))
+        return outgoing.evaluation_table(found, Limits.of(study))
 
     if site.policy is None:
         return measure()

@@ -6,7 +6,7 @@ own word, up to the cap.
 
 A secure sum would hide single updates from here: what is asked of one must then hold of the sum (`aggregators.accumulator`, one of
 integers already) or be kept at the site; `round_updates` beside this, which holds each update of a first round, and the exchange in `rounds` follow. What a
-site sends is filled in by `hilum.client.app`, packed in `hilum.common.records` and allowed by `hilum.client.disclosure.outgoing`; a
+site sends is filled in by `hilum.client.app`, packed in `hilum.common.records` and allowed by `hilum.client.disclosure.leaves`; a
 study asks for it in `PrivacySection`.
 """
 

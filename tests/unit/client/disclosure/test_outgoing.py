@@ -9,7 +9,7 @@ from flwr.app import Array, ConfigRecord, MetricRecord
 
 from health import HEALTHY
 from hilum.client.disclosure import outgoing
-from hilum.client.disclosure.outgoing import LEAVES, Limits
+from hilum.client.disclosure.leaves import LEAVES, Limits, as_markdown
 from hilum.common import records
 from hilum.common.config.tasks import METRICS
 from hilum.common.errors import RequestRefused
@@ -211,7 +211,7 @@ def test_the_list_has_one_line_for_each_value_and_each_metric():
 
 def test_the_page_has_the_list_as_it_is():
     page = (ROOT / "docs" / "reference" / "what-leaves.md").read_text()
-    assert outgoing.as_markdown() in page, "run `python tests/support/reference_tables.py`"
+    assert as_markdown() in page, "run `python tests/support/reference_tables.py`"
 
 
 def places_of(folder, wanted):

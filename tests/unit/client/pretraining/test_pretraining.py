@@ -18,6 +18,7 @@ from hilum.client.tasks.classification import Classification
 from hilum.client.tasks.finetuning import predict_by_finetuning
 from hilum.common.config import parse_study
 from hilum.common.encoders import build_encoder
+from hilum.common.errors import RunError
 from hilum.common.methods import Loss, build_method
 from hilum.common.methods.parts import get_federated
 from hilum.common.weights import apply_update
@@ -258,6 +259,20 @@ def test_pretraining_alone_goes_on_from_its_last_round(make_study, data, tmp_pat
     with pytest.raises(KeyboardInterrupt):
         pretrain_alone(data, study, tmp_path / "cut", device="cpu", progress=StopAt(2))
     assert pretrain_alone(data, study, tmp_path / "cut", device="cpu").weights.tobytes() == whole.tobytes()
+
+
+def test_a_collapse_ends_pretraining_alone_where_the_study_says_so_and_no_arm(
+    make_study, data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("hilum.client.pretraining.site.has_collapsed", lambda health: True)
+    study = make_study(training={"stop_on_collapse": True}, federation={"rounds": 2})
+    with pytest.raises(
+        RunError, match=r"collapsed in round 1, and training\.stop_on_collapse is true; lower"
+    ):
+        pretrain_alone(data, study, tmp_path / "a", device="cpu", stops=True)
+    assert pretrain_alone(data, study, tmp_path / "b", device="cpu").round == 2, "an arm goes on"
+    goes_on = make_study(federation={"rounds": 2})
+    assert pretrain_alone(data, goes_on, tmp_path / "c", device="cpu", stops=True).round == 2
 
 
 def test_the_updates_norm_can_be_bounded(make_study, data, tmp_path):
