@@ -5,6 +5,7 @@ import pytest
 
 from asked_site import ask, first_weights, refused, training
 from hilum.client.evaluation import site as evaluation
+from hilum.client.pretraining.site import Alone
 from hilum.common import records
 from hilum.common.config.load import with_init_file
 from hilum.common.weights import flat_sha256
@@ -46,7 +47,7 @@ def test_a_site_trains_alone_from_the_same_weights(site, warm, start, monkeypatc
 
     def pretrain_alone(data, study, folder, *, start, **more):
         seen.append(start)
-        return start
+        return Alone(start, round=1, last=start)
 
     monkeypatch.setattr(evaluation, "pretrain_alone", pretrain_alone)
 

@@ -133,7 +133,7 @@ def test_the_resolved_form_reads_back_as_the_same_study():
         ),
         (
             lambda t: t.update(views={"allow": ["horizontal_flip"], "strong": {"horizontal_flip": 0.0}}),
-            "no range asks for it; write views.strong.horizontal_flip, or leave it out",
+            "no range asks for it; write it under [views.crop] or [views.strong], or leave it out",
         ),
         (
             lambda t: t.update(views={"allow": ["stain"], "strong": {"stain": 0.1}}),
@@ -162,6 +162,10 @@ def test_the_resolved_form_reads_back_as_the_same_study():
             lambda t: t.update(views={"strong": {"rotation": 5.0}}),
             "unknown key `views.strong.rotation`; did you mean `rotation_deg`?",
         ),
+        (
+            lambda t: t.update(views={"strong": {"noise": 0.1}}),
+            'views.strong does nothing here: method.name = "mae" takes mild views alone; write views.crop',
+        ),
         (lambda t: t.update(views={"strong": {"area": [0.0, 1.0]}}), "`views.strong.area.0 = 0.0`"),
     ],
 )
@@ -185,7 +189,8 @@ def test_a_wrong_study_is_told_what_to_write_instead(change, expected):
     ],
 )
 def test_a_study_may_change_the_views_of_its_modality_by_name(modality, views):
-    study = parse_study({**template(), "data": {"modality": modality, "image_size": 64}, "views": views})
+    data = {"modality": modality, "image_size": 64}
+    study = parse_study({**template(), "data": data, "method": {"name": "simclr"}, "views": views})
     assert parse_study(tomllib.loads(study_to_toml(study))) == study
 
 

@@ -92,9 +92,9 @@ def test_a_run_of_before_views_could_be_changed_is_the_same_study(make_study):
     written = {**earlier, "views": {"allow": []}}  # as study.resolved.toml has it
     assert lasting(table) == lasting(earlier) == lasting(written)
     assert differences(earlier, table) == differences(written, table) == []
-    changed_views = make_study(views={"strong": {"rotation_deg": 3.0}}).model_dump(mode="json")
+    changed_views = make_study(views={"crop": {"rotation_deg": 3.0}}).model_dump(mode="json")
     [difference] = differences(earlier, changed_views)
-    assert str(difference) == "views.strong.rotation_deg was not set, is 3.0"
+    assert str(difference) == "views.crop.rotation_deg was not set, is 3.0"
     assert lasting(changed_views) != lasting(table)
 
 

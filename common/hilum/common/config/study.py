@@ -44,7 +44,7 @@ class TrainingSection(Section):
             method's own, if none.
         warmup: Share of the whole schedule over which the rate climbs.
         gradient_checkpointing: Whether a step keeps the inputs of blocks alone and computes the rest twice: the same gradients
-            with a fraction of the memory, for about a third more time.
+            with a fraction of the memory, for a fifth to a third more time.
         select: What picks the round whose encoder is the study's: the last one is (`none`), the one with the least training
             loss, or the one with the best nearest neighbours among labelled training patients.
         stop_on_collapse: Whether the study ends where the encoder has collapsed at most sites of a round.
@@ -159,6 +159,10 @@ class StudyConfig(Section):
             )
         if invalid := self.views.misfit(self.data):
             raise ValueError(invalid)
+        if self.views.strong is not None and not self.method.strong_views:
+            raise ValueError(
+                f'views.strong does nothing here: method.name = "{self.method.name}" takes mild views alone; write views.crop'
+            )
         if does := type(self.method).misfit(type(self.encoder)):
             raise ValueError(self._no_pair(does))
         if small := self.method.too_small(self.encoder, self.data):

@@ -35,7 +35,7 @@ share_decoder = true       # mae only; false keeps the decoder at each site, and
 
 [views]
 allow = []                 # views that the modality refuses and this study takes, such as "horizontal_flip"
-# [views.strong]           # ranges in place of the modality's, for views that must disagree; [views.crop] for mild ones
+# [views.crop]             # ranges in place of the modality's; [views.strong] for a method whose views must disagree (simclr)
 # rotation_deg = 10.0      # docs: reference/views
 
 [training]
@@ -49,7 +49,7 @@ gradient_clip = 1.0        # Euclidean norm
 precision = "auto"         # auto: bf16 where the device has it, else fp32
 threads = 1                # per site; the same number everywhere gives the same bits everywhere
 checkpoint_steps = 50      # how many steps a killed site may lose
-gradient_checkpointing = false  # true takes a fraction of the memory and a third more time, for the same bits
+gradient_checkpointing = false  # true takes a fraction of the memory and a fifth to a third more time, same bits
 select = "none"            # which round's encoder is the study's: none (the last), loss, or knn (on training patients)
 stop_on_collapse = false   # true ends the study where the features of all images have become one at most sites
 

@@ -100,7 +100,7 @@ class ViewsSection(Section):
             if name not in data.facts.refused:
                 return f'views.allow names {name}, which data.modality = "{data.modality}" does not refuse; leave it out'
             if name not in asked:
-                return f"views.allow names {name}, and no range asks for it; write views.strong.{name}, or leave it out"
+                return f"views.allow names {name}, and no range asks for it; write it under [views.crop] or [views.strong], or leave it out"
         return None
 
     def _invalid(self, name: str, data: DataSection) -> str | None:

@@ -11,7 +11,7 @@ class Blocks(nn.ModuleList):
 
     Attributes:
         recomputed: Whether a training step keeps the input of each block alone, and computes the rest again in the backward
-            pass: the same gradients, bit for bit, for about a third more time.
+            pass: the same gradients, bit for bit, for a fifth to a third more time.
     """
 
     recomputed = False

@@ -247,3 +247,9 @@ def test_previews_are_pictures(make_study):
         shown = method.preview(views_of(images), method.draw(2, rng))
         assert len(shown) >= 2
         assert all(p.shape == (2, 1, 16, 16) and p.min() >= 0 and p.max() <= 1 for p in shown.values())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_section_says_whether_its_method_takes_strong_views(name):
+    groups = METHODS[name].views.groups.values()
+    assert METHODS[name].config.strong_views == any(group.strength == "strong" for group in groups)

@@ -15,12 +15,14 @@ class MethodSection(Section, abc.ABC):
         min_batch: Images that a step needs, and so a site.
         min_batch_reason: Why, in words that go on from the method's name.
         views: Views of an image that a step holds at once.
+        strong_views: Whether it takes strong views; mild ones are taken by fine-tuning in any case.
         base_learning_rate: What its paper, or one like it, takes with AdamW for 256 images.
     """
 
     min_batch: ClassVar[int] = 1
     min_batch_reason: ClassVar[str] = ""
     views: ClassVar[int] = 1
+    strong_views: ClassVar[bool] = False
     base_learning_rate: ClassVar[float]
 
     name: str

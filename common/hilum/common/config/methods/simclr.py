@@ -17,6 +17,7 @@ class SimclrConfig(MethodSection):
     min_batch: ClassVar[int] = 2
     min_batch_reason: ClassVar[str] = "contrasts images"
     views: ClassVar[int] = 2
+    strong_views: ClassVar[bool] = True
     base_learning_rate: ClassVar[float] = (
         5e-4  # with AdamW as in DINO (arXiv 2104.14294); the paper's is for LARS
     )
