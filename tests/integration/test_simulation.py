@@ -166,7 +166,7 @@ def test_a_run_killed_in_any_round_and_resumed_gives_the_same_encoder(
     archives, bare_study, home, tmp_path, rounds
 ):
     path = bare_study(
-        federation={"rounds": 3}, training={"batch_size": 4, "local_epochs": 6, "checkpoint_steps": 2}
+        federation={"rounds": 3}, training={"batch_size": 4, "local_epochs": 6, "checkpoint_minutes": 0.0}
     )
     simulate(load_study(path), archives, tmp_path / "whole", home)
     out = tmp_path / "killed"

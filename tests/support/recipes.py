@@ -19,7 +19,7 @@ from hilum.client.data.splits import Split
 from hilum.client.pretraining import loop
 from hilum.client.pretraining.device import make_fabric
 from hilum.client.pretraining.mechanisms import MECHANISMS, Mechanism
-from hilum.client.pretraining.step import MicroBatch, Step, StepOutcome
+from hilum.client.pretraining.step import MicroBatch, PendingOutcome, Step
 from hilum.client.views import Viewer
 from hilum.common.config import parse_study
 from hilum.common.config.data import DataSection
@@ -51,10 +51,10 @@ def losses_of(name: str) -> list[float]:
     def noting(fabric: Fabric, *rest: Any) -> Step:
         step = ordinary.step(fabric, *rest)
 
-        def take(batches: Iterable[MicroBatch], sizes: Sequence[int]) -> StepOutcome | None:
+        def take(batches: Iterable[MicroBatch], sizes: Sequence[int]) -> PendingOutcome | None:
             outcome = step(batches, sizes)
             assert outcome is not None
-            told.append(round(outcome.loss, 6))
+            told.append(round(outcome.wait().loss, 6))
             return outcome
 
         return take

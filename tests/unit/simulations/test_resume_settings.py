@@ -19,7 +19,7 @@ def test_waiting_may_differ_and_gives_the_same_terms(make_study, make_order, tmp
     longer = make_study(
         federation={"deadline_s": 999.0, "return_s": 9.0},
         evaluation={"deadline_s": 5.0},
-        training={"checkpoint_steps": 3},
+        training={"checkpoint_minutes": 3.0},
     )
     table, now = study.model_dump(mode="json"), longer.model_dump(mode="json")
     assert table != now

@@ -140,7 +140,11 @@ def _nothing_fits(catalogue: Catalogue, data: DataSection) -> str:
 
 
 def cut(
-    images: Stored, rows: npt.NDArray[np.int64], origins: npt.NDArray[np.int64] | None, edge: int
+    images: Stored,
+    rows: npt.NDArray[np.int64],
+    origins: npt.NDArray[np.int64] | None,
+    edge: int,
+    out: Packed | None = None,
 ) -> Packed:
     """Gather images, or a part out of each.
 
@@ -149,19 +153,34 @@ def cut(
         rows: (n,).
         origins: (n, dims), where each cut begins in its array; None takes whole arrays. Of volumes, where blocks begin.
         edge: Of the cuts; volumes know the size of theirs.
+        out: What they are written to, of their shape and in C order; a new array, if none.
 
     Returns:
         (n, C, *S), or with origins (n, C, *edge).
     """
     if isinstance(images, Volumes):
         assert origins is not None, "volumes are cut"
-        return images.blocks(rows, origins)
+        return images.blocks(rows, origins, out)
     if origins is None:
-        return np.asarray(images[rows])
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(images):
+            raise IndexError(f"a row is out of bounds: there are {len(images)}")
+        # `clip` writes to `out` itself, where `raise` writes to a copy first.
+        return np.asarray(np.take(images, rows, axis=0, out=out, mode="clip"))
     places = [tuple(slice(begin, begin + edge) for begin in origin) for origin in origins.tolist()]
     return np.stack(
-        [images[(row, slice(None), *place)] for row, place in zip(rows.tolist(), places, strict=True)]
+        [images[(row, slice(None), *place)] for row, place in zip(rows.tolist(), places, strict=True)],
+        out=out,
     )
+
+
+def cut_shape(
+    images: Stored, rows: npt.NDArray[np.int64], origins: npt.NDArray[np.int64] | None, edge: int
+) -> tuple[int, ...]:
+    """Return the shape of what `cut` gives."""
+    if isinstance(images, Volumes):
+        return (len(rows), *images.block_shape)
+    space = images.shape[2:] if origins is None else (edge,) * origins.shape[1]
+    return (len(rows), images.shape[1], *space)
 
 
 def drawn(images: Stored, rows: npt.NDArray[np.int64], rng: np.random.Generator) -> Packed:

@@ -130,6 +130,11 @@ class Volumes:
         """Return N."""
         return len(self.files)
 
+    @property
+    def block_shape(self) -> tuple[int, ...]:
+        """The shape of a block, (1, *S)."""
+        return (1, *(self.geometry.block[1:] if self.geometry.flat else self.geometry.block))
+
     def of_rows(self, rows: Rows) -> "Volumes":
         """Return some of them."""
         return replace(self, files=tuple(self.files[row] for row in rows.tolist()))
@@ -158,16 +163,21 @@ class Volumes:
         one = self.files[row]
         return covering_origins(one.shape, one.cells(), self.geometry.cell, self.geometry.seen)
 
-    def blocks(self, rows: Rows, origins: Origins) -> npt.NDArray[np.uint16]:
-        """Return (n, 1, *S), what views are made of."""
-        return self._cut(rows, origins, self.geometry.block)
+    def blocks(
+        self, rows: Rows, origins: Origins, out: npt.NDArray[np.uint16] | None = None
+    ) -> npt.NDArray[np.uint16]:
+        """Return (n, 1, *S), what views are made of; in `out`, if it is given."""
+        return self._cut(rows, origins, self.geometry.block, out)
 
     def seen(self, rows: Rows, origins: Origins) -> npt.NDArray[np.uint16]:
         """Return (n, 1, *S), what the encoder sees of a volume that it is to see all of."""
         return self._cut(rows, origins, self.geometry.seen)
 
-    def _cut(self, rows: Rows, origins: Origins, size: Box) -> npt.NDArray[np.uint16]:
-        cut = np.empty((len(rows), 1, *size), np.uint16)
+    def _cut(
+        self, rows: Rows, origins: Origins, size: Box, out: npt.NDArray[np.uint16] | None = None
+    ) -> npt.NDArray[np.uint16]:
+        shape = (len(rows), 1, *size)
+        cut = np.empty(shape, np.uint16) if out is None else out.reshape(shape)
         for row in np.unique(rows).tolist():
             values = self.files[row].values()
             for place in np.flatnonzero(rows == row).tolist():

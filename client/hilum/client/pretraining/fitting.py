@@ -11,7 +11,7 @@ from hilum.client.data.prepared import Packed
 from hilum.client.pretraining.mechanisms import MECHANISMS
 from hilum.client.pretraining.optimizer import make_optimizer
 from hilum.client.pretraining.step import MicroBatch
-from hilum.client.views import Viewer, to_unit
+from hilum.client.views import Viewer, random_numbers, to_unit
 from hilum.common.config import StudyConfig
 from hilum.common.encoders.blocks import recompute
 from hilum.common.methods import build_method
@@ -30,11 +30,11 @@ def fits(study: StudyConfig, batch: int, fabric: Fabric) -> bool:
         recompute(method, study.training.gradient_checkpointing)
         module, optimizer = fabric.setup(method, make_optimizer(method, study))
         step = MECHANISMS[study.privacy.mechanism].step(fabric, module, optimizer, study)
-        rng = torch.Generator().manual_seed(0)
+        rng = random_numbers(fabric.device, 0)
         views = Viewer(study.data, method.spec.views, study.views)(
             to_unit(noise(study, batch), fabric.device), rng
         )
-        numbers = {name: drawn.to(fabric.device) for name, drawn in method.draw(batch, rng).items()}
+        numbers = method.draw(batch, rng)
         step(
             [MicroBatch(views._replace(patients=torch.arange(batch, device=fabric.device)), numbers, batch)],
             [batch],

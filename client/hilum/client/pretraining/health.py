@@ -14,7 +14,7 @@ from torch import Tensor
 from hilum.client.data.prepared import drawn
 from hilum.client.data.site_data import SiteData
 from hilum.client.pretraining.checkpoint import load_state, save_state
-from hilum.client.views import Viewer, to_unit
+from hilum.client.views import Viewer, random_numbers, to_unit
 from hilum.common.config import StudyConfig
 from hilum.common.encoders import Encoder
 from hilum.common.seeding import derive, generator
@@ -32,7 +32,7 @@ def encoder_health(encoder: Encoder, data: SiteData, study: StudyConfig, fabric:
     viewer, seed = Viewer(study.data, changes=study.views), study.study.seed
     rows = one_a_patient(data, seed, max(HEALTH_IMAGES, study.privacy.min_patients))
     stored = drawn(data.images, rows, generator(seed, data.name, "health", "blocks"))
-    rng = torch.Generator().manual_seed(derive(seed, data.name, "health", "crop"))
+    rng = random_numbers(fabric.device, derive(seed, data.name, "health", "crop"))
     module = encoder.to(fabric.device)
     told = []
     for start in range(0, len(rows), study.training.batch_size):  # as many at once as a step has, and no more

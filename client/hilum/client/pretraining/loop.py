@@ -10,22 +10,26 @@ aggregation has since moved.
 
 import statistics
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from lightning_fabric import Fabric
 
-from hilum.client.data.prepared import Stored, cut
+from hilum.client.data.prepared import Stored, cut, cut_shape
 from hilum.client.data.site_data import SiteData
-from hilum.client.pretraining.checkpoint import load_state, save_state
+from hilum.client.pretraining.compiling import LateCompiler
+from hilum.client.pretraining.determinism import determinism
+from hilum.client.pretraining.device import lay_out
 from hilum.client.pretraining.mechanisms import MECHANISMS
 from hilum.client.pretraining.optimizer import make_optimizer
-from hilum.client.pretraining.sampling import StepDraws
+from hilum.client.pretraining.prefetch import Gathering, Staged, prefetched
+from hilum.client.pretraining.sampling import Draws
 from hilum.client.pretraining.schedule import learning_rate_factor, rewarmed, step_middle
-from hilum.client.pretraining.step import MicroBatch, StepOutcome
-from hilum.client.views import Share, Viewer, to_unit
+from hilum.client.pretraining.step import MicroBatch, PendingOutcome, StepOutcome
+from hilum.client.pretraining.step_checkpoint import StepCheckpoints
+from hilum.client.views import Share, Viewer, random_numbers, unit_of
 from hilum.common.config import StudyConfig
 from hilum.common.encoders.blocks import recompute
 from hilum.common.methods import SSLMethod
@@ -33,7 +37,7 @@ from hilum.common.progress import Progress
 from hilum.common.seeding import derive
 
 _BASE_IMAGES = 256  # what the base learning rate is stated for
-_FORMAT = 3  # of a step checkpoint; one of another format is not taken up
+_BEHIND = 2  # steps that a GPU may have still to do
 
 
 @dataclass(frozen=True)
@@ -89,10 +93,11 @@ def train_round(
         study: The study; its `[privacy]` chooses who is drawn and how a step is taken.
         place: Which round this is.
         fabric: The device to train on.
-        progress: Told after each step.
+        progress: Told after each step, of the newest whose outcome is known.
     """
     started = time.monotonic()
     training, rounds = study.training, study.federation.rounds
+    lay_out(method, fabric)
     optimizer = make_optimizer(method, study)
     recompute(method, training.gradient_checkpointing)
     wrapped, wrapped_optimizer = fabric.setup(method, optimizer)
@@ -103,25 +108,62 @@ def train_round(
     viewer = Viewer(study.data, method.spec.views, study.views)
     sizes = [[len(draws.rows) for draws in step_draws] for step_draws in plan]
     peak = study.base_learning_rate * sum(map(sum, sizes)) / len(plan) / _BASE_IMAGES
-    keeps = place.checkpoint is not None and fabric.global_rank == 0
-    start, outcomes = _restore_checkpoint(method, optimizer, place, len(plan))
-    for index in range(start, len(plan)):
-        done = (place.round_number - 1 + step_middle(index, len(plan))) / rounds
-        for group in optimizer.param_groups:
-            group["lr"] = peak * learning_rate_factor(done, training.warmup) * rewarmed(index)
-        rng = torch.Generator().manual_seed(
-            derive(study.study.seed, place.site, "round", place.round_number, "step", index)
-        )
-        batches = _micro_batches(plan[index], data.images, viewer, method, rng, fabric)
-        if (outcome := step(batches, sizes[index])) is not None:
-            outcomes.append(outcome)
-        method.after_step((place.round_number - 1 + (index + 1) / len(plan)) / rounds)
-        progress.advance(index + 1, _words(outcomes[-1]) if outcomes else "")
-        if keeps and (index + 1) % training.checkpoint_steps == 0 and index + 1 < len(plan):
-            _keep(method, optimizer, place, index + 1, outcomes)
-    if keeps and place.checkpoint:
-        place.checkpoint.unlink(missing_ok=True)
-    return _of_round(outcomes, time.monotonic() - started)
+    checkpoints = StepCheckpoints(
+        place.checkpoint if fabric.global_rank == 0 else None,
+        place.round_number,
+        place.start,
+        training.checkpoint_minutes,
+    )
+    start, known = checkpoints.restore(method, optimizer)
+    outcomes = _Outcomes(known, behind=_BEHIND if fabric.device.type == "cuda" else 0)
+    compiler = LateCompiler(
+        method, study, fabric.device, len(plan) * (rounds - place.round_number + 1) - start
+    )
+    gatherings = (_gathering(draws, data.images, viewer, fabric) for one in plan[start:] for draws in one)
+    with (
+        checkpoints,
+        determinism(training.deterministic, fabric.device),
+        prefetched(gatherings, fabric.device) as batches,
+    ):
+        for index in range(start, len(plan)):
+            compiler.step_begins(index - start)
+            done = (place.round_number - 1 + step_middle(index, len(plan))) / rounds
+            for group in optimizer.param_groups:
+                group["lr"] = peak * learning_rate_factor(done, training.warmup) * rewarmed(index)
+            rng = random_numbers(
+                fabric.device,
+                derive(study.study.seed, place.site, "round", place.round_number, "step", index),
+            )
+            seen = (_micro_batch(next(batches), viewer, method, rng, fabric) for _ in plan[index])
+            outcomes.add(step(seen, sizes[index]))
+            method.after_step((place.round_number - 1 + (index + 1) / len(plan)) / rounds)
+            progress.advance(index + 1, _words(outcomes.known[-1]) if outcomes.known else "")
+            if checkpoints.is_due() and index + 1 < len(plan):
+                checkpoints.keep(method, optimizer, index + 1, outcomes.all())
+        found = outcomes.all()
+    checkpoints.drop()
+    return _of_round(found, time.monotonic() - started)
+
+
+class _Outcomes:
+    """What steps have told: of the last few of them not yet, so that the device always has a step to go on with."""
+
+    def __init__(self, known: list[StepOutcome], behind: int) -> None:
+        self.known, self._behind = known, behind
+        self._pending: deque[PendingOutcome] = deque()
+
+    def add(self, outcome: PendingOutcome | None) -> None:
+        """Take a step's outcome, if it saw an image, and wait for that of an earlier one."""
+        if outcome is not None:
+            self._pending.append(outcome)
+        while len(self._pending) > self._behind:
+            self.known.append(self._pending.popleft().wait())
+
+    def all(self) -> list[StepOutcome]:
+        """Wait for all of them."""
+        while self._pending:
+            self.known.append(self._pending.popleft().wait())
+        return self.known
 
 
 def _of_round(outcomes: list[StepOutcome], seconds: float) -> RoundOutcome:
@@ -147,55 +189,24 @@ def _words(outcome: StepOutcome) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in numbers.items())
 
 
-def _micro_batches(
-    draws: StepDraws, images: Stored, viewer: Viewer, method: SSLMethod, rng: torch.Generator, fabric: Fabric
-) -> Iterator[MicroBatch]:
-    for batch in draws:
-        share = Share(fabric.global_rank, fabric.world_size, len(batch.rows))
-        mine = slice(share.rank, None, share.processes)
-        origins = None if batch.origins is None else batch.origins[mine]
-        stored = cut(images, batch.rows[mine], origins, viewer.data.store_size)
-        views = viewer(to_unit(stored, fabric.device), rng, share)
-        numbers = {
-            name: share.of(drawn).to(fabric.device)
-            for name, drawn in method.draw(len(batch.rows), rng).items()
-        }
+def _gathering(draws: Draws, images: Stored, viewer: Viewer, fabric: Fabric) -> Gathering:
+    """Return how this process's rows of a micro-batch are gathered."""
+    mine = slice(fabric.global_rank, None, fabric.world_size)
+    rows, origins = draws.rows[mine], None if draws.origins is None else draws.origins[mine]
+    edge = viewer.data.store_size
+    return Gathering(
+        cut_shape(images, rows, origins, edge),
+        lambda out: cut(images, rows, origins, edge, out),
         # Of the whole batch: who compares all images knows whose each of them is.
-        patients = torch.from_numpy(batch.patients).to(fabric.device)
-        yield MicroBatch(views._replace(patients=patients), numbers, len(stored))
-
-
-def _keep(
-    method: SSLMethod,
-    optimizer: torch.optim.Optimizer,
-    place: RoundPlace,
-    next_step: int,
-    outcomes: list[StepOutcome],
-) -> None:
-    assert place.checkpoint is not None
-    save_state(
-        place.checkpoint,
-        {
-            "format": _FORMAT,
-            "round": place.round_number,
-            "start": place.start,
-            "next_step": next_step,
-            "outcomes": [asdict(outcome) for outcome in outcomes],
-            "method": method.state_dict(),
-            "optimizer": optimizer.state_dict(),
-        },
+        draws.patients,
     )
 
 
-def _restore_checkpoint(
-    method: SSLMethod, optimizer: torch.optim.Optimizer, place: RoundPlace, steps: int
-) -> tuple[int, list[StepOutcome]]:
-    """Load this round's step checkpoint, if there is one; give the next step and the steps' outcomes so far."""
-    state = load_state(place.checkpoint) if place.checkpoint else None
-    wanted = {"format": _FORMAT, "round": place.round_number, "start": place.start}
-    if state is None or any(state.get(key) != value for key, value in wanted.items()):
-        return 0, []
-    assert state["next_step"] < steps, "the same start and round have the same plan"
-    method.load_state_dict(state["method"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["next_step"], [StepOutcome(**outcome) for outcome in state["outcomes"]]
+def _micro_batch(
+    staged: Staged, viewer: Viewer, method: SSLMethod, rng: torch.Generator, fabric: Fabric
+) -> MicroBatch:
+    batch = len(staged.patients)
+    share = Share(fabric.global_rank, fabric.world_size, batch)
+    views = viewer(unit_of(staged.stored), rng, share)
+    numbers = {name: share.of(drawn).to(fabric.device) for name, drawn in method.draw(batch, rng).items()}
+    return MicroBatch(views._replace(patients=staged.patients), numbers, len(staged.stored))

@@ -66,7 +66,7 @@ def measure_speed(study: StudyConfig, fabric: Fabric, *, seconds: float = 5.0) -
     training = study.training
     images = training.batch_size * training.accumulate
     table = study.model_dump()
-    table["training"] |= {"local_epochs": _MAX_STEPS, "checkpoint_steps": 1_000_000}
+    table["training"] |= {"local_epochs": _MAX_STEPS, "checkpoint_minutes": 1440.0, "compile": False}
     rows = np.arange(images)
     data = SiteData(
         "noise", noise(study, images), (None,) * images, Split(rows, rows[:0], rows[:0], rows), ""

@@ -51,10 +51,41 @@ class StepOutcome:
         return not math.isfinite(self.gradient_norm)
 
 
+@dataclass(frozen=True)
+class PendingOutcome:
+    """What a step will tell of itself, once the device has done it: nobody waits for it within the step.
+
+    Attributes:
+        names: What the values are.
+        values: Their copy on the CPU.
+        copied: Of the GPU, when they are there; None where they are there already.
+    """
+
+    names: tuple[str, ...]
+    values: Tensor
+    copied: "torch.cuda.Event | None"
+
+    def wait(self) -> StepOutcome:
+        """Wait until the step is done."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        *values, gradient_norm = self.values.tolist()
+        means = dict(zip(self.names, values, strict=True))
+
+        def of(kind: str) -> dict[str, float]:
+            return {
+                name.removeprefix(f"{kind} "): value
+                for name, value in means.items()
+                if name.startswith(f"{kind} ")
+            }
+
+        return StepOutcome(means[""], of("part"), of("health"), gradient_norm)
+
+
 class Step(Protocol):
     """Moves the weights once."""
 
-    def __call__(self, batches: Iterable[MicroBatch], sizes: Sequence[int]) -> StepOutcome | None:
+    def __call__(self, batches: Iterable[MicroBatch], sizes: Sequence[int]) -> PendingOutcome | None:
         """Take micro-batches of known sizes and move the weights; give None if none of them holds an image."""
 
 
@@ -71,7 +102,7 @@ class PlainStep:
         self.fabric, self.method, self.optimizer = fabric, method, optimizer
         self.gradient_clip = gradient_clip
 
-    def __call__(self, batches: Iterable[MicroBatch], sizes: Sequence[int]) -> StepOutcome | None:
+    def __call__(self, batches: Iterable[MicroBatch], sizes: Sequence[int]) -> PendingOutcome | None:
         """See `Step`."""
         if not sizes:
             return None
@@ -92,27 +123,23 @@ class PlainStep:
         assert norm is not None, "gradients are clipped by their norm"
         self.optimizer.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
         self.optimizer.step()
-        return _outcome(told, norm, self.fabric)
+        return _pending(told, norm, self.fabric)
 
 
 def _named(kind: str, values: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{kind} {name}": value.detach() for name, value in values.items()}
 
 
-def _outcome(told: list[dict[str, Tensor]], norm: Tensor, fabric: Fabric) -> StepOutcome:
-    """Return the sums over micro-batches and processes, fetched from the device at once."""
-    names = list(told[0])
+def _pending(told: list[dict[str, Tensor]], norm: Tensor, fabric: Fabric) -> PendingOutcome:
+    """Sum over micro-batches and processes, and begin to fetch it from the device."""
+    names = tuple(told[0])
     totals = torch.stack([torch.stack([one[name] for name in names]) for one in told]).sum(0)
     if fabric.world_size > 1:
         totals = cast("Tensor", fabric.all_reduce(totals, reduce_op="sum"))
-    *values, gradient_norm = torch.cat([totals, norm.float().view(1)]).tolist()
-    means = dict(zip(names, values, strict=True))
-
-    def of(kind: str) -> dict[str, float]:
-        return {
-            name.removeprefix(f"{kind} "): value
-            for name, value in means.items()
-            if name.startswith(f"{kind} ")
-        }
-
-    return StepOutcome(means[""], of("part"), of("health"), gradient_norm)
+    values = torch.cat([totals, norm.float().view(1)])
+    if values.device.type != "cuda":
+        return PendingOutcome(names, values, None)
+    fetched = torch.empty(values.shape, pin_memory=True).copy_(values, non_blocking=True)
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied.record()
+    return PendingOutcome(names, fetched, copied)

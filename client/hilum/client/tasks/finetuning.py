@@ -12,7 +12,7 @@ from hilum.client.pretraining.parameter_groups import parameter_groups
 from hilum.client.pretraining.schedule import learning_rate_factor, step_middle
 from hilum.client.tasks.base import Predictions, Rows, Task
 from hilum.client.tasks.features import mean_by_row, pieces_of
-from hilum.client.views import Viewer, to_unit
+from hilum.client.views import Viewer, random_numbers, to_unit
 from hilum.common.config import StudyConfig
 from hilum.common.encoders import Encoder
 from hilum.common.progress import Progress
@@ -80,7 +80,7 @@ def predict_by_finetuning(
                 group["lr"] = evaluation.finetune_learning_rate * learning_rate_factor(
                     step_middle(number, total), _WARMUP
                 )
-            rng = torch.Generator().manual_seed(derive(seed, "finetune", "step", number))
+            rng = random_numbers(fabric.device, derive(seed, "finetune", "step", number))
             blocks = drawn(images, train[places], generator(seed, "finetune", "step", number, "pieces"))
             views = viewer.one(to_unit(blocks, fabric.device), rng)
             wrapped_optimizer.zero_grad()

@@ -1,5 +1,5 @@
 """Augmentations, batched on the device: one file a modality family, over shared operations."""
 
-from hilum.client.views.batch import Share, Viewer, to_unit
+from hilum.client.views.batch import Share, Viewer, random_numbers, to_unit, unit_of
 
-__all__ = ["Share", "Viewer", "to_unit"]
+__all__ = ["Share", "Viewer", "random_numbers", "to_unit", "unit_of"]

@@ -2,7 +2,8 @@
 
 Shapes: B batch, V views, C channels, *S space.
 
-All random numbers come from one CPU generator, so a step gives the same views on every kind of device.
+All random numbers come from one generator, on the device that makes the views: nothing waits for a copy of them. torch's is counted
+on a GPU (Philox), so that one seed gives the same numbers in each run on one kind of device.
 """
 
 import math
@@ -55,10 +56,17 @@ _RECIPES: dict[str, ModuleType] = {
 
 def to_unit(rows: npt.NDArray[np.uint16], device: torch.device) -> Tensor:
     """Turn stored rows (B, C, *S) into float32 in [0, 1] on the device; two bytes a value cross over."""
-    stored = torch.empty(rows.shape, dtype=torch.int16, pin_memory=device.type == "cuda")
-    stored.copy_(torch.from_numpy(rows.view(np.int16)))
-    moved = stored.to(device, non_blocking=True)
-    return moved.to(torch.int32).bitwise_and(FULL_SCALE).float() / FULL_SCALE
+    return unit_of(torch.from_numpy(rows.view(np.int16)).to(device))
+
+
+def unit_of(stored: Tensor) -> Tensor:
+    """Turn int16 that hold the bits of uint16 into float32 in [0, 1]."""
+    return stored.to(torch.int32).bitwise_and_(FULL_SCALE).float().div_(FULL_SCALE)
+
+
+def random_numbers(device: torch.device, seed: int) -> torch.Generator:
+    """Return a generator on a device."""
+    return torch.Generator(device).manual_seed(seed)
 
 
 def recipes_of(modality: str, changes: ViewsSection) -> dict[str, Recipe]:
@@ -158,11 +166,11 @@ class Viewer:
         B = share.whole(len(images))
 
         def uniform(low: float, high: float, *shape: int) -> Tensor:
-            drawn = torch.rand(B, *shape, generator=rng) * (high - low) + low
+            drawn = torch.rand(B, *shape, generator=rng, device=rng.device) * (high - low) + low
             return share.of(drawn).to(images.device)
 
         def normal(*shape: int) -> Tensor:
-            return share.of(torch.randn(B, *shape, generator=rng)).to(images.device)
+            return share.of(torch.randn(B, *shape, generator=rng, device=rng.device)).to(images.device)
 
         scale = uniform(*recipe.area) ** (1 / self.data.dims)
         place = uniform(0, 1) if recipe.tissue else None

@@ -11,7 +11,7 @@ MAY_DIFFER: Mapping[str, str] = {
     "federation.deadline_s": "how long a round waits for its sites",
     "federation.return_s": "how long a round waits for a site that was lost",
     "evaluation.deadline_s": "how long the server waits for measurements",
-    "training.checkpoint_steps": "how many steps a killed site may lose",
+    "training.checkpoint_minutes": "how long a killed site may have trained for nothing",
     "encoder.init.file": "where the file of the first weights lies; its SHA-256 says which it is",
 }
 ADDED: Mapping[str, Any] = {
@@ -29,8 +29,11 @@ ADDED: Mapping[str, Any] = {
     "training.stop_on_collapse": False,
     "training.gradient_checkpointing": False,
     "training.select": "none",
+    "training.compile": True,
+    "training.deterministic": False,
 }
 """Keys that studies had not always, with what their absence stood for: with or without it, a study is the same one."""
+_GONE = ("training.checkpoint_steps",)  # how often to write, before `training.checkpoint_minutes`
 _OTHER_DEFAULT = ("data.cut",)  # of `ADDED`, what a study that leaves it out means otherwise today
 _SHOWN = 3
 
@@ -51,7 +54,7 @@ def lasting(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return a study's table without what may differ between a run and its resumption, and as it was before `ADDED`."""
 
     def lasts(key: str, value: Any) -> bool:
-        return key not in MAY_DIFFER and (key not in ADDED or value != ADDED[key])
+        return key not in MAY_DIFFER and key not in _GONE and (key not in ADDED or value != ADDED[key])
 
     def within(table: Mapping[str, Any], above: str) -> dict[str, Any]:
         kept = {

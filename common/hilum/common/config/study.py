@@ -43,6 +43,9 @@ class TrainingSection(Section):
         base_learning_rate: The peak for a step of 256 images; a step of others takes its share (arXiv 1706.02677). The
             method's own, if none.
         warmup: Share of the whole schedule over which the rate climbs.
+        checkpoint_minutes: How long a killed site may have trained for nothing; 0 writes after each step.
+        compile: Whether a GPU's kernels are made for the encoder's blocks, once that takes less time than it saves.
+        deterministic: Whether two runs on one kind of GPU give the same bits; on a processor they do in any case.
         gradient_checkpointing: Whether a step keeps the inputs of blocks alone and computes the rest twice: the same gradients
             with a fraction of the memory, for a fifth to a third more time.
         select: What picks the round whose encoder is the study's: the last one is (`none`), the one with the least training
@@ -59,10 +62,12 @@ class TrainingSection(Section):
     gradient_clip: Annotated[float, Field(gt=0, le=1e6)] = 1.0
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: Annotated[int, Field(ge=1, le=256)] = 1
-    checkpoint_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 50
+    checkpoint_minutes: Annotated[float, Field(ge=0, le=1440)] = 10.0
     stop_on_collapse: bool = False
     select: Literal["none", "loss", "knn"] = "none"
     gradient_checkpointing: bool = False
+    compile: bool = True
+    deterministic: bool = False
 
 
 class FederationSection(Section):

@@ -173,7 +173,7 @@ class SSLMethod(nn.Module, abc.ABC):
 
     @abc.abstractmethod
     def draw(self, batch: int, rng: torch.Generator) -> RandomNumbers:
-        """Return the random numbers of one step from a CPU generator; none, where the views hold all the randomness."""
+        """Return the random numbers of one step, on the generator's device; none, where the views hold all the randomness."""
 
     @abc.abstractmethod
     def forward(self, views: Views, numbers: RandomNumbers) -> Loss:

@@ -77,7 +77,7 @@ class MAE(SSLMethod):
 
     def draw(self, batch: int, rng: torch.Generator) -> RandomNumbers:
         """Return `order`, uniform (B, L): the patches with the smallest numbers stay."""
-        return {"order": torch.rand(batch, self.encoder.tokens, generator=rng)}
+        return {"order": torch.rand(batch, self.encoder.tokens, generator=rng, device=rng.device)}
 
     def reconstruct(self, images: Tensor, order: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Images (B, C, *S), order (B, L) -> prediction (B, L, P), patches (B, L, P), mask (B, L)."""

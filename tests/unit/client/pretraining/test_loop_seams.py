@@ -11,7 +11,7 @@ from hilum.client.pretraining.device import make_fabric
 from hilum.client.pretraining.loop import RoundPlace, train_round
 from hilum.client.pretraining.mechanisms import MECHANISMS, Mechanism
 from hilum.client.pretraining.sampling import Draws
-from hilum.client.pretraining.step import StepOutcome
+from hilum.client.pretraining.step import PendingOutcome
 from hilum.common.methods import build_method
 from hilum.common.methods.mae import MAE
 from hilum.common.progress import NullProgress
@@ -38,7 +38,8 @@ class Noted:
         given = list(batches)
         assert [len(one.views.groups["image"]) for one in given] == sizes
         self.seen += [given]
-        return StepOutcome(float(len(given)), {"half": 0.5}, {}) if given else None
+        told = torch.tensor([float(len(given)), 0.5, 0.0])
+        return PendingOutcome(("", "part half"), told, None) if given else None
 
 
 @pytest.fixture

@@ -75,7 +75,7 @@ def test_the_rate_climbs_and_then_falls_to_zero_over_the_whole_study():
 
 @pytest.mark.parametrize("changes", METHODS)
 def test_a_round_that_is_killed_at_any_step_ends_with_the_same_bits(make_study, data, tmp_path, changes):
-    study = make_study(**changes, training={"batch_size": 5, "local_epochs": 2, "checkpoint_steps": 2})
+    study = make_study(**changes, training={"batch_size": 5, "local_epochs": 2, "checkpoint_minutes": 0.0})
     base = get_federated(build_method(study))
     whole = site_round(data, study, base, 1, tmp_path / "whole", device="cpu")
     assert whole.outcome.steps == 8
@@ -105,7 +105,7 @@ def test_accumulated_micro_batches_make_one_step_of_the_mean_over_images(make_st
             MicroBatch(views_of(images), {"order": order}, len(images))
             for images, order in zip(views.split(parts), numbers["order"].split(parts), strict=True)
         ]
-        told = PlainStep(fabric, wrapped, optimizer, gradient_clip=1e9)(batches, parts)
+        told = PlainStep(fabric, wrapped, optimizer, gradient_clip=1e9)(batches, parts).wait()
         moved[len(parts)] = told.loss, torch.cat([p.detach().flatten() for p in method.parameters()]) - before
     one, several = moved[1], moved[len(sizes)]
     assert one[0] == pytest.approx(several[0], rel=1e-5)
@@ -132,7 +132,7 @@ def test_a_gradient_that_is_not_finite_moves_neither_weights_nor_moments():
 
     def take(*values):
         images = torch.tensor(values).view(-1, 1, 1, 1, 1)
-        return step([MicroBatch(views_of(images), {}, len(values))], [len(values)])
+        return step([MicroBatch(views_of(images), {}, len(values))], [len(values)]).wait()
 
     assert not take(1.0, 0.5).was_skipped
     weight, state = model.weight.item(), {k: v.clone() for k, v in optimizer.state[model.weight].items()}
@@ -150,20 +150,19 @@ def test_a_round_counts_the_steps_it_skipped_and_tells_means_of_the_others(
     study, take = make_study(training={"batch_size": 5}), PlainStep.__call__
     calls = []
 
+    def skipped(outcome):
+        return replace(outcome, values=torch.full_like(outcome.values, float("nan")))
+
     def sometimes(self, batches, sizes):
         calls.append(sizes)
         outcome = take(self, batches, sizes)
-        return replace(outcome, loss=float("nan"), gradient_norm=float("inf")) if len(calls) % 2 else outcome
+        return skipped(outcome) if len(calls) % 2 else outcome
 
     monkeypatch.setattr(PlainStep, "__call__", sometimes)
     outcome = site_round(data, study, get_federated(build_method(study)), 1, tmp_path, device="cpu").outcome
     assert (outcome.steps, outcome.skipped) == (4, 2)
     assert np.isfinite([outcome.loss, outcome.gradient_norm]).all()
-    monkeypatch.setattr(
-        PlainStep,
-        "__call__",
-        lambda *given: replace(take(*given), loss=float("nan"), gradient_norm=float("nan")),
-    )
+    monkeypatch.setattr(PlainStep, "__call__", lambda *given: skipped(take(*given)))
     outcome = site_round(data, study, get_federated(build_method(study)), 1, tmp_path, device="cpu").outcome
     assert outcome.skipped == outcome.steps == 4
     assert np.isnan(outcome.loss), "nothing was learned, so nothing is sent"
@@ -230,7 +229,7 @@ def test_gradient_checkpointing_changes_no_bit(make_study, data, tmp_path, chang
 
 
 def test_a_checkpoint_of_other_weights_or_images_is_not_taken_up(make_study, data, tmp_path):
-    study = make_study(training={"batch_size": 5, "checkpoint_steps": 1})
+    study = make_study(training={"batch_size": 5, "checkpoint_minutes": 0.0})
     base = get_federated(build_method(study))
     other = apply_update(base, np.full_like(base, 0.01))
     with pytest.raises(KeyboardInterrupt):
