@@ -134,6 +134,7 @@ def _hello(site: SiteConfig, asked: Asked) -> RecordDict:
 
 def _train(site: SiteConfig, asked: Asked) -> RecordDict:
     from hilum.client.data.site_data import open_run
+    from hilum.client.pretraining.compiling import keep_compiled_in
     from hilum.client.pretraining.site import site_round
     from hilum.common.weights import sha256_of
 
@@ -142,12 +143,14 @@ def _train(site: SiteConfig, asked: Asked) -> RecordDict:
         ledger.ask_round(run, asked.round_number, sha256_of({"base": asked.base}), _budget(site))
         data = open_run(site, study, run)
         examples = ledger.examples(run, data.examples(_threshold(asked)))
+        workspace = Workspace(site.state.folder)
+        keep_compiled_in(workspace.compiled)
         sent = site_round(
             data,
             study,
             asked.base,
             asked.round_number,
-            Workspace(site.state.folder).run(run),
+            workspace.run(run),
             device=site.compute.device,
             devices=site.compute.devices,
             progress=charge,

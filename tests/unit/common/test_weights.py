@@ -122,3 +122,19 @@ def test_no_sum_can_overflow_and_no_weight_slips_by():
         mean.add(np.float32([0.0]), 1)
     with pytest.raises(ValueError, match="no update"):
         FixedPointMean(1, 1).mean()
+
+
+def test_long_vectors_are_what_their_parts_are():
+    """They are worked on in parts, of which the last one is shorter."""
+    rng = np.random.default_rng(0)
+    before, after = rng.standard_normal((2, 40_001)).astype(np.float32)
+    ways = {
+        "difference": lambda place: difference(after[place], before[place]),
+        "sum": lambda place: apply_update(before[place], after[place]),
+    }
+    for way in ways.values():
+        pieces = [way(slice(start, start + 999)) for start in range(0, 40_001, 999)]
+        assert way(slice(None)).tobytes() == np.concatenate(pieces).tobytes()
+    limited = limit_norm(after, 1.0)
+    assert 0.9999 < np.linalg.norm(limited.astype(float)) <= 1
+    assert np.abs(limited / after * np.linalg.norm(after.astype(float)) - 1).max() < 1e-4

@@ -88,6 +88,7 @@ def pretrain(
     from hilum.client.data.site_data import open_site
     from hilum.client.evaluation.class_table import class_table, labels_json
     from hilum.client.evaluation.selection import scorer
+    from hilum.client.pretraining.compiling import keep_compiled_in
     from hilum.client.pretraining.site import pretrain_alone
     from hilum.client.state.workspace import Workspace
     from hilum.common.config import load_site, load_study
@@ -114,6 +115,7 @@ def pretrain(
         splits.keep(run, data.kept(what))
     _tell_classes(what, data)
     folder = workspace.run(run)
+    keep_compiled_in(workspace.compiled)
     again = going_on("the rounds that are done are kept: the same command goes on")
     with again, progress_bar("pre-training", what.federation.rounds) as progress:
         device = where.compute.device

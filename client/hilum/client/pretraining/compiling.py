@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hilum.common.config import StudyConfig
 from hilum.common.encoders.blocks import compile_blocks
@@ -48,7 +48,7 @@ class LateCompiler:
     """
 
     def __init__(self, module: nn.Module, study: StudyConfig, device: torch.device, steps: int) -> None:
-        self.module, self.steps = module, steps
+        self.module, self.device, self.steps = module, device, steps
         self._is_over = not study.training.compile or device.type != "cuda"
         self._began: list[float] = []
         if self._is_over:
@@ -71,12 +71,28 @@ class LateCompiler:
 
     def _compile(self) -> None:
         self._is_over = True
+        if (problem := why_not(self.device)) is not None:
+            _log.warning("training goes on without compiled kernels, more slowly (%s)", problem)
+            return
         _done_here.add(self.key)
         count = compile_blocks(self.module)
         if (marker := _marker(self.key)) is not None:
             marker.parent.mkdir(parents=True, exist_ok=True)
             marker.touch()
         _log.info("compiling the network's %d blocks; training.compile = false would not", count)
+
+
+def why_not(device: torch.device) -> str | None:
+    """Return why nothing can be compiled on this machine, for want of a C compiler mostly; None, if a small try succeeds."""
+
+    def grow(x: Tensor) -> Tensor:
+        return x.sin() + 1
+
+    try:
+        torch.compile(grow)(torch.zeros(8, device=device))
+    except Exception as error:  # whatever a compiler's installation lacks
+        return (str(error).splitlines() or [type(error).__name__])[0]
+    return None
 
 
 def pays(began: Sequence[float], steps: int, *, is_known: bool) -> bool:

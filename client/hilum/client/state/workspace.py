@@ -11,6 +11,7 @@ but its owner, whoever makes it; `hilum site` also sets a umask under which each
     incoming/           the same, on their way
     masks/              one array a mask, likewise
     prepared/           packed arrays at a study's size
+    compiled/           kernels made for the encoders that were trained on a GPU here
     splits/<run>.npz    who was set aside when a run began (`hilum.client.data.kept_split`)
     runs/<run>/         local parts and step checkpoints of one run
     runs.sqlite         what was asked in each run, and what it used up (`hilum.client.disclosure.run_ledger`)
@@ -63,6 +64,11 @@ class Workspace:
     def prepared(self) -> Path:
         """The packed arrays."""
         return self.folder / "prepared"
+
+    @property
+    def compiled(self) -> Path:
+        """Kernels made for encoders."""
+        return self.folder / "compiled"
 
     @property
     def splits(self) -> Path:

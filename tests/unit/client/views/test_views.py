@@ -69,6 +69,19 @@ def test_gamma_and_contrast_by_hand():
     assert operations.adjust_contrast(images, torch.tensor([0.5])).flatten().tolist() == [0.375, 0.625]
 
 
+@pytest.mark.parametrize("shape", [(3, 1, 9, 17), (2, 3, 8, 8), (2, 1, 5, 7, 9)])
+@pytest.mark.parametrize("radius", [1, 4])
+def test_a_blur_by_products_is_the_one_by_convolutions(shape, radius):
+    images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    kernel = torch.rand(shape[0], 2 * radius + 1, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(
+        operations.blur_by_products(images, kernel),
+        operations.blur_by_convolutions(images, kernel),
+        atol=1e-5,
+        rtol=1e-5,
+    )
+
+
 def test_blur_keeps_the_sum_inside_and_zero_sigma_keeps_the_image():
     spot = torch.zeros(2, 1, 11, 11)
     spot[:, :, 5, 5] = 1
