@@ -101,9 +101,8 @@ def blur_by_products(images: Tensor, kernel: Tensor) -> Tensor:
         tap = taken[None] - to[:, None]
         beyond = (tap < 0) | (tap > 2 * radius)
         wide = kernel[:, tap.clamp(0, 2 * radius)].masked_fill(beyond, 0.0)
-        before, matrix, behind = wide.split([radius, edge, radius], dim=2)
-        ends = before.sum(2, keepdim=True), behind.sum(2, keepdim=True)
-        matrix = matrix + F.pad(ends[0], (0, edge - 1)) + F.pad(ends[1], (edge - 1, 0))
+        first, last = wide[:, :, :radius].sum(2, keepdim=True), wide[:, :, -radius:].sum(2, keepdim=True)
+        matrix = wide[:, :, radius:-radius] + F.pad(first, (0, edge - 1)) + F.pad(last, (edge - 1, 0))
         lines = images.movedim(axis, 2)
         images = (matrix[:, None] @ lines.flatten(3)).view(lines.shape).movedim(2, axis)
     return images
