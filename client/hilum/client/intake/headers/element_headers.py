@@ -184,7 +184,7 @@ class _ImplicitHeads(Heads):
         return 8 + length, wanted_of(tag, vr, length, self.taken)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Encoding:
     """How elements are written, and what was learnt about files written so.
 

@@ -1,6 +1,15 @@
 """How many injections Radiopharmaceutical Information Sequence (0054,0016) tells of, and of a single one what (PS3.3 C.8.9.2)."""
 
-from hilum.client.intake.headers.element_headers import UNDEFINED, Encoding, implicit_head, wanted_of
+from collections.abc import Mapping
+from functools import lru_cache
+
+from hilum.client.intake.headers.element_headers import (
+    LONG_HEAD_BYTES,
+    UNDEFINED,
+    Encoding,
+    implicit_head,
+    wanted_of,
+)
 from hilum.client.intake.headers.parsing import UncertainValue
 from hilum.client.intake.headers.pet_tags import NAME_OF_INJECTIONS, OF_INJECTION
 from hilum.client.intake.headers.sequences import is_sequence, sequence_end
@@ -9,15 +18,15 @@ from hilum.client.intake.headers.tags import Value
 _ITEM, _SEQUENCE_END = 0xFFFE_E000, 0xFFFE_E0DD
 _ITEM_END = b"\xfe\xff\x0d\xe0\0\0\0\0"
 _HEAD_BYTES = 8
+_BEYOND = bytes(LONG_HEAD_BYTES)  # a head is read whole, also where the last value is shorter than that
 
 
-def injections_of(data: bytes, p: int, end: int, encoding: Encoding) -> dict[str, Value]:
-    """Return what the tags of a PET image hold of its injections.
+@lru_cache(maxsize=256)
+def injections_of(sequence: bytes, encoding: Encoding) -> Mapping[str, Value]:
+    """Return what the tags of a PET image hold of its injections: the same for all slices of a series.
 
     Args:
-        data: Bytes of the file, beyond the sequence too.
-        p: Where its first item is to stand.
-        end: Where it ends.
+        sequence: The bytes of all its items.
         encoding: How elements are written.
 
     Raises:
@@ -26,6 +35,7 @@ def injections_of(data: bytes, p: int, end: int, encoding: Encoding) -> dict[str
         StructError: Likewise.
     """
     items: list[dict[str, Value]] = []
+    p, end, data = 0, len(sequence), sequence + _BEYOND
     while p < end:
         group, element, length = implicit_head(data, p)
         tag, p = group << 16 | element, p + _HEAD_BYTES

@@ -183,6 +183,7 @@ def _injected(stated: _Stated, began_s: float, half_life_s: float) -> float:
     return began_s - began_s % _DAY_S + at_s
 
 
+@lru_cache(maxsize=4096)
 def _moment(day: Value, time: Value) -> float | None:
     """Return seconds since the first day of year 1, of a date and a time of day (VR DA and TM); None where one is no such thing."""
     found, of_day_s = _DATE.fullmatch(text_of(day)), seconds(text_of(time))

@@ -267,7 +267,7 @@ def _injections(window: _Window, q: int, length: int, encoding: Encoding, values
     else:
         data, q, p = window.holding(q, q + length)
     try:
-        values |= injections_of(data, q, p, encoding)
+        values |= injections_of(data[q:p], encoding)
     except (EndOfWindow, StructError, KeyError):  # KeyError: a value representation that is none
         raise UncertainValue from None
     return p
