@@ -21,7 +21,10 @@ class NoSuv(StrEnum):
         reason.meaning = meaning
         return reason
 
-    NOT_LOOKED_FOR = "not_looked_for", "indexed by a Hilum that did not look for it, and its files are gone"
+    NOT_LOOKED_FOR = (
+        "not_looked_for",
+        "an earlier Hilum indexed it and did not look: index again, if its files are there",
+    )
     NO_HEADER = "no_header", "NIfTI tells neither weight nor dose"
     ENHANCED = "enhanced", "an enhanced object, whose way of saying it is not read"
     NOT_CORRECTED = "not_corrected", "not corrected for attenuation and decay, or nothing says so"
@@ -47,6 +50,6 @@ class NoSuv(StrEnum):
     INJECTION_DAY = "injection_day", "the day of the injection is missing, and the nuclide lives for days"
     NOT_BEFORE_SCAN = (
         "injection_not_before_scan",
-        "the injection is not some half-lives at most before the scan (midnight between them, or altered dates)",
+        "the injection is not before the scan, by six half-lives at most (midnight between them, altered dates, ...)",
     )
     SLICES_DIFFER = "slices_differ", "its slices say different things"

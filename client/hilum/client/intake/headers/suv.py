@@ -1,12 +1,12 @@
 """What a value of a PET image is multiplied by to be a standardized uptake value by body weight (SUVbw), where the file bears it out.
 
 SUVbw is g/ml: activity per millilitre, divided by what was injected per gram of the patient. The recipe is the vendor-neutral
-one of the QIBA Profile "FDG-PET/CT as an Imaging Biomarker Measuring Response to Cancer Therapy" (appendix "Vendor-neutral
-pseudo-codes for SUV calculation"), with the attributes of DICOM PS3.3 sections C.8.9.1 (PET Series) and C.8.9.2 (PET Isotope). Of
-its ways round what is missing none is gone that guesses. Where anything is missing, contradictory or can't be true, there is no
-factor, and a code says why: a wrong one would look like a right one.
+pseudo-code of QIBA (qibawiki.rsna.org, "Standardized Uptake Value (SUV)"; Profile "FDG-PET/CT as an Imaging Biomarker Measuring
+Response to Cancer Therapy"), with the attributes of DICOM PS3.3 sections C.8.9.1 (PET Series) and C.8.9.2 (PET Isotope). None of its
+ways round a series that was made later is gone. Where anything is missing, contradictory or can't be true, there is no factor, and a
+code says why: a wrong one would look like a right one.
 
-The factor tells of a patient's weight and dose. It stays in the site's catalogue, and both are forgotten where it was worked out.
+The factor tells of a patient's weight and dose. It stays in the site's catalogue; the two are written nowhere.
 """
 
 import re
@@ -22,7 +22,8 @@ from hilum.client.intake.no_suv import DOSE_BQ_PER_KG, WEIGHT_KG, NoSuv
 HALF_LIFE_S = (60.0, 10 * 86_400.0)  # rubidium-82 has 76 s, iodine-124 four days
 _SHORT_LIVED_S = 4 * 3600.0
 """Below it nobody is scanned the day after the injection, so that its time of day is enough."""
-_HALF_LIVES = 10.0  # after so many there is nothing to see
+_HALF_LIVES = 6.0
+"""After more of them, at a sixty-fourth of the dose, nobody scans."""
 _DAY_S = 86_400.0
 _LONGEST_SCAN_S = 6 * 3600.0
 _SAME_MOMENT_S = 60.0  # of an injection that is told twice
@@ -155,7 +156,7 @@ def _of_activity(stated: _Stated, bq_per_ml: float) -> _OfSeries:
         raise _NoFactor(NoSuv.SCAN_TIME)
     injected_s = _injected(stated, began_s, half_life_s)
     _between(began_s - injected_s, (0.0, _HALF_LIVES * half_life_s), NoSuv.NOT_BEFORE_SCAN)
-    if began_s % _DAY_S == injected_s % _DAY_S == 0:  # midnight sharp, twice: times were taken out
+    if 0 in (began_s % _DAY_S, injected_s % _DAY_S):  # midnight sharp: the time was taken out
         raise _NoFactor(NoSuv.NOT_BEFORE_SCAN)
     left_bq = dose_bq * 2.0 ** ((injected_s - began_s) / half_life_s)
     return _OfSeries(bq_per_ml * weight_kg * _GRAMS / left_bq, began_s)

@@ -52,6 +52,10 @@ SAID = {
         WEIGHT_KG * 1000 / (DOSE_BQ * 0.5 ** (3600.9 / F18_S)),
     ),
     "a later bed position": (pet(AcquisitionTime="102500"), AN_HOUR_LATER),
+    "three half-lives after the injection": (
+        pet(SeriesTime="142918.6", AcquisitionTime="142918.6"),
+        WEIGHT_KG * 1000 / (DOSE_BQ / 8),
+    ),
     "over midnight, with dates": (
         pet(
             injection(
@@ -208,6 +212,22 @@ REFUSED = {
         pet(injection(RadiopharmaceuticalStartDateTime="19000101090000")),
         NoSuv.NOT_BEFORE_SCAN,
     ),
+    "the injection's time taken out": (
+        pet(injection(RadiopharmaceuticalStartTime="000000", RadiopharmaceuticalStartDateTime=None)),
+        NoSuv.NOT_BEFORE_SCAN,
+    ),
+    "the scan's time taken out": (
+        pet(
+            injection(RadiopharmaceuticalStartTime=None, RadiopharmaceuticalStartDateTime="20240309230000"),
+            SeriesTime="000000",
+            AcquisitionTime="000000",
+        ),
+        NoSuv.NOT_BEFORE_SCAN,
+    ),
+    "seven half-lives after the injection": (
+        pet(SeriesTime="215000", AcquisitionTime="215000"),
+        NoSuv.NOT_BEFORE_SCAN,
+    ),
     "times taken out": (TIMES_TAKEN_OUT, NoSuv.NOT_BEFORE_SCAN),
 }
 
@@ -218,7 +238,12 @@ def test_where_something_is_missing_or_cant_be_true_there_is_no_factor_and_a_rea
 
 
 def test_every_reason_of_a_header_is_tried_here():
-    elsewhere = {NoSuv.NOT_LOOKED_FOR, NoSuv.NO_HEADER, NoSuv.ENHANCED, NoSuv.SLICES_DIFFER}
+    elsewhere = {
+        NoSuv.NOT_LOOKED_FOR,
+        NoSuv.NO_HEADER,
+        NoSuv.ENHANCED,
+        NoSuv.SLICES_DIFFER,
+    }  # further down, and of volumes
     assert {reason for _, reason in REFUSED.values()} == set(NoSuv) - elsewhere
 
 
@@ -332,3 +357,30 @@ def test_walker_and_pydicom_agree_on_any_valid_pet(tmp_path_factory, dataset, sy
     with pydicom.config.disable_value_validation():
         pydicom.dcmwrite(path, dataset, implicit_vr=syntax.is_implicit_VR, little_endian=True)
     assert same_as_pydicom(path) is not None
+
+
+@pytest.mark.parametrize("sop_class", ["1.2.840.10008.5.1.4.1.1.130", "1.2.840.10008.5.1.4.1.1.128.1"])
+def test_enhanced_pet_says_it_in_another_way_which_is_not_read(dicom, tmp_path, sop_class):
+    frame = Dataset()
+    for group, values in {
+        "PlanePositionSequence": {"ImagePositionPatient": [0, 0, 0]},
+        "PlaneOrientationSequence": {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0]},
+        "PixelMeasuresSequence": {"PixelSpacing": [4, 4], "SliceThickness": 3},
+        "PixelValueTransformationSequence": {"RescaleSlope": 1, "RescaleIntercept": 0},
+    }.items():
+        one = Dataset()
+        for name, value in values.items():
+            setattr(one, name, value)
+        setattr(frame, group, Sequence([one]))
+    path = tmp_path / "enhanced.dcm"
+    dicom(
+        path,
+        PIXELS,
+        sop_class=sop_class,
+        NumberOfFrames=1,
+        SharedFunctionalGroupsSequence=Sequence([Dataset()]),
+        PerFrameFunctionalGroupsSequence=Sequence([frame]),
+        **pet(),
+    )
+    one = read_instance(path)
+    assert (one.family, one.frames[0].spacing_mm, one.suv) == ("pet", (4.0, 4.0), NoSuv.ENHANCED)

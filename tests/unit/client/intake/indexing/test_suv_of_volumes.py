@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from dataclasses import replace
 
 import nibabel
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from sqlalchemy import update
 
 from hilum.client.commands.status import status_json, status_lines
-from hilum.client.disclosure.describe import description
+from hilum.client.disclosure.describe import describe_site, description
 from hilum.client.gallery.status import site_status
 from hilum.client.intake.indexing.index import index_archive
 from hilum.client.intake.no_suv import NoSuv
@@ -151,7 +152,9 @@ def test_neither_weight_nor_dose_nor_a_time_is_in_the_catalogue(write_series, ar
     assert str(item.suv) in everything
 
 
-def test_a_description_of_the_site_is_the_same_whatever_the_factors_are(write_series, archive, indexed):
+def test_a_description_tells_of_how_many_patients_it_is_known_and_nothing_of_the_factors(
+    write_series, archive, indexed
+):
     for n in range(12):
         write_series(
             archive / str(n), VOLUME + n, sop_class=PET, **pet(PatientID=f"P{n}", PatientWeight=50 + n)
@@ -159,5 +162,30 @@ def test_a_description_of_the_site_is_the_same_whatever_the_factors_are(write_se
     _, items = indexed()
     assert len({item.suv for item in items}) == 12
     told = description(items, {}, 11)
-    assert told["families"]["pet"]["volumes"] == 11
-    assert "suv" not in json.dumps(told).lower()
+    assert told["families"]["pet"]["tables"]["suv"] == [
+        {"cell": "known", "patients": 11},
+        {"cell": "unknown", "patients": None},
+    ]
+    assert not any("suv" in family["tables"] for name, family in told["families"].items() if name != "pet")
+    others = [replace(item, quality=json.dumps({"suv": 2 * item.suv})) for item in items]
+    assert description(others, {}, 11) == told
+    without = [replace(item, quality=json.dumps({"suv": NoSuv.WEIGHT})) for item in items]
+    assert description(without, {}, 11)["families"]["pet"]["tables"]["suv"][1]["patients"] == 11
+
+
+def test_an_answer_given_before_is_given_again_until_it_is_known_of_enough_other_patients(
+    write_series, archive, indexed
+):
+    for n in range(12):
+        write_series(
+            archive / str(n), VOLUME + n, sop_class=PET, **pet(PatientID=f"P{n}", PatientWeight=50 + n)
+        )
+    workspace, _ = indexed()
+    forget_suv(workspace)
+    first = describe_site(workspace)
+    assert first.content["families"]["pet"]["tables"]["suv"][1]["patients"] == 11
+    assert not describe_site(workspace).new
+    indexed()
+    second = describe_site(workspace)
+    assert (second.new, second.left) == (True, first.left - 1)
+    assert second.content["families"]["pet"]["tables"]["suv"][0]["patients"] == 11
