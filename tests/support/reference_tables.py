@@ -12,6 +12,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from hilum.client.disclosure.leaves import as_markdown
+from hilum.client.intake.no_suv import NoSuv
 from hilum.client.intake.reasons import Reason
 from hilum.client.intake.transfer_syntaxes import SUPPORTED_SYNTAXES
 from hilum.client.views.batch import recipes_of
@@ -36,6 +37,11 @@ def syntax_rows() -> list[str]:
 def reason_rows() -> list[str]:
     """Every reason code, and what it means."""
     return [f"| `{reason.value}` | {reason.meaning} |" for reason in Reason]
+
+
+def no_suv_rows() -> list[str]:
+    """Every reason why a PET volume has no SUV."""
+    return [f"| `{reason.value}` | {reason.meaning} |" for reason in NoSuv]
 
 
 def leaving_rows() -> list[str]:
@@ -100,6 +106,7 @@ def refused_rows() -> list[str]:
 
 TABLES: dict[tuple[Path, str], Callable[[], list[str]]] = {
     (REFERENCE / "dicom.md", "| transfer syntax | UID | pixels are decoded by |"): syntax_rows,
+    (REFERENCE / "dicom.md", "| no SUV | because |"): no_suv_rows,
     (REFERENCE / "reason-codes.md", "| code | meaning |"): reason_rows,
     (REFERENCE / "results.md", "| number | what |"): health_rows,
     (

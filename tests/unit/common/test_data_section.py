@@ -66,6 +66,13 @@ def test_a_study_reads_back_as_it_was_written(tmp_path):
         ({"window_hu": [240]}, "`data.window_hu = [240]`: tuple should have at least 2 items"),
         ({"modality": "mr", "window_hu": [0, 80]}, "data.window_hu is of CT"),
         ({"intensity": "zscore"}, 'those of data.modality = "ct" have one; leave it out'),
+        ({"modality": "mr", "intensity": "suv"}, 'data.intensity = "suv" is of PET, and data.modality = "mr"; leave it out'),
+        ({"intensity": "suv"}, 'those of data.modality = "ct" have one; leave it out'),
+        ({"modality": "pet", "intensity": "suv", "cut": "whole"}, 'in patches or slices; write data.cut = "patches"'),
+        ({"modality": "pet", "intensity": "suv", "dims": 2}, 'write data.dims = 3, or data.cut = "slices"'),
+        ({"modality": "pet", "window_suv": [0, 10]}, 'write data.intensity = "suv" beside it, or leave it out'),
+        ({"modality": "pet", "intensity": "suv", "window_suv": [10, 10]}, "data.window_suv = [10.0, 10.0]: expected the lower value"),
+        ({"modality": "pet", "intensity": "suv", "window_suv": [-1, 10]}, "`data.window_suv.0 = -1`: input should be greater"),
         ({"modality": "radiograph"}, "data.dims = 3 asks for volumes"),
     ],
 )  # fmt: skip
@@ -85,6 +92,18 @@ def test_facts_have_the_studys_window_and_scale():
     mr = DataSection(modality="mr", dims=3, intensity="zscore").facts
     assert (mr.values, mr.scale) == (None, "zscore")
     assert "4 deviations below the mean are 0" in mr.intensity
+
+
+def test_of_pet_in_suv_1_is_the_mean_and_the_deviation_of_what_an_encoder_sees():
+    pet = {"modality": "pet", "dims": 3, "intensity": "suv"}
+    usual = DataSection(**pet).facts
+    assert (usual.values, usual.mean, usual.deviation, usual.shows_from) == ((0.0, 10.0), 0.1, 0.1, 0.2)
+    assert usual.intensity == "standardized uptake by body weight (SUVbw), 0 is 0 and 10 is 1, clipped"
+    assert "in SUV by body weight" in usual.expects
+    liver = DataSection(**pet, window_suv=[0.5, 4.5]).facts
+    assert (liver.values, liver.mean, liver.deviation) == ((0.5, 4.5), 0.125, 0.25)
+    assert DataSection(**pet, window_suv=[2, 4]).facts.mean == 0.0, "what has SUV 1 is clipped"
+    assert DataSection(modality="pet", dims=3).facts.values is None
 
 
 BEFORE = {"modality": "mr", "dims": 3, "image_size": 32}

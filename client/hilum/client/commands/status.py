@@ -28,11 +28,14 @@ def status_json(status: "SiteStatus") -> dict[str, Any]:
     for facts in table["families"].values():
         if facts["not_in_hounsfield_units"] is None:
             del facts["not_in_hounsfield_units"]
+        if facts["in_suv"] is None:
+            del facts["in_suv"], facts["no_suv"]
     return {**table.pop("counts"), **table}
 
 
 def status_lines(status: "SiteStatus") -> list[str]:
     """Return the status in words."""
+    from hilum.client.intake.no_suv import NoSuv
     from hilum.client.intake.reasons import Reason
 
     counts = asdict(status.counts)
@@ -52,6 +55,12 @@ def status_lines(status: "SiteStatus") -> list[str]:
             lines.append(
                 f"  {facts.not_in_hounsfield_units:6} volumes are not known to be in Hounsfield units: no study takes them"
             )
+        if facts.in_suv is not None:
+            lines.append(
+                f'  {facts.in_suv:6} volumes can be taken in SUV (a study with data.intensity = "suv")'
+            )
+        for code, count in facts.no_suv.items():
+            lines.append(f"  {count:6} volumes have no SUV: {NoSuv(code).meaning} ({code})")
         if facts.series_of_several_volumes:
             lines.append(
                 f"  {facts.series_of_several_volumes:6} series hold several volumes each (time points, echoes, stacks, ...)"

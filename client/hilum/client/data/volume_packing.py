@@ -22,6 +22,7 @@ from hilum.client.capacity import free_disk_bytes
 from hilum.client.data.intensity import FULL_SCALE, shows_from, value_range
 from hilum.client.data.pieces import Box, Cells
 from hilum.client.data.resampling import Slice, Spacing, resampled, shape_after
+from hilum.client.data.suv import check_scale, factor_of
 from hilum.client.data.volumes import Geometry, VolumeFile, Volumes, cells_of
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Item
@@ -46,12 +47,14 @@ class _Planned:
     Attributes:
         shape: As it is packed.
         target_mm: The spacing that it is resampled to.
+        factor: What its values are multiplied by to be on the study's scale.
     """
 
     item: Item = field(repr=False)
     path: Path = field(repr=False)
     shape: Box
     target_mm: Spacing
+    factor: float
 
     @property
     def is_packed(self) -> bool:
@@ -76,7 +79,8 @@ def pack_volumes(workspace: Workspace, data: DataSection, items: Sequence[Item])
         The volumes, and a folder for what is worked out from all of them.
 
     Raises:
-        DataError: If every volume is smaller than a patch, or they need more disk than is free.
+        DataError: If every volume is smaller than a patch, one has no SUV where the study asks for it, or they need more disk
+            than is free.
     """
     geometry, plan = Geometry.of(data), _plan(workspace, data, items)
     if data.cut == "patches":
@@ -112,11 +116,14 @@ def packed_values(
 def _plan(workspace: Workspace, data: DataSection, items: Sequence[Item]) -> list[_Planned]:
     folder = workspace.prepared / _kind(data)
     planned = []
+    check_scale(items, data)
     for item in items:
         target_mm = _target_mm(item.shape, item.spacing_mm, data)
         depth, height, width = shape_after(item.shape, item.spacing_mm, target_mm)
-        name = _digest([item.content_sha256, list(item.spacing_mm)])
-        planned.append(_Planned(item, folder / f"{name}.npy", (depth, height, width), target_mm))
+        factor = factor_of(item, data)
+        own_scale = [factor] if data.in_suv else []  # the same array may have another weight and dose
+        name = _digest([item.content_sha256, list(item.spacing_mm), *own_scale])
+        planned.append(_Planned(item, folder / f"{name}.npy", (depth, height, width), target_mm, factor))
     return planned
 
 
@@ -201,8 +208,9 @@ def _pack_all(
 def _pack(one: _Planned, cache: ArrayCache, facts: Modality, cell: Box) -> None:
     """Write one volume, its cells last; a few slices of it are in memory, unless its scale is its own."""
     values = cache.get(one.item.content_sha256)
-    shown = _Shown(one.shape, cell, shows_from(values, facts))
-    span = value_range(values, facts)
+    shown = _Shown(one.shape, cell, shows_from(values, facts) / one.factor)
+    low, high = value_range(values, facts)
+    span = low / one.factor, high / one.factor
     header = {"descr": np.dtype(np.uint16).str, "fortran_order": False, "shape": one.shape}
     with replacing(one.path) as file:
         np.lib.format.write_array_header_2_0(file, header)

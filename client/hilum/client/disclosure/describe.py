@@ -163,7 +163,10 @@ def _label_cell(items: list[Item], table: Labels) -> str:
 
 def _facts(families: Mapping[str, _Patient]) -> Facts:
     images = sorted(
-        [item.family, item.kind, item.study_key, item.content_sha256, *map(str, item.spacing_mm)]
+        [
+            *(item.family, item.kind, item.study_key, item.content_sha256, *map(str, item.spacing_mm)),
+            *(["suv"] if _has_suv(item) else []),
+        ]
         for patient in families.values()
         for item in patient.items
     )
@@ -178,6 +181,8 @@ def _digest(value: Any) -> str:
 def _family(family: str, patients: list[_Patient], columns: list[str], threshold: int) -> dict[str, Any]:
     names = [name for name in EDGES if family in STACKED_FAMILIES or name not in _OF_VOLUMES]
     tables = {name: _histogram(name, patients) for name in names}
+    if family == "pet":
+        tables["suv"] = _suv_table(patients)
     tables |= {f"label: {column}": _label_table(column, patients, threshold) for column in columns}
     counts = {
         "studies": banded_total([len({item.study_key for item in one.items}) for one in patients], threshold),
@@ -207,6 +212,19 @@ def _histogram(name: str, patients: Iterable[_Patient]) -> dict[str, int]:
     cells = Counter(_usual_cell(name, edges, patient.items) for patient in patients)
     names = [*(_range_words(edges, index) for index in range(len(edges) + 1)), _UNKNOWN]
     return {words: cells[index] for index, words in enumerate(names)}
+
+
+def _suv_table(patients: Iterable[_Patient]) -> dict[str, int]:
+    """Return how many patients have SUV in most of their volumes: that it is known, never what it rests on."""
+    cells = Counter(
+        2 * sum(map(_has_suv, one.items)) > sum(item.kind == "volume" for item in one.items)
+        for one in patients
+    )
+    return {"known": cells[True], _UNKNOWN: cells[False]}
+
+
+def _has_suv(item: Item) -> bool:
+    return item.kind == "volume" and isinstance(item.suv, float)
 
 
 def _usual_cell(name: str, edges: tuple[float, ...], items: Iterable[Item]) -> int:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hilum.client.data.suv import no_suv
+from hilum.client.intake.no_suv import NoSuv
 from hilum.client.intake.quarantine.store import Quarantine, State
 from hilum.client.state.catalogue import Catalogue, Counts, Item
 from hilum.client.state.index_runs import IndexRun, index_runs
@@ -46,6 +48,8 @@ class FamilyStatus:
         series_of_several_volumes: How many series hold more than one volume.
         spacing_mm: By kind: least and greatest spacing along each axis, of the items that have one.
         not_in_hounsfield_units: How many volumes of CT no study takes; None for other families.
+        in_suv: How many volumes of PET have SUV; None for other families.
+        no_suv: Of PET, how many volumes have none, by why.
     """
 
     patients: int
@@ -56,6 +60,8 @@ class FamilyStatus:
     series_of_several_volumes: int
     spacing_mm: Mapping[str, tuple[tuple[float, float], ...]]
     not_in_hounsfield_units: int | None
+    in_suv: int | None
+    no_suv: Mapping[NoSuv, int]
 
 
 @dataclass(frozen=True)
@@ -170,6 +176,8 @@ def _family(family: str, items: Sequence[Item]) -> FamilyStatus:
         series_of_several_volumes=sum(count > 1 for count in volumes.values()),
         spacing_mm=_spacing_ranges(items),
         not_in_hounsfield_units=sum(not item.has_known_units for item in items) if family == "ct" else None,
+        in_suv=sum(isinstance(item.suv, float) for item in items) if family == "pet" else None,
+        no_suv=no_suv(items) if family == "pet" else {},
     )
 
 

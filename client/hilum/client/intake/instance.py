@@ -8,6 +8,7 @@ tables).
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from hilum.client.intake.no_suv import NoSuv
 from hilum.client.intake.quantity import HOUNSFIELD
 from hilum.common.errors import DataError
 
@@ -168,6 +169,8 @@ class Instance:
         frame_time_ms: Of a cine; None elsewhere.
         burned_in: Whether BurnedInAnnotation (0028,0301) says that text stands in the pixels.
         lossy: The file says that its pixels went through a compression that loses (0028,2110).
+        suv: Of PET: what a rescaled value is multiplied by to be in SUV by body weight, or why there is nothing; None elsewhere.
+            Copies are compared without it.
         pixel_offset: Where the value of the pixel data starts in the file as it lies there, or None if not known.
     """
 
@@ -189,6 +192,7 @@ class Instance:
     pixel_offset: int | None = None
     burned_in: bool = False
     lossy: bool = False
+    suv: float | NoSuv | None = field(default=None, repr=False, compare=False)
 
     @property
     def inverted(self) -> bool:

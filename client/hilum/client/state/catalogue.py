@@ -48,7 +48,8 @@ class Item:
         spacing_mm: One distance an axis, empty where unknown.
         affine: Array index to LPS millimetres, row by row; empty for images without a position.
         sop_key: Empty for volumes.
-        quality: JSON of what was found and done on the way to a volume; empty elsewhere.
+        quality: JSON of what was found and done on the way to a volume; empty elsewhere. It stays at the site: of PET it tells
+            of weight and dose.
     """
 
     item_key: str
@@ -69,6 +70,15 @@ class Item:
     def has_known_units(self) -> bool:
         """Whether its values mean the same at every site: of a CT, Hounsfield units."""
         return self.units != "arbitrary" or self.family != "ct"
+
+    @property
+    def suv(self) -> float | str:
+        """Of a PET volume: what its values are multiplied by to be in SUV by body weight, or the code of why there is nothing.
+
+        The code is empty where nobody has looked yet.
+        """
+        found: float | str = json.loads(self.quality or "{}").get("suv", "")
+        return found
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from hilum.common.config.base import Section
-from hilum.common.config.modalities import MODALITIES, Z_SCORE_REACH, Modality
+from hilum.common.config.modalities import (
+    MODALITIES,
+    SUV_SHOWS_FROM,
+    SUV_WINDOW,
+    Z_SCORE_REACH,
+    Modality,
+)
 
 if TYPE_CHECKING:
     ModalityName = str
@@ -51,6 +57,7 @@ Spacing = Annotated[
     BeforeValidator(_each_axis),
 ]
 Hounsfield = Annotated[float, Field(ge=-32_768, le=32_767)]
+Suv = Annotated[float, Field(ge=0, le=1000)]
 
 
 def _usual_cut(given: dict[str, Any]) -> Literal["whole", "patches"]:
@@ -76,7 +83,9 @@ class DataSection(Section):
         spacing_mm: Of patches: what volumes are resampled to, D, H and W.
         per_volume: Patches or slices of each volume in an epoch.
         window_hu: Of CT: the values that become 0 and 1; the modality's, if none.
-        intensity: Of a modality without units: what becomes 0 and 1; percentiles, if none.
+        intensity: Of a modality without units: what becomes 0 and 1; percentiles, if none. Of PET also `suv`: standardized
+            uptake by body weight, and volumes whose files don't bear it out are left out.
+        window_suv: With `intensity = "suv"`: the values that become 0 and 1; 0 and 10, if none.
     """
 
     modality: ModalityName
@@ -88,7 +97,8 @@ class DataSection(Section):
     window_hu: Annotated[tuple[Hounsfield, ...], Field(strict=False, min_length=2, max_length=2)] | None = (
         None
     )
-    intensity: Literal["percentiles", "zscore"] | None = None
+    intensity: Literal["percentiles", "zscore", "suv"] | None = None
+    window_suv: Annotated[tuple[Suv, ...], Field(strict=False, min_length=2, max_length=2)] | None = None
 
     @model_validator(mode="after")
     def _says_what_it_can(self) -> Self:
@@ -136,7 +146,8 @@ class DataSection(Section):
 
     def _of_values(self) -> list[tuple[bool, str]]:
         """Return what may be wrong with what values become."""
-        modality, window = f'data.modality = "{self.modality}"', self.window_hu
+        modality, window, uptake = f'data.modality = "{self.modality}"', self.window_hu, self.window_suv
+        in_suv = 'data.intensity = "suv"'
         return [
             (
                 window is not None and self.modality != "ct",
@@ -150,7 +161,30 @@ class DataSection(Section):
                 self.intensity is not None and MODALITIES[self.modality].values is not None,
                 f"data.intensity is of values without a unit, and those of {modality} have one; leave it out",
             ),
+            (
+                self.in_suv and self.modality != "pet",
+                f"{in_suv} is of PET, and {modality}; leave it out",
+            ),
+            (
+                self.in_suv and self.cut == "whole",
+                f'{in_suv} is of volumes in patches or slices; write data.dims = 3, or data.cut = "slices"'
+                if self.dims != _VOLUME_AXES
+                else f'{in_suv} is of volumes in patches or slices; write data.cut = "patches"',
+            ),
+            (
+                uptake is not None and not self.in_suv,
+                f"data.window_suv is of values in SUV; write {in_suv} beside it, or leave it out",
+            ),
+            (
+                uptake is not None and uptake[0] >= uptake[1],
+                f"data.window_suv = {list(uptake or ())}: expected the lower value first, such as [0, 10]",
+            ),
         ]
+
+    @property
+    def in_suv(self) -> bool:
+        """Whether values are standardized uptake by body weight."""
+        return self.intensity == "suv"
 
     @property
     def facts(self) -> Modality:
@@ -160,6 +194,19 @@ class DataSection(Section):
             low, high = self.window_hu
             words = f"Hounsfield units, {low:g} is 0 and {high:g} is 1, clipped"
             return replace(facts, values=(low, high), intensity=words)
+        if self.in_suv:
+            low, high = self.window_suv or SUV_WINDOW
+            words = f"standardized uptake by body weight (SUVbw), {low:g} is 0 and {high:g} is 1, clipped"
+            return replace(
+                facts,
+                values=(low, high),
+                intensity=words,
+                expects="(H, W) or (D, H, W) in SUV by body weight",
+                mean=min(max(1 - low, 0) / (high - low), 1),
+                deviation=1 / (high - low),
+                origin="chosen: uptake that is the same everywhere is SUV 1",
+                shows_from=SUV_SHOWS_FROM,
+            )
         if self.intensity == "zscore":
             words = (
                 "the volume's own mean and deviation over what is not background, "

@@ -56,6 +56,11 @@ PERCENTILES = (0.5, 99.5)
 Z_SCORE_REACH = 4.0
 """Deviations on either side of the mean that lie in [0, 1]."""
 
+SUV_WINDOW = (0.0, 10.0)
+"""Of PET in SUV: what becomes 0 and 1, unless a study says otherwise."""
+SUV_SHOWS_FROM = 0.2
+"""Of PET in SUV: from where a place shows something. Lung has about 0.5, and air what noise and scatter leave."""
+
 COLOUR_FAMILIES = frozenset({"photograph", "ultrasound"})
 """The families whose images may be in colour in the catalogue."""
 
@@ -117,8 +122,8 @@ MODALITIES: dict[str, Modality] = {
         family="pet",
         volumes=True,
         values=None,
-        intensity="the volume's own percentiles, 0.5 is 0 and 99.5 is 1, clipped: uptake beside the same volume's, not SUV, which "
-        "takes the patient's weight and the dose",
+        intensity="the volume's own percentiles, 0.5 is 0 and 99.5 is 1, clipped: uptake beside the same volume's; SUV where a "
+        'study asks for it (`data.intensity = "suv"`)',
         expects="(H, W) or (D, H, W), any scale",
         mean=0.5,
         deviation=0.25,

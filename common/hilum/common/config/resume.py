@@ -21,6 +21,7 @@ ADDED: Mapping[str, Any] = {
     "data.per_volume": None,
     "data.window_hu": None,
     "data.intensity": None,
+    "data.window_suv": None,
     "encoder.positions": "sincos",
     "encoder.init": None,
     "views.allow": [],

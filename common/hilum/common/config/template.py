@@ -15,7 +15,8 @@ image_size = 64            # edge in pixels (or voxels) of what the encoder sees
 # spacing_mm = 1.0         # of patches: what volumes are resampled to; also [D, H, W]
 # per_volume = 4           # patches or slices of each volume in an epoch
 # window_hu = [-160, 240]  # ct only; default: -1000 to 1000
-# intensity = "zscore"     # mr only; default: "percentiles"
+# intensity = "zscore"     # mr and pet; default: "percentiles"; of PET volumes also "suv"
+# window_suv = [0, 10]     # with intensity = "suv" only; default: 0 to 10
 
 [encoder]
 name = "vit"               # one of `hilum encoders`

@@ -23,6 +23,7 @@ from hilum.client.intake.headers.header_values import (
 )
 from hilum.client.intake.headers.pixel_header import check_sizes, pixel_format_of
 from hilum.client.intake.headers.sop_classes import Supported, refusal, taken
+from hilum.client.intake.headers.suv import suv_factor
 from hilum.client.intake.headers.tags import Tags, Value
 from hilum.client.intake.instance import (
     STACKED_FAMILIES,
@@ -32,6 +33,7 @@ from hilum.client.intake.instance import (
     Region,
     Window,
 )
+from hilum.client.intake.no_suv import NoSuv
 from hilum.client.intake.quantity import quantity_of
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.transfer_syntaxes import SUPPORTED_SYNTAXES
@@ -157,7 +159,15 @@ def _instance(tags: Tags, uids: tuple[str, str, str], planes: Callable[[Frame], 
         tags.pixels.offset_bytes if tags.pixels is not None else None,
         _burned_in(get("BurnedInAnnotation")),
         text_of(get("LossyImageCompression")) == "01",
+        _suv(tags, kind) if kind.family == "pet" else None,
     )
+
+
+def _suv(tags: Tags, kind: Supported) -> float | NoSuv:
+    """Return what makes SUV of a PET's values. A table of its modality stands in for slope and intercept, and may give anything."""
+    if kind.grouped:
+        return NoSuv.ENHANCED
+    return NoSuv.OTHER_UNITS if tags.get("ModalityLUTSequence") is True else suv_factor(tags)
 
 
 def _quantity(tags: Tags, image_type: tuple[str, ...]) -> str:

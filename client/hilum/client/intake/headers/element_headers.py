@@ -15,6 +15,7 @@ from hilum.client.intake.headers.parsing import (
     empty_text,
     no_number,
 )
+from hilum.client.intake.headers.pet_tags import NOTED_OF_PET, PET, TAKEN_OF_PET
 from hilum.client.intake.headers.tags import NOTED, TAKEN
 
 HEAD_BYTES, LONG_HEAD_BYTES = 8, 12
@@ -115,10 +116,17 @@ class Heads(dict[bytes, Head]):
 
     In implicit VR, and in explicit VR with a length of two bytes, they are the whole head (PS3.5 section 7.1); so one
     look-up replaces the arithmetic. They hold no value, hence no identifier.
+
+    Args:
+        taken: The attributes whose values are wanted.
+        noted: Those that are noted.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self, taken: Mapping[int, tuple[str, str]] = TAKEN, noted: Mapping[int, str] = NOTED
+    ) -> None:
         super().__init__()
+        self.taken, self.noted = taken, noted
         self.plain: dict[bytes, int] = {}
         """The bytes of the elements of which nothing is wanted; 0 for all others."""
 
@@ -148,16 +156,16 @@ class _ExplicitHeads(Heads):
         if group == DELIMITERS:
             return 0, SPECIAL
         width = _WIDTHS.get(code)
-        if width is None or (width == LONG_HEAD_BYTES and (tag in TAKEN or tag in _TAKEN_OF_META)):
+        if width is None or (width == LONG_HEAD_BYTES and (tag in self.taken or tag in _TAKEN_OF_META)):
             raise UncertainValue
-        if tag in NOTED or tag in PIXEL_TAGS:
+        if tag in self.noted or tag in PIXEL_TAGS:
             return 0, SPECIAL
         if width == LONG_HEAD_BYTES:
             return 0, LONG
         return width + length, self.wanted(tag, key[4:6].decode(), length)
 
     def wanted(self, tag: int, vr: str, length: int) -> Wanted | None:
-        return wanted_of(tag, vr, length)
+        return wanted_of(tag, vr, length, self.taken)
 
 
 class _MetaHeads(_ExplicitHeads):
@@ -169,19 +177,25 @@ class _ImplicitHeads(Heads):
     def parse(self, key: bytes) -> Head:
         group, element, length = implicit_head(key)
         tag = group << 16 | element
-        special = tag in NOTED or tag in PIXEL_TAGS or tag in SIGNED_OR_NOT
+        special = tag in self.noted or tag in PIXEL_TAGS or tag in SIGNED_OR_NOT
         if special or group == DELIMITERS or length == UNDEFINED:
             return 0, SPECIAL
-        return 8 + length, wanted_of(tag, TAKEN[tag][1], length) if tag in TAKEN else None
+        vr = self.taken[tag][1] if tag in self.taken else ""
+        return 8 + length, wanted_of(tag, vr, length, self.taken)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Encoding:
-    """How elements are written, and what was learnt about files written so."""
+    """How elements are written, and what was learnt about files written so.
+
+    Attributes:
+        of_pet: More is wanted of these files.
+    """
 
     explicit: bool
     heads: Heads
     templates: HeaderTemplates
+    of_pet: bool = False
 
     def whole_head(self, data: bytes, p: int) -> tuple[int, str, int, int]:
         """Tag, VR (empty where it is implicit), where the value starts, and its length.
@@ -212,9 +226,13 @@ class Encoding:
 
 META = _MetaHeads()
 EXPLICIT, IMPLICIT = _ExplicitHeads(), _ImplicitHeads()
+_EXPLICIT_PET, _IMPLICIT_PET = (kind(TAKEN_OF_PET, NOTED_OF_PET) for kind in (_ExplicitHeads, _ImplicitHeads))
 
 
 @lru_cache(maxsize=_MAX_WRITERS)
-def encoding_of(*, explicit: bool, writer: str, media_class: str) -> Encoding:  # noqa: ARG001 - the cache's key
+def encoding_of(*, explicit: bool, writer: str, media_class: str) -> Encoding:  # noqa: ARG001 - the writer is of the cache's key
     """Return how one implementation (0002,0012) writes files of one kind, and what was learnt about these."""
-    return Encoding(explicit, EXPLICIT if explicit else IMPLICIT, HeaderTemplates())
+    of_pet = media_class == PET
+    if explicit:
+        return Encoding(explicit, _EXPLICIT_PET if of_pet else EXPLICIT, HeaderTemplates(), of_pet)
+    return Encoding(explicit, _IMPLICIT_PET if of_pet else IMPLICIT, HeaderTemplates(), of_pet)

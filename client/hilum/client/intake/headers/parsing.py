@@ -52,7 +52,7 @@ def no_number(_: bytes) -> Value:
 
 
 def _strings(raw: bytes) -> Value:
-    """CS, TM: trailing padding goes, then the values part."""
+    """CS, DA, DT, TM: trailing padding goes, then the values part."""
     text = raw.decode("latin-1").rstrip(" \0")
     return tuple(text.split("\\")) if "\\" in text else text
 
@@ -107,7 +107,7 @@ def _binary(code: str, width: int) -> Parse:
 
 PARSE: Mapping[str, Parse] = MappingProxyType(
     {
-        "CS": _strings, "TM": _strings, "UI": _uids, "LO": _text, "SH": _text, "DS": _decimals, "IS": _integers,
+        "CS": _strings, "DA": _strings, "DT": _strings, "TM": _strings, "UI": _uids, "LO": _text, "SH": _text, "DS": _decimals, "IS": _integers,
         "US": _binary("H", 2), "SS": _binary("h", 2), "FD": _binary("d", 8),
     }
 )  # fmt: skip
@@ -116,4 +116,4 @@ PARSE: Mapping[str, Parse] = MappingProxyType(
 SHARED: Mapping[str, Parse] = MappingProxyType({name: _remembered(parse) for name, parse in PARSE.items()})
 """The same, for values that come again and again."""
 
-TEXT_VRS = frozenset({"CS", "TM", "UI", "LO", "SH"})
+TEXT_VRS = frozenset({"CS", "DA", "DT", "TM", "UI", "LO", "SH"})

@@ -4,7 +4,7 @@ Nothing here is safe against a hostile file by itself: it belongs in a process w
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -14,15 +14,25 @@ import pydicom.config
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_dataset
 from pydicom.multival import MultiValue
+from pydicom.sequence import Sequence as Items
 from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import PersonName
 
+from hilum.client.intake.headers.injections import told
+from hilum.client.intake.headers.pet_tags import (
+    INJECTIONS,
+    NOTED_OF_PET,
+    OF_INJECTION,
+    OF_SERIES,
+    PET,
+    TAKEN_OF_PET,
+    drop_other_makers,
+)
 from hilum.client.intake.headers.shown_encoding import HEAD_BYTES as SHOWN_BYTES
 from hilum.client.intake.headers.shown_encoding import Shown, effective_syntax, shown_encoding
 from hilum.client.intake.headers.sop_classes import taken
 from hilum.client.intake.headers.tags import (
     IMPLICIT_PIXEL_VRS,
-    KEYWORDS,
     NOTED,
     TAKEN,
     PixelElement,
@@ -93,7 +103,7 @@ def _read(file: BinaryIO) -> Tags:
         file.seek(0)
         file, start = _inflated(file), 0
         size_bytes = file.seek(0, 2)
-    dataset, shown = _dataset(file, start, syntax, KEYWORDS)
+    dataset, shown = _dataset(file, start, syntax, [*TAKEN_OF_PET, *NOTED_OF_PET])
     return Tags(
         _values(dataset),
         effective_syntax(syntax, shown),
@@ -121,14 +131,12 @@ def _meta(file: BinaryIO) -> tuple[str, str, int]:
     return syntax, str(meta.get("MediaStorageSOPClassUID") or ""), file.tell()
 
 
-def _dataset(
-    file: BinaryIO, start: int, syntax: str, keywords: Sequence[str] | None
-) -> tuple[Dataset, Shown]:
+def _dataset(file: BinaryIO, start: int, syntax: str, tags: Sequence[int] | None) -> tuple[Dataset, Shown]:
     """Everything before the pixels, or what is wanted of it, as the data set itself shows that it is encoded."""
     file.seek(start)
     shown = shown_encoding(file.read(SHOWN_BYTES), syntax)
     file.seek(start)
-    wanted: list[BaseTag | int] | None = None if keywords is None else [Tag(keyword) for keyword in keywords]
+    wanted: list[BaseTag | int] | None = None if tags is None else [Tag(tag) for tag in tags]
     return read_dataset(file, *shown, stop_when=_at_pixels, specific_tags=wanted), shown
 
 
@@ -157,7 +165,29 @@ def _values(dataset: Dataset) -> dict[str, Value]:
     }
     if "PatientID" in values:
         values["PatientID"] = plain(_as_written(dataset["PatientID"].value))
-    return values | {keyword: True for tag, keyword in NOTED.items() if tag in dataset}
+    values |= {keyword: True for tag, keyword in NOTED.items() if tag in dataset}
+    return values | _of_pet(dataset) if values.get("SOPClassUID") == PET else values
+
+
+def _of_pet(dataset: Dataset) -> dict[str, Value]:
+    """Return what is wanted of PET alone: an image is good without, so that what can't be read is as if it were not there."""
+    values: dict[str, Value] = {}
+    for tag, (keyword, _) in OF_SERIES.items():
+        with suppress(Exception):
+            if tag in dataset:
+                values[keyword] = plain(dataset[tag].value)
+    drop_other_makers(values)
+    items: list[dict[str, Value]] = []
+    if INJECTIONS not in dataset:
+        return values
+    with suppress(Exception):
+        found = dataset[INJECTIONS].value
+        items = [_of_injection(item) for item in found] if isinstance(found, Items) else []
+    return values | told(items)
+
+
+def _of_injection(item: Dataset) -> dict[str, Value]:
+    return {keyword: plain(item[tag].value) for tag, (keyword, _) in OF_INJECTION.items() if tag in item}
 
 
 def _as_written(value: Any) -> Any:

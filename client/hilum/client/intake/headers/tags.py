@@ -72,8 +72,6 @@ NOTED: dict[int, str] = {
 }
 """Attributes of which only the presence is taken: `True` in the tags."""
 
-KEYWORDS: tuple[str, ...] = (*(keyword for keyword, _ in TAKEN.values()), *NOTED.values())
-
 
 IMPLICIT_PIXEL_VRS = {0x7FE0_0008: "OF", 0x7FE0_0009: "OD", 0x7FE0_0010: "OW"}
 """What pixel data is where no value representation is written (PS3.5 annex A.1)."""

@@ -24,7 +24,9 @@ from hilum.client.intake.headers.element_headers import (
     wanted_of,
 )
 from hilum.client.intake.headers.header_templates import Wanted
+from hilum.client.intake.headers.injections import injections_of
 from hilum.client.intake.headers.parsing import UncertainValue, check_sets
+from hilum.client.intake.headers.pet_tags import INJECTIONS, NAME_OF_INJECTIONS, PET, drop_other_makers
 from hilum.client.intake.headers.sequences import is_sequence, learn, sequence_end
 from hilum.client.intake.headers.tags import IMPLICIT_PIXEL_VRS, NOTED, PixelElement, Tags, Value
 from hilum.client.intake.reasons import Reason, Skip
@@ -82,6 +84,10 @@ def _walk(handle: int, data: bytes, size: int) -> Tags | None:
     encoding = encoding_of(explicit=explicit, writer=writer, media_class=media_class)
     values, pixels = _top_level(_Window(handle, data, 0, size), start, encoding)
     check_sets(values.get("SpecificCharacterSet", ""))
+    if (values.get("SOPClassUID") == PET) is not encoding.of_pet:
+        raise UncertainValue  # inside the file says otherwise than outside what it is, and so what is wanted
+    if encoding.of_pet:
+        drop_other_makers(values)
     return Tags(values, syntax, media_class, size, pixels)
 
 
@@ -230,6 +236,10 @@ def _special(
     tag, vr, q, length = encoding.whole_head(window.data, p)
     if tag in PIXEL_TAGS:
         return q, _pixel_element(vr or IMPLICIT_PIXEL_VRS[tag], window.base + q, length)
+    if tag == INJECTIONS and encoding.of_pet:
+        if vr not in ("SQ", ""):
+            raise UncertainValue
+        return _injections(window, q, length, encoding, values), None
     if tag in NOTED:
         if NOTED[tag] in values:
             raise UncertainValue
@@ -244,6 +254,23 @@ def _special(
         tag, keyword, parse = _signed_or_not(tag, values, length)
         values[keyword] = parse(data[q:p])
     return p, None
+
+
+def _injections(window: _Window, q: int, length: int, encoding: Encoding, values: dict[str, Value]) -> int:
+    """Take what stands in the sequence of injections, and return where it ends."""
+    if NAME_OF_INJECTIONS in values:
+        raise UncertainValue
+    if length == UNDEFINED:
+        start = window.base + q
+        p = _past_sequence(window, q, encoding)
+        data, q = window.data, start - window.base
+    else:
+        data, q, p = window.holding(q, q + length)
+    try:
+        values |= injections_of(data[q:p], encoding)
+    except (EndOfWindow, StructError, KeyError):  # KeyError: a value representation that is none
+        raise UncertainValue from None
+    return p
 
 
 def _pixel_element(vr: str, offset: int, length: int) -> PixelElement:

@@ -4,6 +4,7 @@ Such a file says neither what made it nor whose it is. The family is what the ca
 own until a table of the site says which files are one person's (the column `patient` of the label table).
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hilum.client.intake.formats.folder_volume import ReadVolumes, VolumesRead
 from hilum.client.intake.formats.nifti import is_nifti
 from hilum.client.intake.formats.not_dicom import is_apple_double
 from hilum.client.intake.instance import STACKED_FAMILIES, Family
+from hilum.client.intake.no_suv import NoSuv
 from hilum.client.intake.reasons import Reason, Skip
 from hilum.client.intake.sandbox.jobs import DecodePicture, ImageDecoded, Refused, Result
 from hilum.client.state.cache import ArrayCache
@@ -118,6 +120,7 @@ def _volumes(
                 series_key=key,
                 study_key=key,
                 patient_key=names.of("file patient", relative_name),
+                quality=json.dumps({"suv": NoSuv.NO_HEADER}) if family == "pet" else "",
             )
         )
     return items

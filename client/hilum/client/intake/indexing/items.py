@@ -8,6 +8,7 @@ from hilum.client.intake.assembly.direct_read import DirectReader
 from hilum.client.intake.assembly.volume import Values
 from hilum.client.intake.indexing.planning import SeriesFile
 from hilum.client.intake.instance import Instance
+from hilum.client.intake.no_suv import NoSuv
 from hilum.client.intake.planner import PlannedVolume
 from hilum.client.intake.quarantine.rules import hold_back, is_suspect
 from hilum.client.intake.quarantine.store import Quarantine
@@ -60,6 +61,8 @@ def keep_volume(stores: Stores, members: Sequence[SeriesFile], volume: PlannedVo
     quality = {"part": volume.key, **asdict(volume.quality)}
     if volume.tilt is not None:
         quality["tilt"] = volume.tilt.told()
+    if volume.family == "pet":
+        quality["suv"] = _suv(volume, members)
     units: Units = "hounsfield" if _in_hounsfield(volume, members) else "arbitrary"
     return Item(
         item_key=stores.names.of("volume", f"{series_key} {volume.key}") if volume.key else series_key,
@@ -76,6 +79,17 @@ def keep_volume(stores: Stores, members: Sequence[SeriesFile], volume: PlannedVo
         patient_key=stores.names.of("patient", first.instance.patient_id),
         quality=json.dumps(quality),
     )
+
+
+def _suv(volume: PlannedVolume, members: Sequence[SeriesFile]) -> float | NoSuv:
+    """Return what makes SUV of all values of a PET volume alike, or why nothing does."""
+    copies = (plane for pair in volume.verify_equal for plane in pair)
+    found = {members[index].instance.suv for index, _frame in (*volume.planes, *copies)} - {None}
+    reasons = sorted(one for one in found if isinstance(one, NoSuv))
+    factors = [one for one in found if isinstance(one, float)]
+    if reasons:
+        return reasons[0]
+    return factors[0] if len(factors) == 1 else NoSuv.SLICES_DIFFER
 
 
 def _in_hounsfield(volume: PlannedVolume, members: Sequence[SeriesFile]) -> bool:

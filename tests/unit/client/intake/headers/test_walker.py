@@ -9,7 +9,8 @@ from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossl
 from pydicom.valuerep import EXPLICIT_VR_LENGTH_16, EXPLICIT_VR_LENGTH_32
 
 from hilum.client.intake.headers import element_headers, sequences, walker
-from hilum.client.intake.headers.tags import KEYWORDS, NOTED, TAKEN, PixelElement
+from hilum.client.intake.headers.pet_tags import NOTED_OF_PET, OF_INJECTION, TAKEN_OF_PET
+from hilum.client.intake.headers.tags import PixelElement
 from hilum.client.intake.headers.walker import walk_tags
 from hilum.client.intake.reasons import Reason, Skip
 from walked_files import (
@@ -99,10 +100,21 @@ def test_what_is_no_dicom_or_no_file_is_said_at_once(tmp_path):
 
 
 def test_the_tables_agree_with_pydicoms_dictionary():
-    for tag, (keyword, vr) in TAKEN.items():
-        assert (pydicom.datadict.keyword_for_tag(tag), pydicom.datadict.dictionary_VR(tag)) == (keyword, vr)
-    assert all(pydicom.datadict.keyword_for_tag(tag) == keyword for tag, keyword in NOTED.items())
-    assert len(set(KEYWORDS)) == len(KEYWORDS)
+    taken, noted = {**TAKEN_OF_PET, **OF_INJECTION}, NOTED_OF_PET
+    for tag, (keyword, vr) in taken.items():
+        if tag >> 16 & 1:
+            known = (
+                pydicom.datadict.private_dictionary_VR(tag, "Philips PET Private Group")
+                if tag & 0xFF00
+                else "LO"
+            )
+            assert known == vr
+        else:
+            assert pydicom.datadict.keyword_for_tag(tag) == keyword
+            assert pydicom.datadict.dictionary_VR(tag) == vr
+    assert all(pydicom.datadict.keyword_for_tag(tag) == keyword for tag, keyword in noted.items())
+    names = [*(keyword for keyword, _ in taken.values()), *noted.values()]
+    assert len(set(names)) == len(names)
     assert {vr.value for vr in EXPLICIT_VR_LENGTH_32} == element_headers.LONG_VRS
     assert {vr.value for vr in EXPLICIT_VR_LENGTH_16} == element_headers.SHORT_VRS
 
