@@ -21,6 +21,7 @@ import torch.nn.functional as F
 
 from hilum.client.data.intensity import FULL_SCALE, value_range
 from hilum.client.data.picture import channels_of, content_box, still_of
+from hilum.client.data.suv import with_suv
 from hilum.client.data.volume_packing import disk_needed, pack_volumes
 from hilum.client.data.volumes import Volumes
 from hilum.client.state.cache import ArrayCache
@@ -55,7 +56,7 @@ def prepare(workspace: Workspace, data: DataSection) -> PreparedImages:
     """Pack the site's images for a study; a second call with the same catalogue only opens the file.
 
     Raises:
-        DataError: If the catalogue has no image of the study's kind; or as `pack_volumes`.
+        DataError: If the catalogue has no image of the study's kind, or none with SUV where it asks for it; or as `pack_volumes`.
     """
     items = _items(workspace, data)
     if data.cut != "whole":
@@ -112,7 +113,7 @@ def _items(workspace: Workspace, data: DataSection) -> list[Item]:
         ]
         if not items:
             raise DataError(_nothing_fits(catalogue, data))
-        return items
+        return with_suv(items) if data.in_suv else items
     finally:
         catalogue.close()
 

@@ -1,13 +1,16 @@
 """PET in standardized uptake values by body weight: which volumes a study in SUV takes, and what makes SUV of their values."""
 
+import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 from hilum.client.intake.no_suv import NoSuv
 from hilum.client.state.catalogue import Item
 from hilum.common.config.data import DataSection
 from hilum.common.errors import DataError
 
+_log = logging.getLogger(__name__)
 _REASONS_SHOWN = 3
 
 
@@ -16,17 +19,26 @@ def factor_of(item: Item, data: DataSection) -> float:
     return float(item.suv) if data.in_suv else 1.0
 
 
-def check_scale(items: Sequence[Item], data: DataSection) -> None:
-    """Make sure that every volume can be brought to the study's scale.
+def with_suv(items: Sequence[Item]) -> list[Item]:
+    """Return the volumes that have SUV. How many are left out, and why, is said once.
 
     Raises:
-        DataError: If one can't: it would lie beside the others on a scale of its own.
+        DataError: If none has.
     """
-    if data.in_suv and (without := no_suv(items)):
+    kept, without = [one for one in items if isinstance(one.suv, float)], no_suv(items)
+    left_out = f'data.intensity = "suv": {sum(without.values())} of the {len(items)} PET volumes have no SUV'
+    if not kept:
         raise DataError(
-            f'data.intensity = "suv": {sum(without.values())} of the {len(items)} PET volumes have no SUV ({in_words(without)}); '
-            "index an archive of volumes that have one, or leave data.intensity out of the study"
+            f"{left_out} ({in_words(without)}); index an archive of volumes that have one, or leave data.intensity out of the study"
         )
+    if without:
+        _say(f"{left_out} and are left out ({in_words(without)})", kept[0].item_key)
+    return kept
+
+
+@lru_cache(maxsize=64)
+def _say(line: str, _site: str) -> None:
+    _log.warning(line)
 
 
 def no_suv(items: Sequence[Item]) -> dict[NoSuv, int]:

@@ -22,7 +22,7 @@ from hilum.client.capacity import free_disk_bytes
 from hilum.client.data.intensity import FULL_SCALE, shows_from, value_range
 from hilum.client.data.pieces import Box, Cells
 from hilum.client.data.resampling import Slice, Spacing, resampled, shape_after
-from hilum.client.data.suv import check_scale, factor_of
+from hilum.client.data.suv import factor_of
 from hilum.client.data.volumes import Geometry, VolumeFile, Volumes, cells_of
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Item
@@ -73,14 +73,13 @@ def pack_volumes(workspace: Workspace, data: DataSection, items: Sequence[Item])
     Args:
         workspace: The site's.
         data: The study's images, whose cut is patches or slices.
-        items: Volumes, in the order of the rows.
+        items: Volumes, in the order of the rows; of a study in SUV all have one.
 
     Returns:
         The volumes, and a folder for what is worked out from all of them.
 
     Raises:
-        DataError: If every volume is smaller than a patch, one has no SUV where the study asks for it, or they need more disk
-            than is free.
+        DataError: If every volume is smaller than a patch, or they need more disk than is free.
     """
     geometry, plan = Geometry.of(data), _plan(workspace, data, items)
     if data.cut == "patches":
@@ -116,7 +115,6 @@ def packed_values(
 def _plan(workspace: Workspace, data: DataSection, items: Sequence[Item]) -> list[_Planned]:
     folder = workspace.prepared / _kind(data)
     planned = []
-    check_scale(items, data)
     for item in items:
         target_mm = _target_mm(item.shape, item.spacing_mm, data)
         depth, height, width = shape_after(item.shape, item.spacing_mm, target_mm)

@@ -141,21 +141,35 @@ def test_an_encoder_takes_what_training_has_seen(add, index):
     assert float(given.mean()) == pytest.approx(expected.mean(), abs=0.1)
 
 
-def test_a_volume_without_suv_is_never_packed_beside_those_that_have_it(add, index):
+def test_volumes_without_suv_are_left_out_and_counted_once_by_reason(add, index, caplog):
     add("a", uptake())
     add("b", uptake(1), PatientWeight=None)
     add("c", uptake(2), Units="PCNT")
     workspace = index()
-    problem = (
-        'data.intensity = "suv": 2 of the 3 PET volumes have no SUV (1: the values are neither Bq/ml, nor g/ml, nor counts '
-        "with the private factor of Philips; 1: the weight is missing, or not from 0.5 to 500 kg); "
-        "index an archive of volumes that have one, or leave data.intensity out of the study"
+    for ask in (holding_of, prepare, prepare):
+        ask(workspace, IN_SUV)
+    assert [item.suv for item in prepare(workspace, IN_SUV).items] == [
+        pytest.approx(WEIGHT_KG * 1000 / (DOSE_BQ * 0.5 ** (3600 / F18_S)))
+    ]
+    assert holding_of(workspace, IN_SUV).images == 1
+    line = (
+        'data.intensity = "suv": 2 of the 3 PET volumes have no SUV and are left out (1: the values are neither Bq/ml, nor g/ml, '
+        "nor counts with the private factor of Philips; 1: the weight is missing, or not from 0.5 to 500 kg)"
     )
+    assert [record.getMessage() for record in caplog.records] == [line]
+    assert len(prepare(workspace, PERCENTILES).items) == 3, "a study without it takes all, as ever"
+
+
+def test_a_site_where_no_volume_has_suv_is_refused(add, index):
+    add("b", uptake(1), PatientWeight=None)
+    workspace = index()
     for ask in (prepare, holding_of):
         with pytest.raises(DataError) as refused:
             ask(workspace, IN_SUV)
-        assert str(refused.value) == problem
-    assert len(prepare(workspace, PERCENTILES).items) == 3, "a study without it takes all, as ever"
+        assert str(refused.value) == (
+            'data.intensity = "suv": 1 of the 1 PET volumes have no SUV (1: the weight is missing, or not from 0.5 to 500 kg); '
+            "index an archive of volumes that have one, or leave data.intensity out of the study"
+        )
 
 
 def test_another_weight_for_the_same_voxels_is_packed_anew(add, index, tmp_path):
