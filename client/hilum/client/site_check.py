@@ -15,7 +15,7 @@ from hilum.client.state.label_table import read_table
 from hilum.client.state.workspace import Workspace
 from hilum.common.config import SiteConfig
 from hilum.common.cores import usable_cores
-from hilum.common.errors import HilumError
+from hilum.common.errors import HilumError, RequestRefused
 from hilum.common.machine import machine_problem
 from hilum.common.wire_ids import node_id_of
 
@@ -110,7 +110,13 @@ def _device(site: SiteConfig) -> str:
     import torch
 
     from hilum.client.pretraining.device import lacks_devices
+    from hilum.client.pretraining.group import group_folder, waiting_processes
 
+    if (group := group_folder(site)) is not None:
+        try:
+            return f"{waiting_processes(group)} processes on {site.compute.nodes} machines wait for work"
+        except RequestRefused as missing:
+            raise _Mend(missing.detail) from None
     if torch.cuda.is_available():
         if site.compute.device == "cpu":
             return "the CPU trains (compute.device), though there is a GPU"

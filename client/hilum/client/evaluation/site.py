@@ -25,6 +25,7 @@ def evaluate_arms(
     start: FlatWeights | None = None,
     device: Device = "auto",
     devices: int = 1,
+    group: Path | None = None,
     progress: Progress | None = None,
     training: Progress | None = None,
     steps: Progress | None = None,
@@ -42,6 +43,7 @@ def evaluate_arms(
         start: (P,) what the local arm starts from; what the study's seed gives, if none.
         device: Where to train.
         devices: On how many devices of that kind pre-training is done.
+        group: Where processes on several machines look for work; they then pre-train.
         progress: Told after each combination.
         training: Told after each round of the arm `local`.
         steps: Told after each step of any training, which may be long; it may stop the work.
@@ -56,6 +58,7 @@ def evaluate_arms(
             start=start,
             device=device,
             devices=devices,
+            group=group,
             score=scorer(data, study, device=device),
             progress=training,
             steps=steps,

@@ -10,13 +10,14 @@ from torch import nn
 Device = Literal["auto", "cpu", "cuda"]
 
 
-def make_fabric(device: Device, precision: str, threads: int, devices: int = 1) -> Fabric:
+def make_fabric(device: Device, precision: str, threads: int, devices: int = 1, nodes: int = 1) -> Fabric:
     """Return a Fabric on one device, or for one of the processes that train on several.
 
     Args:
         device: `auto` takes a CUDA device where there is one.
         precision: `auto` is bf16 autocast where the CUDA device has it, else fp32.
-        devices: How many processes train together; each has its number in its environment.
+        devices: How many processes of this machine train together; each has its number in its environment.
+        nodes: How many machines do.
         threads: Of torch on the CPU; reductions depend on it, so it belongs to the study.
     """
     torch.set_num_threads(threads)
@@ -31,7 +32,8 @@ def make_fabric(device: Device, precision: str, threads: int, devices: int = 1) 
     return Fabric(
         accelerator="cuda" if on_cuda else "cpu",
         devices=devices,
-        strategy="ddp" if devices > 1 else "auto",
+        num_nodes=nodes,
+        strategy="ddp" if devices * nodes > 1 else "auto",
         precision="bf16-mixed" if bf16 else "32-true",
     )
 

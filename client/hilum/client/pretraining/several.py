@@ -1,8 +1,8 @@
-"""One training on several devices of a machine: a process for each, which gives the weights that one process would.
+"""One training on several devices: a process for each, which together give the weights that one process would.
 
 Each process takes every so-manieth row of each micro-batch, the random numbers of the whole batch and its own share of them, and its
 gradient is averaged with the others' (arXiv 2006.15704). So the batch, its views and its loss are those of one process, and the
-result differs by the order of sums alone.
+result differs by the order of sums alone. Processes of one machine are started here; those of several wait in a group.
 """
 
 import contextlib
@@ -10,57 +10,25 @@ import os
 import queue
 import socket
 import tempfile
-from dataclasses import dataclass, replace
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 import torch.multiprocessing
 
-from hilum.client.data.prepared import Stored
 from hilum.client.data.site_data import SiteData
-from hilum.client.pretraining.checkpoint import load_state, save_state
 from hilum.client.pretraining.device import Device, lacks_devices, make_fabric
-from hilum.client.pretraining.loop import RoundOutcome, RoundPlace, train_round
+from hilum.client.pretraining.job import Job, do_share, take_up
+from hilum.client.pretraining.loop import RoundOutcome, RoundPlace
 from hilum.client.pretraining.mechanisms import MECHANISMS
-from hilum.common.config import StudyConfig, parse_study
+from hilum.common.config import StudyConfig
 from hilum.common.errors import RequestRefused
 from hilum.common.lockdown import close_outbound
 from hilum.common.log_setup import configure_logging
-from hilum.common.methods import SSLMethod, build_method
+from hilum.common.methods import SSLMethod
 from hilum.common.progress import NullProgress, Progress
 
 _LOOK_S = 0.5
-_FULL = "full"  # is there where the memory of a device was
-
-
-@dataclass(frozen=True)
-class _Mapped:
-    """A memory map as another process opens it again, where pickling would copy all of it."""
-
-    path: str
-    shape: tuple[int, ...]
-    dtype: str
-    offset: int
-
-    def open(self) -> Stored:
-        return np.memmap(self.path, np.dtype(self.dtype), "r", self.offset, self.shape)
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What each process is to do."""
-
-    study: dict[str, Any]
-    data: SiteData
-    mapped: _Mapped | None
-    place: RoundPlace
-    device: Device
-    devices: int
-    port: int
-    folder: Path
 
 
 def train_on_several(
@@ -90,46 +58,32 @@ def train_on_several(
     """
     if (problem := lacks_devices(device, devices)) is not None:
         raise RequestRefused("machine", problem)
-    plan = MECHANISMS[study.privacy.mechanism].sampler(data, study)
-    sizes = [
-        len(draws.rows)
-        for step in plan.plan(study.study.seed, place.site, place.round_number)
-        for draws in step
-    ]
-    with tempfile.TemporaryDirectory() as folder:
-        save_state(Path(folder) / "start.pt", {"method": method.state_dict()})
-        mapped = None
-        if isinstance(data.images, np.memmap) and data.images.filename is not None:
-            images = data.images
-            mapped = _Mapped(str(images.filename), images.shape, images.dtype.str, images.offset)
-            data = replace(data, images=np.zeros((0, *images.shape[1:]), images.dtype))
-        work = _Work(
-            study.model_dump(mode="json", exclude_none=True),
-            replace(data, origin=None, facts={}),
-            mapped,
-            place,
-            device,
-            min(devices, *sizes),
-            _free_port(),
-            Path(folder),
-        )
-        if not _run(work, progress):
-            if (work.folder / _FULL).exists():
-                raise torch.OutOfMemoryError
+    count = min(devices, smallest_batch(data, study, place))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        Job(study, data, place, device).write(folder, method)
+        if not _run(folder, count, progress) and not (folder / "full").exists():
             raise RequestRefused(
                 "machine", "a process of the training on several devices has died; its error stands above"
             )
-        state = load_state(Path(folder) / "end.pt")
-    assert state is not None, "the first process has written it"
-    method.load_state_dict(state["method"])
-    return RoundOutcome(**state["outcome"])
+        return take_up(folder, method)
 
 
-def _run(work: _Work, progress: Progress) -> bool:
+def smallest_batch(data: SiteData, study: StudyConfig, place: RoundPlace) -> int:
+    """Return the images of a round's smallest micro-batch: each process must see one."""
+    plan = MECHANISMS[study.privacy.mechanism].sampler(data, study)
+    steps = plan.plan(study.study.seed, place.site, place.round_number)
+    return min(len(draws.rows) for step in steps for draws in step)
+
+
+def _run(folder: Path, count: int, progress: Progress) -> bool:
     """Start the processes, pass on what the first tells, and see all of them end; tell whether they ended well."""
     context = torch.multiprocessing.get_context("spawn")
     told: Any = context.Queue()
-    processes = [context.Process(target=_train, args=(rank, work, told)) for rank in range(work.devices)]
+    port = _free_port()
+    processes = [
+        context.Process(target=_train, args=(rank, count, port, folder, told)) for rank in range(count)
+    ]
     for process in processes:
         process.start()
     well = False
@@ -160,33 +114,22 @@ class _Told:
         self._told.put((done, note))
 
 
-def _train(rank: int, work: _Work, told: Any) -> None:
+def _train(rank: int, count: int, port: int, folder: Path, told: Any) -> None:
     """Train as one of the processes."""
     close_outbound()
     configure_logging()
     os.environ |= {
         "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(work.port),
-        "WORLD_SIZE": str(work.devices),
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(count),
         "LOCAL_RANK": str(rank),
         "NODE_RANK": "0",
     }
-    study = parse_study(work.study)
-    data = work.data if work.mapped is None else replace(work.data, images=work.mapped.open())
-    fabric = make_fabric(work.device, study.training.precision, study.training.threads, devices=work.devices)
+    job = Job.read(folder)
+    training = job.study.training
+    fabric = make_fabric(job.device, training.precision, training.threads, devices=count)
     fabric.launch()
-    method = build_method(study)
-    state = load_state(work.folder / "start.pt")
-    assert state is not None, "the parent has written it"
-    method.load_state_dict(state["method"])
-    progress: Progress = _Told(told) if rank == 0 else NullProgress()
-    try:
-        outcome = train_round(method, data, study, work.place, fabric, progress)
-    except torch.OutOfMemoryError:
-        (work.folder / _FULL).touch()
-        raise
-    if rank == 0:
-        save_state(work.folder / "end.pt", {"method": method.cpu().state_dict(), "outcome": vars(outcome)})
+    do_share(job, folder, fabric, _Told(told) if rank == 0 else NullProgress())
 
 
 def _free_port() -> int:

@@ -17,6 +17,7 @@ from hilum.client.data.site_data import SiteData
 from hilum.client.pretraining.checkpoint import LocalParts, load_state, save_state
 from hilum.client.pretraining.device import Device, make_fabric
 from hilum.client.pretraining.fitting import release, what_fits
+from hilum.client.pretraining.group import train_in_group
 from hilum.client.pretraining.health import encoder_health, start_health
 from hilum.client.pretraining.loop import RoundOutcome, RoundPlace, train_round
 from hilum.client.pretraining.several import train_on_several
@@ -84,6 +85,7 @@ def site_round(
     *,
     device: Device = "auto",
     devices: int = 1,
+    group: Path | None = None,
     progress: Progress | None = None,
 ) -> SiteUpdate:
     """Train one round from `base`.
@@ -96,6 +98,7 @@ def site_round(
         folder: Where the site keeps this run's local parts and step checkpoint.
         device: Where to train.
         devices: On how many devices of that kind.
+        group: Where processes on several machines look for work; they then train.
         progress: Told after each step.
     """
     fabric = make_fabric(device, study.training.precision, study.training.threads)
@@ -108,7 +111,7 @@ def site_round(
     start = f"{base_sha256} {data.content_sha256}"
     place = RoundPlace(data.name, round_number, start, folder / "step.pt")
     told = progress or NullProgress()
-    outcome = _train(method, data, study, place, fabric, told, device=device, devices=devices)
+    outcome = _train(method, data, study, place, fabric, told, device=device, devices=devices, group=group)
     health = {
         **encoder_health(method.encoder, data, study, fabric),
         **begun,
@@ -134,6 +137,7 @@ def _train(
     *,
     device: Device,
     devices: int,
+    group: Path | None,
 ) -> RoundOutcome:
     """Train a round, on one device or several; where the device's memory does not hold a step, say which batch it would hold.
 
@@ -141,6 +145,8 @@ def _train(
         RequestRefused: `machine`, with those words.
     """
     try:
+        if group is not None:
+            return train_in_group(method, data, study, place, progress, device=device, folder=group)
         if devices > 1:
             return train_on_several(method, data, study, place, progress, device=device, devices=devices)
         return train_round(method, data, study, place, fabric, progress)
@@ -162,6 +168,7 @@ def pretrain_alone(
     start: FlatWeights | None = None,
     device: Device = "auto",
     devices: int = 1,
+    group: Path | None = None,
     score: Score | None = None,
     progress: Progress | None = None,
     steps: Progress | None = None,
@@ -176,6 +183,7 @@ def pretrain_alone(
         start: (P,) what the first round starts from; what the study's seed gives, if none.
         device: Where to train.
         devices: On how many devices of that kind.
+        group: Where processes on several machines look for work; they then train.
         score: What picks the round (`hilum.client.evaluation.selection.scorer`); None takes the last.
         progress: Told after each round.
         steps: Told after each step; it may stop the work.
@@ -192,7 +200,15 @@ def pretrain_alone(
         best, best_round, best_score = kept["best"].numpy(), kept["best_round"], kept["best_score"]
     for round_number in range(done + 1, study.federation.rounds + 1):
         sent = site_round(
-            data, study, weights, round_number, folder, device=device, devices=devices, progress=steps
+            data,
+            study,
+            weights,
+            round_number,
+            folder,
+            device=device,
+            devices=devices,
+            group=group,
+            progress=steps,
         )
         weights = apply_update(weights, sent.update)
         found = best_score if score is None else score(sent, weights)

@@ -11,6 +11,7 @@ but its owner, whoever makes it; `hilum site` also sets a umask under which each
     incoming/           the same, on their way
     masks/              one array a mask, likewise
     prepared/           packed arrays at a study's size
+    group/              rounds for processes on several machines (`hilum.client.pretraining.group`)
     compiled/           kernels made for the encoders that were trained on a GPU here
     splits/<run>.npz    who was set aside when a run began (`hilum.client.data.kept_split`)
     runs/<run>/         local parts and step checkpoints of one run
@@ -69,6 +70,11 @@ class Workspace:
     def compiled(self) -> Path:
         """Kernels made for encoders."""
         return self.folder / "compiled"
+
+    @property
+    def group(self) -> Path:
+        """Where processes on several machines look for work."""
+        return self.folder / "group"
 
     @property
     def splits(self) -> Path:

@@ -40,10 +40,12 @@ class ComputeSection(Section):
 
     Attributes:
         devices: How many GPUs train one round together, a process for each.
+        nodes: Of how many machines; of more than one, processes that torchrun started there do it, and `devices` is theirs.
     """
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Annotated[int, Field(ge=1, le=64)] = 1
+    nodes: Annotated[int, Field(ge=1, le=1024)] = 1
 
 
 class LinkSection(Section):

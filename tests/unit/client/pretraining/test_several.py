@@ -73,7 +73,7 @@ def test_a_step_that_does_not_fit_on_several_devices_is_told_which_would(
     make_study, data, tmp_path, monkeypatch
 ):
     """As if each process had said that its device's memory is full; one step of four images is all that fits."""
-    monkeypatch.setattr(several, "_run", lambda work, progress: (work.folder / "full").touch())
+    monkeypatch.setattr(several, "_run", lambda folder, count, progress: (folder / "full").touch())
     monkeypatch.setattr(fitting, "fits", lambda study, batch, fabric: batch <= 4)
     study = make_study(training={"batch_size": 20})
     base = get_federated(build_method(study))

@@ -1,0 +1,134 @@
+"""A round trained by a site's processes on several machines (`compute.nodes`), which wait for work: how they are asked.
+
+Whoever has a round to train (`hilum site start`, `hilum site pretrain`) leaves it in a folder that all machines see, and waits.
+
+<state>/group/
+    beat.json    written over and over by the first process: which group it is, of how many processes
+    now          the name of the job to be done
+    <job>/       `hilum.client.pretraining.job`, and `progress.json`, the newest step
+"""
+
+import secrets
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from hilum.client.data.site_data import SiteData
+from hilum.client.pretraining.device import Device
+from hilum.client.pretraining.job import Job, take_up
+from hilum.client.pretraining.loop import RoundOutcome, RoundPlace
+from hilum.client.pretraining.several import smallest_batch
+from hilum.client.state.workspace import Workspace
+from hilum.common.config import SiteConfig, StudyConfig
+from hilum.common.errors import RequestRefused
+from hilum.common.files import read_json, write_text
+from hilum.common.methods import SSLMethod
+from hilum.common.progress import Progress
+
+_LOOK_S = 0.5
+_PATIENCE_S = 60.0  # shared storage may show a file late
+
+
+def train_in_group(
+    method: SSLMethod,
+    data: SiteData,
+    study: StudyConfig,
+    place: RoundPlace,
+    progress: Progress,
+    *,
+    device: Device,
+    folder: Path,
+) -> RoundOutcome:
+    """Have the group train `method` for one round.
+
+    Args:
+        method: The method with the round's starting weights, on the CPU.
+        data: The site's images, and who is trained on.
+        study: The study.
+        place: Which round this is.
+        progress: Told of steps; what it raises ends the group's work.
+        device: Of which kind.
+        folder: Where the group looks for work.
+
+    Raises:
+        RequestRefused: `machine`, if no group waits, it has more processes than the smallest batch has images, or it dies.
+        torch.OutOfMemoryError: If the memory of a device does not hold a step.
+    """
+    watch = _Watch(folder)
+    if (smallest := smallest_batch(data, study, place)) < watch.processes:
+        raise RequestRefused(
+            "machine",
+            f"compute.nodes: the group has {watch.processes} processes, and the smallest batch of this study {smallest} images: "
+            "each must see one; write a larger training.batch_size, or start fewer processes",
+        )
+    job = folder / secrets.token_hex(8)
+    try:
+        Job(study, data, place, device).write(job, method)
+        write_text(folder / "now", job.name)
+        known = 0
+        while not (job / "end.pt").exists() and not (job / "full").exists():
+            watch.look()
+            told = _read(job / "progress.json")
+            if told and told["done"] > known:
+                known = told["done"]
+                progress.advance(known, told["note"])
+            time.sleep(_LOOK_S)
+        return take_up(job, method)
+    finally:
+        shutil.rmtree(job, ignore_errors=True)
+
+
+def waiting_processes(folder: Path) -> int:
+    """Return how many processes the group has that waits for work in a folder.
+
+    Raises:
+        RequestRefused: `machine`, if none does.
+    """
+    return _Watch(folder).processes
+
+
+def group_folder(site: SiteConfig) -> Path | None:
+    """Return where a site's group looks for work; None where its rounds are trained on one machine."""
+    return Workspace(site.state.folder).group if site.compute.nodes > 1 else None
+
+
+class _Watch:
+    """Sees that the group that was there at first goes on to be there.
+
+    Raises:
+        RequestRefused: `machine`, if none is there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "beat.json"
+        first = _read(self._file)
+        until = time.monotonic() + _PATIENCE_S
+        while (beat := _read(self._file)) is None or beat == first:
+            if time.monotonic() > until:
+                raise RequestRefused(
+                    "machine",
+                    "compute.nodes asks for several machines, and no group of processes waits for work: start "
+                    "`torchrun ... -m hilum.client.pretraining.group_process site.toml` on each of them",
+                )
+            time.sleep(_LOOK_S)
+        self._group, self._beat, self._heard = beat["group"], beat, time.monotonic()
+        self.processes = int(beat["processes"])
+
+    def look(self) -> None:
+        """Refuse to wait for a group that is gone."""
+        beat, now = _read(self._file), time.monotonic()
+        if beat is not None and beat != self._beat:
+            self._beat, self._heard = beat, now
+        if self._beat["group"] != self._group or now - self._heard > _PATIENCE_S:
+            raise RequestRefused(
+                "machine", "the group of processes on several machines has died; torchrun's output says why"
+            )
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        found: dict[str, Any] = read_json(path)
+    except FileNotFoundError:
+        return None
+    return found

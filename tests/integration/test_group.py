@@ -1,0 +1,118 @@
+"""Processes that torchrun starts on several machines give the update that two processes of one machine give."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from hilum.client.data.site_data import SiteData
+from hilum.client.data.splits import Split
+from hilum.client.pretraining import group
+from hilum.client.pretraining.site import site_round
+from hilum.common.errors import RequestRefused
+from hilum.common.methods import build_method
+from hilum.common.methods.parts import get_federated
+
+SITE = """
+[site]
+name = "site-0"
+[state]
+folder = "{state}"
+[data]
+dicom = "{state}"
+[compute]
+device = "cpu"
+nodes = 2
+"""
+
+
+@pytest.fixture
+def data(tmp_path):
+    """Twenty images in a memory map, two of most patients."""
+    images = np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint16, (20, 1, 20, 20))
+    images[:] = np.random.default_rng(0).integers(0, 65_535, images.shape)
+    images.flush()
+    rows = np.arange(20)
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    return SiteData("site-0", mapped, (None,) * 20, Split(rows, rows[:0], rows[:0], rows // 2), "content")
+
+
+@pytest.fixture
+def machines(tmp_path):
+    """Two torchruns of one process each, as two machines would have them; their folder."""
+    site = tmp_path / "site.toml"
+    site.write_text(SITE.format(state=tmp_path / "state"))
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
+    command += ["--max-restarts", "5", "--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}"]
+    command += ["--local-addr", "127.0.0.1", "-m", "hilum.client.pretraining.group_process", str(site)]
+    with (tmp_path / "torchrun.log").open("w") as log:
+        running = [
+            subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True) for _ in range(2)
+        ]
+        yield tmp_path / "state" / "group"
+        for one in running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(one.pid, signal.SIGKILL)
+            one.wait()
+
+
+class StopAfter:
+    def __init__(self):
+        self.seen = []
+
+    def advance(self, done, note=""):
+        self.seen.append(done)
+        raise KeyboardInterrupt
+
+
+def test_two_machines_give_the_update_of_two_processes_and_outlive_a_stop(
+    make_study, data, machines, tmp_path
+):
+    study = make_study(training={"batch_size": 7, "accumulate": 2, "local_epochs": 2})
+    base = get_federated(build_method(study))
+    expected = site_round(data, study, base, 1, tmp_path / "here", device="cpu", devices=2)
+    sent = site_round(data, study, base, 1, tmp_path / "there", device="cpu", group=machines)
+    assert np.abs(sent.update).max() > 0
+    assert sent.update.tobytes() == expected.update.tobytes(), "as many processes, the same sums"
+    assert sent.outcome.steps == expected.outcome.steps
+    long = make_study(training={"batch_size": 7, "local_epochs": 3000})
+    stop = StopAfter()
+    with pytest.raises(KeyboardInterrupt):
+        site_round(data, long, base, 1, tmp_path / "stopped", device="cpu", group=machines, progress=stop)
+    assert stop.seen
+    # torchrun starts the processes again, and they take up the next round.
+    until = time.monotonic() + 120
+    while True:
+        try:
+            again = site_round(data, study, base, 1, tmp_path / "again", device="cpu", group=machines)
+            break
+        except RequestRefused:
+            assert time.monotonic() < until
+    assert again.update.tobytes() == expected.update.tobytes()
+    assert [path.name for path in machines.iterdir() if path.is_dir()] == []
+
+
+def test_where_no_group_waits_it_is_said_what_to_start(make_study, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(group, "_PATIENCE_S", 0.0)
+    study = make_study()
+    with pytest.raises(
+        RequestRefused, match=r"start `torchrun \.\.\. -m hilum\.client\.pretraining\.group_process"
+    ):
+        site_round(
+            data,
+            study,
+            get_federated(build_method(study)),
+            1,
+            tmp_path,
+            device="cpu",
+            group=tmp_path / "group",
+        )
