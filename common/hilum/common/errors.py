@@ -43,6 +43,7 @@ Outside of the tree, for no person sees them as errors. All but the first stay i
     FetchError      client/intake/network/bounded_http.py      one object is counted, and the pull goes on
     TransientError  client/intake/network/bounded_http.py      it is tried again
     UncertainValue  client/intake/headers/parsing.py           pydicom is asked
+    _NoFactor       client/intake/headers/suv.py               a PET image has no SUV, and a code says why
     _Enough         client/pretraining/speed.py                a measurement has lasted long enough
     EndOfWindow     client/intake/headers/element_headers.py   the window is moved
     _Unsure         client/intake/assembly/direct_read.py      the general way of reading is taken

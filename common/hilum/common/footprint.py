@@ -123,8 +123,8 @@ def training_floats(parameters: int, travelling: int) -> int:
 
 
 def update_floats(parameters: int, travelling: int) -> int:
-    """Values held for weights after the last step: with gradients, before and after, and the difference in float64."""
-    return 2 * parameters + 8 * travelling
+    """Values held for weights after the last step: with gradients, before and after, and the difference."""
+    return 2 * parameters + 3 * travelling
 
 
 def _view_floats(study: StudyConfig, count: int) -> int:

@@ -115,7 +115,8 @@ def apply_update(before: FlatWeights, update: npt.NDArray[np.floating[Any]]) -> 
 
 def limit_norm(update: FlatWeights, max_norm: float) -> FlatWeights:
     """Scale an update down, if it must be, so that its Euclidean norm is at most `max_norm`."""
-    norm = float(np.linalg.norm(update.astype(np.float64)))
+    wide = (update[part].astype(np.float64) for part in _parts(update))
+    norm = math.sqrt(math.fsum(float(part @ part) for part in wide))
     if norm <= max_norm:
         return update
     limited = np.empty(update.shape, np.float32)

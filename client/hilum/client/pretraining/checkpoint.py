@@ -8,12 +8,12 @@ import io
 import logging
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
 
-from hilum.common.files import write_bytes
+from hilum.common.files import replacing
 
 _DIGEST_BYTES = 32
 _LOCAL = re.compile(r"local-(\d{6})\.pt")
@@ -21,11 +21,28 @@ _log = logging.getLogger(__name__)
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values in one step."""
-    buffer = io.BytesIO()
-    torch.save(state, buffer)
-    content = buffer.getvalue()
-    write_bytes(path, hashlib.sha256(content).digest() + content)
+    """Write tensors and plain values in one step, without a copy of them in memory."""
+    with replacing(path) as file:
+        file.write(bytes(_DIGEST_BYTES))
+        body = _Hashed(file)
+        torch.save(state, body)
+        file.seek(0)
+        file.write(body.digest.digest())
+
+
+class _Hashed:
+    """A file whose content is hashed as it is written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self.digest = file, hashlib.sha256()
+
+    def write(self, content: bytes) -> int:
+        """Write on."""
+        self.digest.update(content)
+        return self._file.write(content)
+
+    def flush(self) -> None:
+        """Do nothing: the file is flushed when it is whole."""
 
 
 def load_state(path: Path) -> dict[str, Any] | None:

@@ -16,7 +16,9 @@ import threading
 import time
 from pathlib import Path
 
-from hilum.client.pretraining.device import make_fabric
+from lightning_fabric import Fabric
+
+from hilum.client.pretraining.device import Device, make_fabric
 from hilum.client.pretraining.job import Job, do_share
 from hilum.client.state.workspace import Workspace
 from hilum.common.config import load_site
@@ -34,8 +36,10 @@ def serve(site_file: Path) -> None:
     configure_logging()
     site = load_site(site_file)
     folder = Workspace(site.state.folder).group
-    seen = _now(folder)
     rank, processes = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    seen = _now(folder)
+    together = _fabric(site.compute.device, "fp32", 1)
+    together.barrier()  # whoever hears the beat may leave a job, and all must take it for a new one
     if rank == 0:
         threading.Thread(target=_beat, args=(folder, processes), daemon=True, name="beat").start()
     while True:
@@ -47,11 +51,17 @@ def serve(site_file: Path) -> None:
 
 def _do(folder: Path, rank: int) -> None:
     job = Job.read(folder)
-    training, nodes = job.study.training, int(os.environ["GROUP_WORLD_SIZE"])
-    here = int(os.environ["LOCAL_WORLD_SIZE"])
-    fabric = make_fabric(job.device, training.precision, training.threads, devices=here, nodes=nodes)
-    fabric.launch()
+    training = job.study.training
+    fabric = _fabric(job.device, training.precision, training.threads)
     do_share(job, folder, fabric, _Told(folder, rank))
+
+
+def _fabric(device: Device, precision: str, threads: int) -> Fabric:
+    """Return this process's part of all, as torchrun has told it."""
+    here, nodes = int(os.environ["LOCAL_WORLD_SIZE"]), int(os.environ["GROUP_WORLD_SIZE"])
+    fabric = make_fabric(device, precision, threads, devices=here, nodes=nodes)
+    fabric.launch()
+    return fabric
 
 
 class _Told:

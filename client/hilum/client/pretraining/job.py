@@ -87,7 +87,9 @@ def do_share(job: Job, folder: Path, fabric: Fabric, progress: Progress) -> None
     Raises:
         torch.OutOfMemoryError: If this device's memory does not hold a step; `full` says so to who waits.
     """
-    torch.set_num_threads(job.study.training.threads)  # the launch has set another number, by this machine's cores
+    torch.set_num_threads(
+        job.study.training.threads
+    )  # the launch has set another number, by this machine's cores
     method = build_method(job.study)
     method.load_state_dict(_state(folder / "start.pt")["method"])
     try:

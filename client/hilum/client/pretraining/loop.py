@@ -109,10 +109,11 @@ def train_round(
     sizes = [[len(draws.rows) for draws in step_draws] for step_draws in plan]
     peak = study.base_learning_rate * sum(map(sum, sizes)) / len(plan) / _BASE_IMAGES
     checkpoints = StepCheckpoints(
-        place.checkpoint if fabric.global_rank == 0 else None,
+        place.checkpoint,
         place.round_number,
         place.start,
         training.checkpoint_minutes,
+        writes=fabric.global_rank == 0,
     )
     start, known = checkpoints.restore(method, optimizer)
     outcomes = _Outcomes(known, behind=_BEHIND if fabric.device.type == "cuda" else 0)

@@ -22,13 +22,16 @@ class StepCheckpoints:
 
     Args:
         path: Of the file; None keeps nothing.
+        writes: Whether this process writes it; of several that train together one does, and all of them go on from it.
         round_number: Of the round.
         start: Names the weights and images that the round starts from; a file of others is not taken up.
         minutes: From one to the next.
     """
 
-    def __init__(self, path: Path | None, round_number: int, start: str, minutes: float) -> None:
-        self.path, self.seconds = path, minutes * _MINUTE_S
+    def __init__(
+        self, path: Path | None, round_number: int, start: str, minutes: float, *, writes: bool = True
+    ) -> None:
+        self.path, self.seconds, self.writes = path, minutes * _MINUTE_S, writes
         self._head = {"format": _FORMAT, "round": round_number, "start": start}
         self._last = time.monotonic()
         self._writing: threading.Thread | None = None
@@ -51,7 +54,7 @@ class StepCheckpoints:
         """
         if self._error is not None:
             self.finish()
-        return self.path is not None and time.monotonic() - self._last >= self.seconds
+        return self.writes and self.path is not None and time.monotonic() - self._last >= self.seconds
 
     def keep(
         self,
@@ -97,7 +100,7 @@ class StepCheckpoints:
     def drop(self) -> None:
         """Remove the file: the round is done."""
         self.finish()
-        if self.path is not None:
+        if self.writes and self.path is not None:
             self.path.unlink(missing_ok=True)
 
     def __enter__(self) -> Self:

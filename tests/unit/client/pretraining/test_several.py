@@ -6,6 +6,7 @@ import pytest
 from hilum.client.data.site_data import SiteData
 from hilum.client.data.splits import Split
 from hilum.client.pretraining import fitting, several
+from hilum.client.pretraining.checkpoint import load_state
 from hilum.client.pretraining.device import make_fabric
 from hilum.client.pretraining.loop import RoundPlace, train_round
 from hilum.client.pretraining.several import train_on_several
@@ -57,6 +58,23 @@ def test_two_processes_give_the_update_of_one(make_study, data, changes):
     assert together.loss == pytest.approx(alone.loss, abs=1e-5)
     assert together.gradient_norm == pytest.approx(alone.gradient_norm, rel=1e-4)
     assert seen, "the site is told of the steps, and may stop them"
+
+
+def test_a_round_that_was_stopped_goes_on_in_all_processes_with_the_same_bits(make_study, data, tmp_path):
+    class StopAt:
+        def advance(self, done, note=""):
+            if done == 3:
+                raise KeyboardInterrupt
+
+    study = make_study(training=TRAINING | {"local_epochs": 4, "checkpoint_minutes": 0.0})
+    base = get_federated(build_method(study))
+    whole = site_round(data, study, base, 1, tmp_path / "whole", device="cpu", devices=2)
+    with pytest.raises(KeyboardInterrupt):
+        site_round(data, study, base, 1, tmp_path / "cut", device="cpu", devices=2, progress=StopAt())
+    assert load_state(tmp_path / "cut" / "step.pt")["next_step"] >= 1
+    again = site_round(data, study, base, 1, tmp_path / "cut", device="cpu", devices=2)
+    assert again.update.tobytes() == whole.update.tobytes()
+    assert again.outcome.loss == whole.outcome.loss
 
 
 def test_a_process_that_dies_is_told_and_leaves_none_behind(make_study, data, capfd):
