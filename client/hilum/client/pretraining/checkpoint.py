@@ -8,7 +8,7 @@ import io
 import logging
 import re
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO, cast
 
 import torch
 from torch import Tensor
@@ -25,7 +25,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     with replacing(path) as file:
         file.write(bytes(_DIGEST_BYTES))
         body = _Hashed(file)
-        torch.save(state, body)
+        torch.save(state, cast("IO[bytes]", body))
         file.seek(0)
         file.write(body.digest.digest())
 
