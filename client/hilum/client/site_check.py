@@ -117,20 +117,16 @@ def _device(site: SiteConfig) -> str:
             return f"{waiting_processes(group)} processes on {site.compute.nodes} machines wait for work"
         except RequestRefused as missing:
             raise _Mend(missing.detail) from None
+    if (problem := lacks_devices(site.compute.device, site.compute.devices)) is not None:
+        raise _Mend(problem)
     if torch.cuda.is_available():
         if site.compute.device == "cpu":
             return "the CPU trains (compute.device), though there is a GPU"
-        if (problem := lacks_devices(site.compute.device, site.compute.devices)) is not None:
-            raise _Mend(problem)
         name, count = torch.cuda.get_device_name(), site.compute.devices
         return (
             f"{name} trains"
             if count == 1
             else f"{count} of {torch.cuda.device_count()} GPUs train, the first is {name}"
-        )
-    if site.compute.device == "cuda":
-        raise _Mend(
-            "compute.device = cuda, but torch sees no GPU; see to its driver (`nvidia-smi`), or write auto"
         )
     return f"the CPU trains, with {usable_cores()} cores: torch sees no GPU"
 

@@ -7,6 +7,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
+from hilum.common.errors import RequestRefused
+
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -19,16 +21,20 @@ def make_fabric(device: Device, precision: str, threads: int, devices: int = 1, 
         devices: How many processes of this machine train together; each has its number in its environment.
         nodes: How many machines do.
         threads: Of torch on the CPU; reductions depend on it, so it belongs to the study.
+
+    Raises:
+        RequestRefused: `machine`, if a GPU is asked for and there is none, or more than there are.
     """
+    if (problem := lacks_devices(device, devices)) is not None:
+        raise RequestRefused("machine", problem)
     torch.set_num_threads(threads)
     on_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     bf16 = precision == "bf16" or (precision == "auto" and on_cuda and torch.cuda.is_bf16_supported())
     if on_cuda:
         # What autocast leaves in single precision may be rounded to 10 bits in products; without autocast nothing may.
         torch.set_float32_matmul_precision("high" if bf16 else "highest")
-        os.environ.setdefault(
-            "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-        )  # read once; `training.deterministic` needs it
+        # Read when the first product is computed; `training.deterministic` needs it.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return Fabric(
         accelerator="cuda" if on_cuda else "cpu",
         devices=devices,
@@ -52,8 +58,10 @@ def lay_out(module: nn.Module, fabric: Fabric) -> None:
 
 
 def lacks_devices(device: Device, devices: int) -> str | None:
-    """Return what is wrong where a site names more GPUs than there are; None if nothing is."""
+    """Return what is wrong where a site names a GPU and there is none, or more than there are; None if nothing is."""
     there = torch.cuda.device_count()
+    if device == "cuda" and not there:
+        return "compute.device = cuda, but torch sees no GPU; see to its driver (`nvidia-smi`), or write auto"
     if device == "cpu" or not there or devices <= there:
         return None
     return f"compute.devices = {devices}, but torch sees {there} GPU{'s' if there > 1 else ''}; write {there}, or see to the others"

@@ -110,6 +110,17 @@ def test_more_gpus_than_there_are_are_refused_in_one_line(make_study, data, monk
     assert str(refused.value) == "compute.devices = 4, but torch sees 2 GPUs; write 2, or see to the others"
 
 
+def test_a_gpu_that_is_not_there_is_refused_in_one_line_whatever_trains(
+    make_study, data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    study = make_study()
+    base = get_federated(build_method(study))
+    with pytest.raises(RequestRefused, match="torch sees no GPU; see to its driver") as refused:
+        site_round(data, study, base, 1, tmp_path, device="cuda")
+    assert refused.value.code == "machine"
+
+
 def test_who_listens_to_the_steps_can_stop_all_processes(make_study, data):
     class Stop:
         def advance(self, done, note=""):
