@@ -205,12 +205,14 @@ def _score(site: SiteConfig, asked: Asked) -> RecordDict:
 
 def _evaluate(site: SiteConfig, asked: Asked) -> RecordDict:
     from hilum.client.evaluation.answered import answer_evaluation
+    from hilum.client.pretraining.compiling import keep_compiled_in
 
     if asked.study.tasks.chosen is None:
         raise RequestRefused("wrong_format", "the study names no task, so there is nothing to evaluate")
     if site.data.labels is None:
         raise RequestRefused("no_labels", "the site file names no label table (`data.labels`)")
     with _charged(site, asked, sent_bytes=0) as (ledger, charge):
+        keep_compiled_in(Workspace(site.state.folder).compiled)
         table = answer_evaluation(site, asked, charge)
         reply = outgoing.evaluation_reply(site.site.name, table, Limits.of(asked.study))
         charge.sent_bytes = outgoing.size_bytes(reply)

@@ -114,7 +114,7 @@ def _device(site: SiteConfig) -> str:
 
     if (group := group_folder(site)) is not None:
         try:
-            return f"{waiting_processes(group)} processes on {site.compute.nodes} machines wait for work"
+            return f"{waiting_processes(group)} processes of the group wait for work"
         except RequestRefused as missing:
             raise _Mend(missing.detail) from None
     if (problem := lacks_devices(site.compute.device, site.compute.devices)) is not None:

@@ -25,6 +25,7 @@ _FIRST, _MEASURED = 5, 12  # steps: the first ones take memory and choose kernel
 _SAVES = 0.2  # of a step's time, at least: 0.28 of a ViT-B's MAE, 0.57 of a ResNet-50's SimCLR on an H100
 _SECONDS = 90.0  # compiling a ViT-B took 25 to 60
 _SECONDS_AGAIN = 15.0  # with its code on disk
+_PROVEN = 3  # steps: batches of both sizes, most likely
 _CACHE = "TORCHINDUCTOR_CACHE_DIR"
 _done_here: set[str] = set()
 """What this process has compiled already; its code serves later rounds."""
@@ -44,13 +45,14 @@ class LateCompiler:
         module: What is trained.
         study: The study.
         device: What it is trained on.
-        steps: What is left of the study from this round's first step on.
+        steps: What is left of the study from this round's first step on; of the round, if the process ends with it.
     """
 
     def __init__(self, module: nn.Module, study: StudyConfig, device: torch.device, steps: int) -> None:
         self.module, self.device, self.steps = module, device, steps
         self._is_over = not study.training.compile or device.type != "cuda"
         self._began: list[float] = []
+        self._compiled_at: int | None = None
         if self._is_over:
             return
         self.key = _key(study, torch.cuda.get_device_name(device))
@@ -59,6 +61,8 @@ class LateCompiler:
 
     def step_begins(self, index: int) -> None:
         """Note when a step begins, the first of them with index 0; compile, if it is time."""
+        if self._compiled_at is not None and index >= self._compiled_at + _PROVEN:
+            self._remember()
         if self._is_over:
             return
         self._began.append(time.monotonic())
@@ -67,19 +71,24 @@ class LateCompiler:
         self._is_over = True
         marker = _marker(self.key)
         if pays(self._began[_FIRST:], self.steps - index, is_known=marker is not None and marker.exists()):
-            self._compile()
+            self._compile(index)
 
-    def _compile(self) -> None:
+    def _compile(self, index: int = 0) -> None:
         self._is_over = True
         if (problem := why_not(self.device)) is not None:
             _log.warning("training goes on without compiled kernels, more slowly (%s)", problem)
             return
-        _done_here.add(self.key)
+        self._compiled_at = index
         count = compile_blocks(self.module)
+        _log.info("compiling the network's %d blocks; training.compile = false would not", count)
+
+    def _remember(self) -> None:
+        """Note that the code is there, now that steps were taken with it."""
+        self._compiled_at = None
+        _done_here.add(self.key)
         if (marker := _marker(self.key)) is not None:
             marker.parent.mkdir(parents=True, exist_ok=True)
             marker.touch()
-        _log.info("compiling the network's %d blocks; training.compile = false would not", count)
 
 
 def why_not(device: torch.device) -> str | None:

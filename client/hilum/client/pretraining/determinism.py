@@ -1,10 +1,15 @@
 """The same bits in each run on one kind of GPU (`training.deterministic`), for what it costs in time."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils import deterministic
+
+_lock = threading.Lock()
+_within = 0
+"""How many trainings of this process want it now: the switches are the process's, and simulated sites are its threads."""
 
 
 @contextmanager
@@ -21,12 +26,21 @@ def determinism(wanted: bool, device: torch.device) -> Iterator[None]:
     if not wanted or device.type != "cuda":
         yield
         return
-    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.benchmark = False
+    _enter(1)
     try:
-        with sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
-            yield
+        yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        torch.backends.cudnn.benchmark = before[1]
+        _enter(-1)
+
+
+def _enter(step: int) -> None:
+    """Turn the switches with the first that comes, and back with the last that goes."""
+    global _within  # noqa: PLW0603 - as the switches are
+    with _lock:
+        _within += step
+        ordered = _within > 0
+        torch.use_deterministic_algorithms(ordered)
+        # Nothing here reads memory that nobody wrote.
+        deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        torch.backends.cuda.enable_mem_efficient_sdp(not ordered)
+        torch.backends.cuda.enable_cudnn_sdp(not ordered)

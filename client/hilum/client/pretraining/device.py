@@ -31,8 +31,9 @@ def make_fabric(device: Device, precision: str, threads: int, devices: int = 1, 
     on_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     bf16 = precision == "bf16" or (precision == "auto" and on_cuda and torch.cuda.is_bf16_supported())
     if on_cuda:
-        # What autocast leaves in single precision may be rounded to 10 bits in products; without autocast nothing may.
-        torch.set_float32_matmul_precision("high" if bf16 else "highest")
+        # What is in single precision is computed in it: no product is rounded to the 10 bits of TF32 first.
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
         # Read when the first product is computed; `training.deterministic` needs it.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return Fabric(
@@ -47,7 +48,7 @@ def make_fabric(device: Device, precision: str, threads: int, devices: int = 1, 
 def lay_out(module: nn.Module, fabric: Fabric) -> None:
     """Order the kernels of convolutions as a GPU's matrix units read them, channels last; what is computed stays the same.
 
-    Activations follow, since a convolution gives them in the order of its kernel.
+    A convolution gives its result in the order of its kernel. Compiled blocks keep it; otherwise a GroupNorm goes back to channels first.
     """
     if fabric.device.type != "cuda":
         return

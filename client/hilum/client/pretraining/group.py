@@ -1,13 +1,16 @@
 """A round trained by a site's processes on several machines (`compute.nodes`), which wait for work: how they are asked.
 
-Whoever has a round to train (`hilum site start`, `hilum site pretrain`) leaves it in a folder that all machines see, and waits.
+Whoever has a round to train (`hilum site start`, `hilum site pretrain`) leaves it in a folder that all machines see under one path, and waits.
 
 <state>/group/
-    beat.json    written over and over by the first process: which group it is, of how many processes
-    now          the name of the job to be done
-    <job>/       `hilum.client.pretraining.job`, and `progress.json`, the newest step
+    beat.json        written over and over by the first process: which group it is, of how many processes, and its newest job
+    <job>/           `hilum.client.pretraining.job`; `lease.json`, written over and over by who waits; `progress.json`, the newest step
+
+A file is looked at for what changes in it, so that the machines' clocks need not agree.
 """
 
+import json
+import os
 import secrets
 import shutil
 import time
@@ -22,11 +25,12 @@ from hilum.client.pretraining.several import smallest_batch
 from hilum.client.state.workspace import Workspace
 from hilum.common.config import SiteConfig, StudyConfig
 from hilum.common.errors import RequestRefused
-from hilum.common.files import read_json, write_text
+from hilum.common.files import private_folder
 from hilum.common.methods import SSLMethod
 from hilum.common.progress import Progress
 
-_LOOK_S = 0.5
+LOOK_S = 0.5
+BEAT_S = 2.0
 _PATIENCE_S = 60.0  # shared storage may show a file late
 
 
@@ -63,17 +67,20 @@ def train_in_group(
             "each must see one; write a larger training.batch_size, or start fewer processes",
         )
     job = folder / secrets.token_hex(8)
+    private_folder(job)
     try:
         Job(study, data, place, device).write(job, method)
-        write_text(folder / "now", job.name)
-        known = 0
+        known, number, next_lease = 0, 0, 0.0
         while not (job / "end.pt").exists() and not (job / "full").exists():
             watch.look()
-            told = _read(job / "progress.json")
+            if time.monotonic() >= next_lease:
+                number, next_lease = number + 1, time.monotonic() + BEAT_S
+                put(job / "lease.json", {"number": number})
+            told = look_at(job / "progress.json")
             if told and told["done"] > known:
                 known = told["done"]
                 progress.advance(known, told["note"])
-            time.sleep(_LOOK_S)
+            time.sleep(LOOK_S)
         return take_up(job, method)
     finally:
         shutil.rmtree(job, ignore_errors=True)
@@ -102,22 +109,22 @@ class _Watch:
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "beat.json"
-        first = _read(self._file)
+        first = look_at(self._file)
         until = time.monotonic() + _PATIENCE_S
-        while (beat := _read(self._file)) is None or beat == first:
+        while (beat := look_at(self._file)) is None or beat == first:
             if time.monotonic() > until:
                 raise RequestRefused(
                     "machine",
                     "compute.nodes asks for several machines, and no group of processes waits for work: start "
                     "`torchrun ... -m hilum.client.pretraining.group_process site.toml` on each of them",
                 )
-            time.sleep(_LOOK_S)
+            time.sleep(LOOK_S)
         self._group, self._beat, self._heard = beat["group"], beat, time.monotonic()
         self.processes = int(beat["processes"])
 
     def look(self) -> None:
         """Refuse to wait for a group that is gone."""
-        beat, now = _read(self._file), time.monotonic()
+        beat, now = look_at(self._file), time.monotonic()
         if beat is not None and beat != self._beat:
             self._beat, self._heard = beat, now
         if self._beat["group"] != self._group or now - self._heard > _PATIENCE_S:
@@ -126,9 +133,21 @@ class _Watch:
             )
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def put(path: Path, value: dict[str, Any]) -> None:
+    """Replace a small file in a folder that is there; it need not outlive the machine.
+
+    Raises:
+        OSError: If the folder is gone, or the storage.
+    """
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_text(json.dumps(value))
+    aside.replace(path)
+
+
+def look_at(path: Path) -> dict[str, Any] | None:
+    """Return what such a file holds; None where it can't be read now, as storage that others write to may have it."""
     try:
-        found: dict[str, Any] = read_json(path)
-    except FileNotFoundError:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
         return None
     return found

@@ -97,7 +97,7 @@ def do_share(job: Job, folder: Path, fabric: Fabric, progress: Progress) -> None
     except torch.OutOfMemoryError:
         (folder / "full").touch()
         raise
-    if fabric.global_rank == 0:
+    if fabric.global_rank == 0 and folder.exists():
         save_state(folder / "end.pt", {"method": method.cpu().state_dict(), "outcome": vars(outcome)})
 
 

@@ -117,9 +117,9 @@ def train_round(
     )
     start, known = checkpoints.restore(method, optimizer)
     outcomes = _Outcomes(known, behind=_BEHIND if fabric.device.type == "cuda" else 0)
-    compiler = LateCompiler(
-        method, study, fabric.device, len(plan) * (rounds - place.round_number + 1) - start
-    )
+    # Processes of several devices are new in each round.
+    rounds_left = rounds - place.round_number + 1 if fabric.world_size == 1 else 1
+    compiler = LateCompiler(method, study, fabric.device, len(plan) * rounds_left - start)
     gatherings = (_gathering(draws, data.images, viewer, fabric) for one in plan[start:] for draws in one)
     with (
         checkpoints,

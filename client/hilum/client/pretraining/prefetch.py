@@ -76,7 +76,7 @@ class _Buffer:
     def __init__(self) -> None:
         self._stored = torch.empty(0, dtype=torch.int16)
         self._patients = torch.empty(0, dtype=torch.int64)
-        self.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        self.copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
 
     def of(self, gathering: Gathering) -> tuple[Tensor, Tensor]:
         """Return memory of a batch's shapes."""
@@ -110,7 +110,7 @@ def _on_gpu(gatherings: Iterable[Gathering], device: torch.device) -> Iterator[_
                 stored.to(device, non_blocking=True),
                 patients.to(device, non_blocking=True),
             )
-            buffer.copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            buffer.copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             buffer.copied.record(stream)
         yield _Copying(staged, buffer.copied)
 

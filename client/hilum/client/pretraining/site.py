@@ -154,6 +154,12 @@ def _train(
         pass  # what follows is outside of the handler, for the error holds the step's tensors
     method.cpu()
     release(fabric)
+    if group is not None:
+        raise RequestRefused(
+            "machine",
+            f"training.batch_size = {study.training.batch_size} is too large here: a device of the group does not hold its share of a "
+            "step; write a smaller one, and a larger training.accumulate for a step of as many images",
+        )
     raise RequestRefused(
         "machine",
         f"training.batch_size = {study.training.batch_size} is too large here: {what_fits(study, fabric, devices)}",

@@ -16,7 +16,7 @@ from hilum.client.pretraining.loop import RoundPlace, train_round
 from hilum.common.config import StudyConfig, parse_study
 from hilum.common.methods import build_method
 
-_WARM_UP = 2  # steps that are not counted: kernels are chosen and memory is taken in them
+_WARM_UP = 4  # steps that are not counted: kernels are chosen and memory is taken in two, and a GPU tells of steps two back
 _MIN_STEPS, _MAX_STEPS = 3, 200
 _KILOBYTE = 1024
 

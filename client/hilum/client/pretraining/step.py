@@ -6,7 +6,7 @@ Patient-level DP-SGD fills it with per-sample gradients, clipped and noised. `Pl
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
 from lightning_fabric import Fabric
@@ -135,11 +135,11 @@ def _pending(told: list[dict[str, Tensor]], norm: Tensor, fabric: Fabric) -> Pen
     names = tuple(told[0])
     totals = torch.stack([torch.stack([one[name] for name in names]) for one in told]).sum(0)
     if fabric.world_size > 1:
-        totals = cast("Tensor", fabric.all_reduce(totals, reduce_op="sum"))
+        torch.distributed.all_reduce(totals)  # Fabric's would have the host wait for all processes first
     values = torch.cat([totals, norm.float().view(1)])
     if values.device.type != "cuda":
         return PendingOutcome(names, values, None)
     fetched = torch.empty(values.shape, pin_memory=True).copy_(values, non_blocking=True)
-    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
     copied.record()
     return PendingOutcome(names, fetched, copied)

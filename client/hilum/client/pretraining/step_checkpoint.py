@@ -1,5 +1,6 @@
 """A round's state on disk, written beside the training: copied once, then put away by a thread."""
 
+import logging
 import threading
 import time
 from dataclasses import asdict
@@ -13,7 +14,8 @@ from hilum.client.pretraining.checkpoint import load_state, save_state
 from hilum.client.pretraining.step import StepOutcome
 from hilum.common.methods import SSLMethod
 
-_FORMAT = 3  # of a step checkpoint; one of another format is not taken up
+_log = logging.getLogger(__name__)
+_FORMAT = 4  # of a step checkpoint; one of another format is not taken up
 _MINUTE_S = 60.0
 
 
@@ -44,6 +46,12 @@ class StepCheckpoints:
             return 0, []
         method.load_state_dict(state["method"])
         optimizer.load_state_dict(state["optimizer"])
+        for parameter, moments in optimizer.state.items():
+            for name, value in moments.items():
+                if (
+                    value.shape == parameter.shape
+                ):  # in the order of the weights here, which may have been another there
+                    moments[name] = torch.empty_like(parameter).copy_(value)
         return state["next_step"], [StepOutcome(**outcome) for outcome in state["outcomes"]]
 
     def is_due(self) -> bool:
@@ -79,7 +87,7 @@ class StepCheckpoints:
         }
         copied = None
         if next(method.parameters()).is_cuda:
-            copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             copied.record()
         self._writing = threading.Thread(target=self._write, args=(state, copied), name="step checkpoint")
         self._writing.start()
@@ -107,9 +115,14 @@ class StepCheckpoints:
         """Return itself."""
         return self
 
-    def __exit__(self, *_raised: object) -> None:
+    def __exit__(self, raised: type[BaseException] | None, *_more: object) -> None:
         """See that nothing is half written, however the round went."""
-        self.finish()
+        try:
+            self.finish()
+        except OSError as error:
+            if raised is None:
+                raise
+            _log.warning("the last step checkpoint could not be written (%s)", error.strerror)
 
     def _write(self, state: dict[str, Any], copied: Any) -> None:
         try:
@@ -126,8 +139,11 @@ def _copy(value: Any) -> Any:
     if isinstance(value, Tensor):
         if value.device.type != "cuda":
             return value.detach().clone()
-        held = torch.empty_like(value, device="cpu", pin_memory=True)
-        return held.copy_(value.detach(), non_blocking=True)
+        try:
+            held = torch.empty_like(value, device="cpu", pin_memory=True)
+        except RuntimeError:  # no more memory can be page-locked; the copy then waits for the device
+            held = torch.empty_like(value, device="cpu")
+        return held.copy_(value.detach(), non_blocking=held.is_pinned())
     if isinstance(value, dict):
         return {key: _copy(one) for key, one in value.items()}
     if isinstance(value, list | tuple):

@@ -3,6 +3,8 @@
 Shapes: B batch, 3 channels (red, green, blue), H W space.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -15,7 +17,7 @@ _STAINS = ((0.65, 0.70, 0.29), (0.07, 0.99, 0.11), (0.27, 0.57, 0.78))
 
 def adjust_saturation(images: Tensor, factor: Tensor) -> Tensor:
     """Move colours from or to grey of the same luminance; factor (B,), 0 is grey and 1 leaves them."""
-    weights = torch.tensor(_LUMINANCE, device=images.device, dtype=images.dtype)
+    weights = _constant(_LUMINANCE, images.device, images.dtype)
     grey = torch.einsum("bchw,c->bhw", images, weights)[:, None]
     return (grey + factor.view(-1, 1, 1, 1) * (images - grey)).clamp(0, 1)
 
@@ -50,11 +52,23 @@ def adjust_stain(images: Tensor, factor: Tensor, offset: Tensor) -> Tensor:
         factor: (B, 3), of each stain's density.
         offset: (B, 3), added to it.
     """
-    colours = torch.tensor(_STAINS, dtype=torch.float64)
-    colours = colours / colours.norm(dim=1, keepdim=True)
-    unmix = torch.linalg.inv(colours).to(images)  # on the processor, in float64: the same on every device
+    colours, unmix = _stains(images.device, images.dtype)
     density = -images.clamp_min(_DARKEST).log10()
     stains = torch.einsum("bchw,cs->bshw", density, unmix)
     stains = stains * factor[:, :, None, None] + offset[:, :, None, None]
-    mixed = torch.einsum("bshw,sc->bchw", stains, colours.to(images))
+    mixed = torch.einsum("bshw,sc->bchw", stains, colours)
     return (10**-mixed).clamp(0, 1)
+
+
+@lru_cache
+def _constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return constants on a device; copied there once, for a device waits for each copy."""
+    return torch.tensor(values, device=device, dtype=dtype)
+
+
+@lru_cache
+def _stains(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Return the stains' colours, and what unmixes them, (3, 3) each; worked out in float64, the same for every device."""
+    colours = torch.tensor(_STAINS, dtype=torch.float64)
+    colours = colours / colours.norm(dim=1, keepdim=True)
+    return colours.to(device, dtype), torch.linalg.inv(colours).to(device, dtype)

@@ -54,11 +54,16 @@ def compile_blocks(module: nn.Module) -> int:
     Blocks that are alike share their code. One that can't be compiled, for want of a compiler, stays as it is, and torch's log says so.
     """
     import torch._dynamo
+    import torch._functorch.config
 
     torch._dynamo.config.suppress_errors = True
     torch._dynamo.config.recompile_limit = _VARIANTS
+    torch._dynamo.config.optimize_ddp = False  # it would cut blocks in two, and they are small enough
+    # Gradients are compiled in this thread too, under the settings that hold here.
+    torch._functorch.config.force_non_lazy_backward_lowering = True
     for blocks in _inside(module):
-        blocks.compiled = tuple(torch.compile(block.forward) for block in blocks)
+        # Batches of a study have two sizes at most, and kernels of a known size are faster.
+        blocks.compiled = tuple(torch.compile(block.forward, dynamic=False) for block in blocks)
     return sum(len(blocks) for blocks in _inside(module))
 
 

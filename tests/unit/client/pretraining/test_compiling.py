@@ -85,13 +85,15 @@ class Watched:
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
         monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "compiled"))
 
-    def steps_until_compiled(self, study, steps, device="cuda"):
-        """Return in which step the compiler compiled; None if in none."""
+    def steps_until_compiled(self, study, steps, device="cuda", further=0):
+        """Return in which step the compiler compiled, None if in none; then so many steps are taken."""
         before = len(self.compiled)
         compiler = LateCompiler(torch.nn.Linear(1, 1), study, torch.device(device), steps)
         for index in range(steps):
             compiler.step_begins(index)
             if len(self.compiled) > before:
+                for later in range(index + 1, index + further):
+                    compiler.step_begins(later)
                 return index
             self.now += self.a_step
         return None
@@ -100,7 +102,9 @@ class Watched:
 def test_a_long_study_is_compiled_after_a_few_steps_and_a_short_one_never(make_study, tmp_path, monkeypatch):
     gpu, study = Watched(monkeypatch, tmp_path, 0.1), make_study()
     assert gpu.steps_until_compiled(study, 4000) is None
-    assert gpu.steps_until_compiled(study, 5000) == 17
+    assert gpu.steps_until_compiled(study, 5000, further=2) == 17
+    assert not compiling._done_here, "killed while it compiled, it has nothing to remember"
+    assert gpu.steps_until_compiled(study, 5000, further=4) == 17
     # What this process has compiled costs nothing more.
     assert gpu.steps_until_compiled(study, 30) == 0
     # Another process finds the code on disk, and compiles for less.

@@ -15,6 +15,7 @@ from hilum.client.pretraining.site import site_round
 from hilum.client.pretraining.step import MicroBatch, PendingOutcome, PlainStep
 from hilum.client.views import Viewer, random_numbers, unit_of
 from hilum.common.config.modalities import MODALITIES
+from hilum.common.encoders.blocks import Blocks
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import get_federated
 from hilum.common.progress import NullProgress
@@ -87,7 +88,8 @@ def test_looking_at_a_value_would_be_noticed():
 @pytest.mark.gpu
 @needs_gpu
 @pytest.mark.parametrize("changes", METHODS)
-def test_no_step_waits_for_a_gpu(make_study, changes):
+@pytest.mark.parametrize("modality", MODALITIES)
+def test_no_step_waits_for_a_gpu(make_study, modality, changes):
     class Refused:
         def __enter__(self):
             torch.cuda.set_sync_debug_mode("error")
@@ -95,7 +97,7 @@ def test_no_step_waits_for_a_gpu(make_study, changes):
         def __exit__(self, *_raised):
             torch.cuda.set_sync_debug_mode("default")
 
-    assert np.isfinite(step_on(of(make_study, "radiograph", changes), "cuda", Refused).loss)
+    assert np.isfinite(step_on(of(make_study, modality, changes), "cuda", Refused).loss)
 
 
 def test_outcomes_are_fetched_so_many_steps_later_and_all_at_the_end():
@@ -169,5 +171,7 @@ def test_compiled_rounds_on_a_gpu_give_what_the_others_give(make_study, data, ch
         study = make_study(**changes, training=training)
         fabric = make_fabric("cuda", "fp32", 1)
         place = RoundPlace("a", 1, "")
-        losses.append(train_round(build_method(study), data, study, place, fabric, NullProgress()).loss)
+        method = build_method(study)
+        losses.append(train_round(method, data, study, place, fabric, NullProgress()).loss)
+        assert compiled == any(isinstance(one, Blocks) and one.compiled for one in method.modules())
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

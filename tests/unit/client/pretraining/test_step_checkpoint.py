@@ -48,6 +48,33 @@ def test_what_is_kept_is_what_was_there_when_it_was_kept(tmp_path, trained):
     assert torch.equal(optimizer.state[method.weight]["exp_avg"], moments)
 
 
+def test_moments_lie_as_the_weights_do_where_it_goes_on(tmp_path):
+    """Written on a processor and gone on with on a GPU, or the other way: a fused optimizer reads both in one order."""
+
+    def at(memory_format):
+        torch.manual_seed(0)
+        method = torch.nn.Conv2d(3, 4, 3)
+        method.weight.data = method.weight.data.contiguous(memory_format=memory_format)
+        return method, torch.optim.AdamW(method.parameters(), lr=0.1, fused=True)
+
+    def step(method, optimizer):
+        optimizer.zero_grad()
+        method(torch.arange(75.0).view(1, 3, 5, 5)).square().mean().backward()
+        optimizer.step()
+
+    method, optimizer = at(torch.contiguous_format)
+    step(method, optimizer)
+    with StepCheckpoints(tmp_path / "step.pt", 1, "start", minutes=0.0) as kept:
+        kept.keep(method, optimizer, 1, [])
+    other, others = at(torch.channels_last)
+    step(other, others)
+    StepCheckpoints(tmp_path / "step.pt", 1, "start", minutes=0.0).restore(other, others)
+    assert others.state[other.weight]["exp_avg"].stride() == other.weight.stride()
+    for one in ((method, optimizer), (other, others)):
+        step(*one)
+    torch.testing.assert_close(other.weight, method.weight, atol=1e-6, rtol=0)
+
+
 @pytest.mark.parametrize(("number", "start"), [(2, "start"), (1, "other")])
 def test_one_of_another_round_or_start_is_not_taken_up(tmp_path, trained, number, start):
     with StepCheckpoints(tmp_path / "step.pt", 1, "start", minutes=0.0) as kept:
