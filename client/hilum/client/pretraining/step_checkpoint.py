@@ -48,9 +48,7 @@ class StepCheckpoints:
         optimizer.load_state_dict(state["optimizer"])
         for parameter, moments in optimizer.state.items():
             for name, value in moments.items():
-                if (
-                    value.shape == parameter.shape
-                ):  # in the order of the weights here, which may have been another there
+                if value.shape == parameter.shape:  # they lie as the weights do here, however they lay there
                     moments[name] = torch.empty_like(parameter).copy_(value)
         return state["next_step"], [StepOutcome(**outcome) for outcome in state["outcomes"]]
 
