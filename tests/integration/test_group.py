@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,9 +61,23 @@ def machines(tmp_path):
         ]
         yield tmp_path / "state" / "group"
         for one in running:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(one.pid, signal.SIGKILL)
+            os.killpg(one.pid, signal.SIGKILL)
             one.wait()
+        # What they had started, in sessions of its own, is gone with them.
+        until = time.monotonic() + 30
+        while left_over(site) and time.monotonic() < until:
+            time.sleep(0.2)
+        assert not left_over(site)
+
+
+def left_over(site):
+    """Return the processes whose command line names a site file."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has just ended
+            line = path.read_bytes()
+            found += [line] if str(site).encode() in line else []
+    return found
 
 
 class StopAfter:

@@ -33,6 +33,7 @@ from hilum.common.errors import RunError
 from hilum.common.files import private_folder
 from hilum.common.lockdown import close_outbound
 from hilum.common.log_setup import configure_logging
+from hilum.common.processes import die_with_parent
 
 _PATIENCE_S = 60.0
 _FORGOTTEN_S = 600.0
@@ -41,6 +42,7 @@ _log = logging.getLogger(__name__)
 
 def serve(site_file: Path) -> None:
     """Wait for jobs as one of the processes that torchrun has started, and do them."""
+    die_with_parent()  # torchrun, however it ends
     os.umask(0o077)
     close_outbound()
     configure_logging()
