@@ -110,7 +110,8 @@ def judge(
     against = _corrected(estimates)
     missing = tuple(arm for arm in asked if arm not in estimates)
     untrained = any(run["rounds"] and not any(one["update_norm"] for one in run["rounds"]) for run in runs)
-    headline = _headline(against, missing, untrained=untrained)
+    measured_any = any(run["evaluation"] for run in runs)
+    headline = _headline(against, missing, untrained=untrained, measured=measured_any)
     how_measured = f"{_HOW[protocol].capitalize()} on {share:.0%} of the labels: the mean difference in {task.metrics[metric].words}"
     detail = _detail(against, missing, how_measured, len(runs), _patients(runs, share, metric))
     return Verdict(headline, detail, protocol, share, metric, len(runs), against, missing)
@@ -210,9 +211,11 @@ def _finding(difference: float, p: float) -> Finding:
     return "better" if difference > 0 else "worse"
 
 
-def _headline(against: Sequence[Against], missing: Sequence[str], *, untrained: bool) -> str:
+def _headline(against: Sequence[Against], missing: Sequence[str], *, untrained: bool, measured: bool) -> str:
     if untrained:
         return "The encoder was not trained: no round moved a weight, so nothing can be said of its worth."
+    if not measured:
+        return "Nothing was measured, so nothing can be said of the encoder's worth."
     if not against:
         why = "too few test patients, or predictions of one class" if missing else "the study asks for none"
         return (

@@ -86,6 +86,11 @@ def test_the_first_share_of_labels_is_the_primary_one():
     assert "worse" in judge([merged], EvaluationSection(label_fractions=(1.0, 0.1))).headline
 
 
+def test_where_nothing_was_measured_no_rival_is_blamed():
+    verdict = judge([run({}) | {"evaluation": [], "comparisons": []}], ALL)
+    assert verdict.headline == "Nothing was measured, so nothing can be said of the encoder's worth."
+
+
 def test_a_ceiling_is_no_rival():
     verdict = judge([run({"centralised": -0.3})], ALL)
     assert "compared with no rival" in verdict.headline

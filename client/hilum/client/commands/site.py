@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -118,7 +120,7 @@ def pretrain(
     folder = workspace.run(run)
     keep_compiled_in(workspace.compiled)
     again = going_on("the rounds that are done are kept: the same command goes on")
-    with again, progress_bar("pre-training", what.federation.rounds) as progress:
+    with again, _as_run_errors(), progress_bar("pre-training", what.federation.rounds) as progress:
         device = where.compute.device
         alone = pretrain_alone(
             data,
@@ -142,6 +144,17 @@ def pretrain(
         print(f"encoder after round {alone.round} written to {out} (SHA-256 {sha256})")
         if what.training.select != "none":
             print(f"the last one is in {out / 'last'}")
+
+
+@contextmanager
+def _as_run_errors() -> Iterator[None]:
+    """End as a run does where this machine can't do what its own engineer asks for: no study was refused."""
+    from hilum.common.errors import RequestRefused, RunError
+
+    try:
+        yield
+    except RequestRefused as refused:
+        raise RunError(refused.detail) from None
 
 
 def _leave(out: Path, study: "StudyConfig", alone: "Alone", begin: "Start | None") -> str:

@@ -87,7 +87,7 @@ class VolumeFile:
         except (OSError, ValueError):
             whole = False
         if not whole or in_columns or dtype != np.uint16:
-            raise DamagedError(_GONE)
+            raise DamagedError(_gone(path))
         return cls(path, _box(shape), begins)
 
     def values(self) -> npt.NDArray[np.uint16]:
@@ -95,18 +95,19 @@ class VolumeFile:
         try:
             return np.memmap(self.path, np.uint16, "r", self.begins, self.shape)
         except (OSError, ValueError):
-            raise DamagedError(_GONE) from None
+            raise DamagedError(_gone(self.path)) from None
 
     def cells(self) -> Cells:
         """Read the indices of the cells that show something, (k,)."""
         try:
             found: Cells = np.load(cells_of(self.path), allow_pickle=False)
         except (OSError, ValueError):
-            raise DamagedError(_GONE) from None
+            raise DamagedError(_gone(self.path)) from None
         return found
 
 
-_GONE = "a packed volume is missing or damaged; remove `prepared` in this site's state folder and ask again: it is packed again"
+def _gone(path: Path) -> str:
+    return f"a packed volume is missing or damaged: remove {path} and {cells_of(path).name} beside it, and ask again; it is packed again"
 
 
 def cells_of(path: Path) -> Path:

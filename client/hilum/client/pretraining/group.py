@@ -10,6 +10,7 @@ A file is looked at for what changes in it, so that the machines' clocks need no
 """
 
 import json
+import logging
 import os
 import secrets
 import shutil
@@ -29,6 +30,7 @@ from hilum.common.files import private_folder
 from hilum.common.methods import SSLMethod
 from hilum.common.progress import Progress
 
+_log = logging.getLogger(__name__)
 LOOK_S = 0.5
 BEAT_S = 2.0
 _PATIENCE_S = 60.0  # shared storage may show a file late
@@ -111,6 +113,7 @@ class _Watch:
         self._file = folder / "beat.json"
         first = look_at(self._file)
         until = time.monotonic() + _PATIENCE_S
+        _log.info("waiting for the group's processes, for up to %.0f s", _PATIENCE_S)
         while (beat := look_at(self._file)) is None or beat == first:
             if time.monotonic() > until:
                 raise RequestRefused(
@@ -129,7 +132,8 @@ class _Watch:
             self._beat, self._heard = beat, now
         if self._beat["group"] != self._group or now - self._heard > _PATIENCE_S:
             raise RequestRefused(
-                "machine", "the group of processes on several machines has died; torchrun's output says why"
+                "machine",
+                "the group of processes on several machines has died; torchrun's output says why; the same round goes on from its last step checkpoint",
             )
 
 

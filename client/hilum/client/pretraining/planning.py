@@ -24,7 +24,7 @@ class Plan:
     Attributes:
         device: Where it was measured.
         images: How many training images, or volumes, the numbers are for.
-        packed: Whether they are prepared already.
+        packed: Whether they are prepared already; None where nobody knows what they take: volumes differ, and there is no site to ask.
         batch_size: What was measured with: the study's, unless that does not fit, or there are not so many images.
         largest_batch_size: The largest of the study's batch size, doubled and halved, that fits.
         memory_bytes: Peak while training.
@@ -41,7 +41,7 @@ class Plan:
 
     device: str
     images: int
-    packed: bool
+    packed: bool | None
     batch_size: int
     largest_batch_size: int
     memory_bytes: int
@@ -88,7 +88,7 @@ def plan_study(study: StudyConfig, site: SiteConfig | None, images: int, *, seco
         device=device_name(fabric)
         + (f", one of the {compute.devices} that train together here" if compute.devices > 1 else ""),
         images=images,
-        packed=lacking == 0,
+        packed=None if site is None and study.data.cut != "whole" else lacking == 0,
         batch_size=measured.training.batch_size,
         largest_batch_size=largest,
         memory_bytes=speed.memory_bytes,
@@ -135,12 +135,12 @@ def in_words(plan: Plan, study: StudyConfig) -> list[str]:
         f"memory     {plan.memory_bytes / gib:.1f} GiB at its peak, {plan.free_memory_bytes / gib:.1f} GiB were free",
         f"batch      up to {plan.largest_batch_size} images fit",
         f"speed      {plan.images_per_second:,.0f} images a second",
-        f"a round    {plan.images:,} images, {study.training.local_epochs} epochs, {plan.steps:,} steps: {in_time(plan.round_seconds)}",
+        f"a round    {_seen(plan, study)}, {plan.steps:,} steps: {in_time(plan.round_seconds)}",
         f"the study  {study.federation.rounds} rounds: {in_time(3600 * plan.hours)} of training, evaluation not counted",
         f"network    {plan.bytes_down / 1e6:,.1f} MB down and {plan.bytes_up / 1e6:,.1f} MB up in a round",
         f"disk       {plan.disk_bytes / gib:.2f} GiB"
         + (f", {plan.free_disk_bytes / gib:.1f} GiB are free" if plan.free_disk_bytes else "")
-        + (", the images are prepared already" if plan.packed else ""),
+        + _PACKED[plan.packed],
     ]
     if plan.largest_batch_size < min(asked, plan.images * (study.data.per_volume or 1)):
         least = max(1, study.method.min_batch)
@@ -157,6 +157,22 @@ def in_words(plan: Plan, study: StudyConfig) -> list[str]:
     if plan.free_disk_bytes and plan.disk_bytes > plan.free_disk_bytes:
         lines.append("too large: make room on the disk of the site's state folder, or name another folder")
     return lines
+
+
+_PACKED = {
+    True: ", the images are prepared already",
+    False: "",
+    None: ", and what the packed volumes take: --site SITE tells that",
+}
+
+
+def _seen(plan: Plan, study: StudyConfig) -> str:
+    """Return what a round sees, as it is counted there."""
+    epochs = study.training.local_epochs
+    of = f"{plan.images:,} images"
+    if study.data.per_volume is not None:
+        of = f"{plan.images:,} volumes, {study.data.per_volume} {study.data.cut} of each"
+    return f"{of}, {epochs} epoch{'s' if epochs > 1 else ''}"
 
 
 def in_time(seconds: float) -> str:

@@ -64,7 +64,8 @@ def train_on_several(
         Job(study, data, place, device).write(folder, method)
         if not _run(folder, count, progress) and not (folder / "full").exists():
             raise RequestRefused(
-                "machine", "a process of the training on several devices has died; its error stands above"
+                "machine",
+                "a process of the training on several devices has died; its error stands above; asked again, the round goes on from its last step checkpoint",
             )
         return take_up(folder, method)
 

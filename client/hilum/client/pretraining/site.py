@@ -204,6 +204,7 @@ def pretrain_alone(
     if kept is not None and kept["content"] == data.content_sha256 and "best_round" in kept:
         done, weights = kept["round"], kept["weights"].numpy()
         best, best_round, best_score = kept["best"].numpy(), kept["best_round"], kept["best_score"]
+        _check_collapse(study, done, collapsed=kept.get("collapsed", False), stops=stops)
     for round_number in range(done + 1, study.federation.rounds + 1):
         sent = site_round(
             data,
@@ -227,14 +228,20 @@ def pretrain_alone(
             "best": torch.from_numpy(best),
             "best_round": best_round,
             "best_score": best_score,
+            "collapsed": has_collapsed(sent.health),
         }
         save_state(folder / "rounds.pt", kept)
         for warning in health_warnings(sent.health):
             _log.warning("%s, round %d: %s", data.name, round_number, warning.words)
         if progress:
             progress.advance(round_number, f"loss {sent.outcome.loss:.4f}")
-        if stops and study.training.stop_on_collapse and has_collapsed(sent.health):
-            raise RunError(
-                f"the encoder has collapsed in round {round_number}, and training.stop_on_collapse is true; {ON_COLLAPSE}"
-            )
+        _check_collapse(study, round_number, collapsed=kept["collapsed"], stops=stops)
     return Alone(np.asarray(best, np.float32), best_round, np.asarray(weights, np.float32))
+
+
+def _check_collapse(study: StudyConfig, round_number: int, *, collapsed: bool, stops: bool) -> None:
+    """End here if the encoder has collapsed and the study stops then; asked again, it ends here again."""
+    if collapsed and stops and study.training.stop_on_collapse:
+        raise RunError(
+            f"the encoder has collapsed in round {round_number}, and training.stop_on_collapse is true; {ON_COLLAPSE}"
+        )

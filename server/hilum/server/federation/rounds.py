@@ -84,6 +84,8 @@ class Federation:
         for record in self.done.rounds:
             on_round(record)
         progress.advance(len(self.done.rounds))
+        if self.done.rounds:
+            self._check_collapse(self.done.rounds[-1])
         for number in range(len(self.done.rounds) + 1, self.work.study.federation.rounds + 1):
             self.done = self._one_round(number)
             self.work.store.save(self.done, self.manifest)

@@ -269,6 +269,8 @@ def test_a_collapse_ends_pretraining_alone_where_the_study_says_so_and_no_arm(
         RunError, match=r"collapsed in round 1, and training\.stop_on_collapse is true; lower"
     ):
         pretrain_alone(data, study, tmp_path / "a", device="cpu", stops=True)
+    with pytest.raises(RunError, match="collapsed in round 1"):
+        pretrain_alone(data, study, tmp_path / "a", device="cpu", stops=True)  # asked again, it is as it was
     assert pretrain_alone(data, study, tmp_path / "b", device="cpu").round == 2, "an arm goes on"
     goes_on = make_study(federation={"rounds": 2})
     assert pretrain_alone(data, goes_on, tmp_path / "c", device="cpu", stops=True).round == 2

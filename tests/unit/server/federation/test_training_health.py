@@ -57,5 +57,7 @@ def test_a_study_may_end_where_most_sites_have_collapsed(make_study, federate):
         FederationError, match=r"collapsed in round 1 at site-0, site-1, and training\.stop_on"
     ):
         federate(study, most)
+    with pytest.raises(FederationError, match="collapsed in round 1 at site-0, site-1"):
+        federate(study, most, resume=True)
     _, seen = federate(make_study(federation={"rounds": 2}), most, folder="not asked to stop")
     assert len(seen) == 2
