@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from hilum.common.config import StudyConfig
 
 _FLOAT = 4  # bytes
+_COMING_IN = 10  # sets of weights: an evaluation brings two, held by the link and by its trainer, as messages and as arrays
 _PACKED = 2  # bytes of a prepared value
 _VIEW_COPIES = 6  # of the stored batch and its views, while they are made: float, int32, grid, cut, filtered
 _INFERENCE_BATCH = 64
@@ -73,6 +74,7 @@ def footprint_of(study: StudyConfig, images: int = 0) -> Footprint:
         * max(
             training_floats(encoder + head, travelling) + max(training, evaluating),
             update_floats(encoder + head, travelling),
+            _COMING_IN * travelling,
         ),
         image_bytes=_PACKED * _voxels(study)[0] if study.data.cut == "whole" else 0,
         # Federated and local pre-training each keep a step checkpoint (weights and moments) and two rounds of local
