@@ -49,7 +49,7 @@ def test_it_gathers_so_far_ahead_and_no_further():
     begun = []
     with prefetched((gathering(n, begun) for n in range(50)), CPU) as batches:
         next(batches)
-        for _ in range(100):
+        for _ in range(3000):
             if len(begun) == AHEAD + 2:
                 break
             time.sleep(0.01)
