@@ -12,13 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hilum.client.data.site_data import SiteData
-from hilum.client.data.splits import Split
 from hilum.client.pretraining import group
 from hilum.client.pretraining.site import site_round
 from hilum.common.errors import RequestRefused
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import get_federated
+from mapped_images import mapped_data
 
 SITE = """
 [site]
@@ -35,13 +34,7 @@ nodes = 2
 
 @pytest.fixture
 def data(tmp_path):
-    """Twenty images in a memory map, two of most patients."""
-    images = np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint16, (20, 1, 20, 20))
-    images[:] = np.random.default_rng(0).integers(0, 65_535, images.shape)
-    images.flush()
-    rows = np.arange(20)
-    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
-    return SiteData("site-0", mapped, (None,) * 20, Split(rows, rows[:0], rows[:0], rows // 2), "content")
+    return mapped_data(tmp_path)
 
 
 @pytest.fixture

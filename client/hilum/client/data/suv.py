@@ -43,8 +43,11 @@ def _say(line: str, _site: str) -> None:
 
 def no_suv(items: Sequence[Item]) -> dict[NoSuv, int]:
     """Return how many PET volumes have no SUV, by why, the most frequent first."""
-    codes = [one.suv for one in items if one.kind == "volume"]
-    found = Counter(NoSuv(code or NoSuv.NOT_LOOKED_FOR) for code in codes if isinstance(code, str))
+    found = Counter(
+        NoSuv(one.suv or (NoSuv.NOT_LOOKED_FOR if one.lacks_suv_answer else NoSuv.NO_HEADER))
+        for one in items
+        if one.kind == "volume" and isinstance(one.suv, str)
+    )
     return dict(sorted(found.items(), key=lambda one: (-one[1], one[0])))
 
 

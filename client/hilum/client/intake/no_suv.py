@@ -1,7 +1,6 @@
 """Why a PET volume has no standardized uptake value, and within which bounds what it rests on is believed."""
 
-from enum import StrEnum
-from typing import Self
+from hilum.client.intake.worded_code import WordedCode
 
 WEIGHT_KG = (0.5, 500.0)
 DOSE_BQ_PER_KG = (2e4, 1e8)
@@ -9,17 +8,8 @@ DOSE_BQ_PER_KG = (2e4, 1e8)
 or of 1 kg, as it is put in place of a true one."""
 
 
-class NoSuv(StrEnum):
-    """Why a volume has no SUV: the code is stored and counted, `meaning` says it in words."""
-
-    meaning: str
-
-    def __new__(cls, code: str, meaning: str = "") -> Self:
-        """Make a member; `NoSuv(code)` finds it again by its code alone."""
-        reason = str.__new__(cls, code)
-        reason._value_ = code
-        reason.meaning = meaning
-        return reason
+class NoSuv(WordedCode):
+    """Why a volume has no SUV."""
 
     NOT_LOOKED_FOR = (
         "not_looked_for",

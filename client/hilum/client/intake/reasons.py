@@ -14,23 +14,12 @@ in one object, which one stands for it, `_MANY_REASONS` in `planner/plan`. Then
 `python tests/support/reference_tables.py` writes the table of docs/reference/reason-codes.md.
 """
 
-from enum import StrEnum
-from typing import Self
-
+from hilum.client.intake.worded_code import WordedCode
 from hilum.common.errors import HilumError
 
 
-class Reason(StrEnum):
-    """The code is stored and counted; `meaning` says it in words."""
-
-    meaning: str
-
-    def __new__(cls, code: str, meaning: str = "") -> Self:
-        """Make a member; `Reason(code)` finds it again by its code alone."""
-        reason = str.__new__(cls, code)
-        reason._value_ = code
-        reason.meaning = meaning
-        return reason
+class Reason(WordedCode):
+    """Why something was set aside."""
 
     NOT_DICOM = "not_dicom", "not a DICOM file"
     NEEDS_FAMILY = (

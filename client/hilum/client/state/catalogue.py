@@ -80,6 +80,11 @@ class Item:
         found: float | str = json.loads(self.quality or "{}").get("suv", "")
         return found
 
+    @property
+    def lacks_suv_answer(self) -> bool:
+        """Whether it is a PET volume of DICOM files in which nobody has looked for SUV; what came of NIfTI has no `quality`."""
+        return self.kind == "volume" and bool(self.quality) and self.suv == ""
+
 
 @dataclass(frozen=True)
 class Annotation:

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from hilum.client.data.site_data import SiteData
-from hilum.client.data.splits import Split
 from hilum.client.pretraining import fitting, several
 from hilum.client.pretraining.checkpoint import load_state
 from hilum.client.pretraining.device import make_fabric
@@ -15,6 +14,7 @@ from hilum.common.errors import RequestRefused
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import get_federated
 from hilum.common.progress import NullProgress
+from mapped_images import mapped_data
 
 TRAINING = {"batch_size": 7, "accumulate": 2, "local_epochs": 2, "base_learning_rate": 1e-3}
 PLACE = RoundPlace("site-0", 1, "")
@@ -22,13 +22,7 @@ PLACE = RoundPlace("site-0", 1, "")
 
 @pytest.fixture
 def data(tmp_path):
-    """Twenty images in a memory map, two of most patients."""
-    images = np.lib.format.open_memmap(tmp_path / "images.npy", "w+", np.uint16, (20, 1, 20, 20))
-    images[:] = np.random.default_rng(0).integers(0, 65_535, images.shape)
-    images.flush()
-    rows = np.arange(20)
-    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
-    return SiteData("site-0", mapped, (None,) * 20, Split(rows, rows[:0], rows[:0], rows // 2), "content")
+    return mapped_data(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 SUVbw is g/ml: activity per millilitre, divided by what was injected per gram of the patient. The recipe is the vendor-neutral
 pseudo-code of QIBA (qibawiki.rsna.org, "Standardized Uptake Value (SUV)"; Profile "FDG-PET/CT as an Imaging Biomarker Measuring
-Response to Cancer Therapy"), with the attributes of DICOM PS3.3 sections C.8.9.1 (PET Series) and C.8.9.2 (PET Isotope). None of its
-ways round a series that was made later is gone. Where anything is missing, contradictory or can't be true, there is no factor, and a
+Response to Cancer Therapy"), with the attributes of DICOM PS3.3 sections C.8.9.1 (PET Series) and C.8.9.2 (PET Isotope). What it
+does about a series that was made later than its images is left out: such a one has no factor here. Where anything is missing, contradictory or can't be true, there is no factor, and a
 code says why: a wrong one would look like a right one.
 
 The factor tells of a patient's weight and dose. It stays in the site's catalogue; the two are written nowhere.

@@ -200,9 +200,7 @@ class _Indexer:
         """Plan every series with a new, changed or missing file, decode what it needs, and settle its files."""
         changes = self.changes
         # PET of an earlier Hilum, which did not look for what makes SUV of its values.
-        unasked = {
-            one.series_key for one in self.catalogue.items(family="pet", kind="volume") if one.suv == ""
-        }
+        unasked = {one.series_key for one in self.catalogue.items(family="pet") if one.lacks_suv_answer}
         affected = changes.touched | {one.row.series_key for one in members} | unasked
         groups: dict[str, list[SeriesFile]] = {key: [] for key in sorted(affected)}
         for one in (*members, *self._unchanged_members(affected)):

@@ -56,8 +56,10 @@ def forget_suv(workspace):
         for item in volumes(workspace):
             quality = json.loads(item.quality)
             del quality["suv"]
-            same = ITEMS.c.item_key == item.item_key
-            connection.execute(update(ITEMS).where(same).values(quality=json.dumps(quality)))
+            same = ITEMS.c.item_key == item.item_key  # of NIfTI it kept nothing at all
+            connection.execute(
+                update(ITEMS).where(same).values(quality=json.dumps(quality) if quality else "")
+            )
     catalogue.close()
 
 
@@ -99,6 +101,17 @@ def test_nifti_has_none_and_says_why(archive, indexed):
     nibabel.save(nibabel.Nifti1Image(VOLUME.astype(np.int16), np.eye(4)), archive / "pet.nii.gz")
     _, (item,) = indexed(images="pet")
     assert item.suv == NoSuv.NO_HEADER
+
+
+def test_nifti_of_an_earlier_hilum_is_known_to_have_none_and_not_looked_at_again(archive, indexed):
+    archive.mkdir()
+    nibabel.save(nibabel.Nifti1Image(VOLUME.astype(np.int16), np.eye(4)), archive / "pet.nii.gz")
+    workspace, _ = indexed(images="pet")
+    forget_suv(workspace)
+    assert not any(item.lacks_suv_answer for item in volumes(workspace))
+    told = "\n".join(status_lines(site_status(workspace)))
+    assert "no_header" in told
+    assert "not_looked_for" not in told
 
 
 def test_what_an_earlier_hilum_indexed_is_looked_at_once_and_stays_otherwise_as_it_was(
