@@ -7,12 +7,14 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from hilum.client.pretraining import group
+from hilum.client.pretraining.group import Group
 from hilum.client.pretraining.site import site_round
 from hilum.common.errors import RequestRefused
 from hilum.common.methods import build_method
@@ -52,7 +54,7 @@ def machines(tmp_path):
         running = [
             subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True) for _ in range(2)
         ]
-        yield tmp_path / "state" / "group"
+        yield Group(tmp_path / "state" / "group", machines=2)
         for one in running:
             os.killpg(one.pid, signal.SIGKILL)
             one.wait()
@@ -98,7 +100,11 @@ def test_two_machines_give_the_update_of_two_processes(make_study, data, machine
     assert sent.outcome.steps == expected.outcome.steps
     again = site_round(data, study, base, 1, tmp_path / "again", device="cpu", group=machines)
     assert again.update.tobytes() == expected.update.tobytes(), "they wait for the next round"
-    assert [path.name for path in machines.iterdir() if path.is_dir()] == []
+    with pytest.raises(
+        RequestRefused, match=r"compute\.nodes = 3, and the processes that wait are on 2: write that"
+    ):
+        site_round(data, study, base, 1, tmp_path / "more", device="cpu", group=replace(machines, machines=3))
+    assert [path.name for path in machines.folder.iterdir() if path.is_dir()] == []
 
 
 @pytest.mark.slow
@@ -136,5 +142,5 @@ def test_where_no_group_waits_it_is_said_what_to_start(make_study, data, tmp_pat
             1,
             tmp_path,
             device="cpu",
-            group=tmp_path / "group",
+            group=Group(tmp_path / "group", machines=2),
         )

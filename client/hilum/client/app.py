@@ -135,7 +135,7 @@ def _hello(site: SiteConfig, asked: Asked) -> RecordDict:
 def _train(site: SiteConfig, asked: Asked) -> RecordDict:
     from hilum.client.data.site_data import open_run
     from hilum.client.pretraining.compiling import keep_compiled_in
-    from hilum.client.pretraining.group import group_folder
+    from hilum.client.pretraining.group import group_of
     from hilum.client.pretraining.site import site_round
     from hilum.common.weights import sha256_of
 
@@ -154,7 +154,7 @@ def _train(site: SiteConfig, asked: Asked) -> RecordDict:
             workspace.run(run),
             device=site.compute.device,
             devices=site.compute.devices,
-            group=group_folder(site),
+            group=group_of(site),
             progress=charge,
         )
         reply = outgoing.training_reply(

@@ -110,9 +110,9 @@ def _device(site: SiteConfig) -> str:
     import torch
 
     from hilum.client.pretraining.device import lacks_devices
-    from hilum.client.pretraining.group import group_folder, waiting_processes
+    from hilum.client.pretraining.group import group_of, waiting_processes
 
-    if (group := group_folder(site)) is not None:
+    if (group := group_of(site)) is not None:
         try:
             return f"{waiting_processes(group)} processes of the group wait for work"
         except RequestRefused as missing:

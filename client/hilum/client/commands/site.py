@@ -91,7 +91,7 @@ def pretrain(
     from hilum.client.evaluation.class_table import class_table, labels_json
     from hilum.client.evaluation.selection import scorer
     from hilum.client.pretraining.compiling import keep_compiled_in
-    from hilum.client.pretraining.group import group_folder
+    from hilum.client.pretraining.group import group_of
     from hilum.client.pretraining.site import pretrain_alone
     from hilum.client.state.workspace import Workspace
     from hilum.common.config import load_site, load_study
@@ -129,7 +129,7 @@ def pretrain(
             start=begin.weights if begin else None,
             device=device,
             devices=where.compute.devices,
-            group=group_folder(where),
+            group=group_of(where),
             score=scorer(data, what, device=device),
             progress=progress,
             stops=True,

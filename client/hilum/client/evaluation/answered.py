@@ -9,7 +9,7 @@ from hilum.client.disclosure.answers import AnswerLedger
 from hilum.client.disclosure.leaves import Limits
 from hilum.client.evaluation.site import evaluate_arms
 from hilum.client.incoming import Asked
-from hilum.client.pretraining.group import group_folder
+from hilum.client.pretraining.group import group_of
 from hilum.client.state.workspace import Workspace
 from hilum.common.config import SiteConfig
 from hilum.common.errors import RequestRefused
@@ -55,7 +55,7 @@ def answer_evaluation(site: SiteConfig, asked: Asked, progress: Progress) -> dic
             start=asked.start,
             device=site.compute.device,
             devices=site.compute.devices,
-            group=group_folder(site),
+            group=group_of(site),
             progress=progress,
             training=progress,
             steps=progress,

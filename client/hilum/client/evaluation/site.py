@@ -7,6 +7,7 @@ from hilum.client.data.site_data import SiteData
 from hilum.client.evaluation.protocol import evaluate_site
 from hilum.client.evaluation.selection import scorer
 from hilum.client.pretraining.device import Device, make_fabric
+from hilum.client.pretraining.group import Group
 from hilum.client.pretraining.site import pretrain_alone
 from hilum.common.config import StudyConfig
 from hilum.common.methods import build_method
@@ -25,7 +26,7 @@ def evaluate_arms(
     start: FlatWeights | None = None,
     device: Device = "auto",
     devices: int = 1,
-    group: Path | None = None,
+    group: Group | None = None,
     progress: Progress | None = None,
     training: Progress | None = None,
     steps: Progress | None = None,
@@ -43,7 +44,7 @@ def evaluate_arms(
         start: (P,) what the local arm starts from; what the study's seed gives, if none.
         device: Where to train.
         devices: On how many devices of that kind pre-training is done.
-        group: Where processes on several machines look for work; they then pre-train.
+        group: Processes on several machines, which then pre-train.
         progress: Told after each combination.
         training: Told after each round of the arm `local`.
         steps: Told after each step of any training, which may be long; it may stop the work.

@@ -3,7 +3,7 @@
 Whoever has a round to train (`hilum site start`, `hilum site pretrain`) leaves it in a folder that all machines see under one path, and waits.
 
 <state>/group/
-    beat.json        written over and over by the first process: which group it is, of how many processes, and its newest job
+    beat.json        written over and over by the first process: which group it is, of how many processes on how many machines, and its newest job
     <job>/           `hilum.client.pretraining.job`; `lease.json`, written over and over by who waits; `progress.json`, the newest step
 
 A file is looked at for what changes in it, so that the machines' clocks need not agree.
@@ -15,6 +15,7 @@ import os
 import secrets
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,19 @@ BEAT_S = 2.0
 _PATIENCE_S = 60.0  # shared storage may show a file late
 
 
+@dataclass(frozen=True)
+class Group:
+    """A site's processes on several machines.
+
+    Attributes:
+        folder: Where they look for work.
+        machines: On how many they are to be.
+    """
+
+    folder: Path
+    machines: int
+
+
 def train_in_group(
     method: SSLMethod,
     data: SiteData,
@@ -44,7 +58,7 @@ def train_in_group(
     progress: Progress,
     *,
     device: Device,
-    folder: Path,
+    group: Group,
 ) -> RoundOutcome:
     """Have the group train `method` for one round.
 
@@ -55,20 +69,20 @@ def train_in_group(
         place: Which round this is.
         progress: Told of steps; what it raises ends the group's work.
         device: Of which kind.
-        folder: Where the group looks for work.
+        group: Which processes.
 
     Raises:
-        RequestRefused: `machine`, if no group waits, it has more processes than the smallest batch has images, or it dies.
+        RequestRefused: `machine`, if none waits, they are on other than so many machines, there are more processes than the smallest batch has images, or they die.
         torch.OutOfMemoryError: If the memory of a device does not hold a step.
     """
-    watch = _Watch(folder)
+    watch = _Watch(group)
     if (smallest := smallest_batch(data, study, place)) < watch.processes:
         raise RequestRefused(
             "machine",
             f"compute.nodes: the group has {watch.processes} processes, and the smallest batch of this study {smallest} images: "
             "each must see one; write a larger training.batch_size, or start fewer processes",
         )
-    job = folder / secrets.token_hex(8)
+    job = group.folder / secrets.token_hex(8)
     private_folder(job)
     try:
         Job(study, data, place, device).write(job, method)
@@ -88,29 +102,30 @@ def train_in_group(
         shutil.rmtree(job, ignore_errors=True)
 
 
-def waiting_processes(folder: Path) -> int:
-    """Return how many processes the group has that waits for work in a folder.
+def waiting_processes(group: Group) -> int:
+    """Return how many processes wait for work.
 
     Raises:
-        RequestRefused: `machine`, if none does.
+        RequestRefused: `machine`, if none does, or they are on other than so many machines.
     """
-    return _Watch(folder).processes
+    return _Watch(group).processes
 
 
-def group_folder(site: SiteConfig) -> Path | None:
-    """Return where a site's group looks for work; None where its rounds are trained on one machine."""
-    return Workspace(site.state.folder).group if site.compute.nodes > 1 else None
+def group_of(site: SiteConfig) -> Group | None:
+    """Return a site's group; None where its rounds are trained on one machine."""
+    nodes = site.compute.nodes
+    return Group(Workspace(site.state.folder).group, nodes) if nodes > 1 else None
 
 
 class _Watch:
     """Sees that the group that was there at first goes on to be there.
 
     Raises:
-        RequestRefused: `machine`, if none is there.
+        RequestRefused: `machine`, if none is there, or it is on other than so many machines.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self._file = folder / "beat.json"
+    def __init__(self, group: Group) -> None:
+        self._file = group.folder / "beat.json"
         first = look_at(self._file)
         until = time.monotonic() + _PATIENCE_S
         _log.info("waiting for the group's processes, for up to %.0f s", _PATIENCE_S)
@@ -124,6 +139,11 @@ class _Watch:
             time.sleep(LOOK_S)
         self._group, self._beat, self._heard = beat["group"], beat, time.monotonic()
         self.processes = int(beat["processes"])
+        if (there := int(beat["machines"])) != group.machines:
+            raise RequestRefused(
+                "machine",
+                f"compute.nodes = {group.machines}, and the processes that wait are on {there}: write that, or start the others",
+            )
 
     def look(self) -> None:
         """Refuse to wait for a group that is gone."""

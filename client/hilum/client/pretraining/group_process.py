@@ -84,7 +84,9 @@ class _Chooser:
 
     def __init__(self, folder: Path, group: str, processes: int) -> None:
         self._folder = folder
-        self._beat: dict[str, Any] = {"group": group, "processes": processes, "job": None, "jobs": 0}
+        machines = int(os.environ["GROUP_WORLD_SIZE"])
+        self._beat: dict[str, Any] = {"group": group, "processes": processes, "machines": machines}
+        self._beat |= {"job": None, "jobs": 0}
         self._leases: dict[str, tuple[Any, float]] = {}
         self._seen: set[str] = set()
         self._lock = threading.Lock()

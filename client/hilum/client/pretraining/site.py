@@ -17,7 +17,7 @@ from hilum.client.data.site_data import SiteData
 from hilum.client.pretraining.checkpoint import LocalParts, load_state, save_state
 from hilum.client.pretraining.device import Device, make_fabric
 from hilum.client.pretraining.fitting import release, what_fits
-from hilum.client.pretraining.group import train_in_group
+from hilum.client.pretraining.group import Group, train_in_group
 from hilum.client.pretraining.health import encoder_health, start_health
 from hilum.client.pretraining.loop import RoundOutcome, RoundPlace, train_round
 from hilum.client.pretraining.several import train_on_several
@@ -85,7 +85,7 @@ def site_round(
     *,
     device: Device = "auto",
     devices: int = 1,
-    group: Path | None = None,
+    group: Group | None = None,
     progress: Progress | None = None,
 ) -> SiteUpdate:
     """Train one round from `base`.
@@ -98,7 +98,7 @@ def site_round(
         folder: Where the site keeps this run's local parts and step checkpoint.
         device: Where to train.
         devices: On how many devices of that kind.
-        group: Where processes on several machines look for work; they then train.
+        group: Processes on several machines, which then train.
         progress: Told after each step.
     """
     fabric = make_fabric(device, study.training.precision, study.training.threads)
@@ -137,7 +137,7 @@ def _train(
     *,
     device: Device,
     devices: int,
-    group: Path | None,
+    group: Group | None,
 ) -> RoundOutcome:
     """Train a round, on one device or several; where the device's memory does not hold a step, say which batch it would hold.
 
@@ -146,7 +146,7 @@ def _train(
     """
     try:
         if group is not None:
-            return train_in_group(method, data, study, place, progress, device=device, folder=group)
+            return train_in_group(method, data, study, place, progress, device=device, group=group)
         if devices > 1:
             return train_on_several(method, data, study, place, progress, device=device, devices=devices)
         return train_round(method, data, study, place, fabric, progress)
@@ -174,7 +174,7 @@ def pretrain_alone(
     start: FlatWeights | None = None,
     device: Device = "auto",
     devices: int = 1,
-    group: Path | None = None,
+    group: Group | None = None,
     score: Score | None = None,
     progress: Progress | None = None,
     steps: Progress | None = None,
@@ -189,7 +189,7 @@ def pretrain_alone(
         start: (P,) what the first round starts from; what the study's seed gives, if none.
         device: Where to train.
         devices: On how many devices of that kind.
-        group: Where processes on several machines look for work; they then train.
+        group: Processes on several machines, which then train.
         score: What picks the round (`hilum.client.evaluation.selection.scorer`); None takes the last.
         progress: Told after each round.
         steps: Told after each step; it may stop the work.
