@@ -20,6 +20,7 @@ folder = {state}            # where `hilum site index` keeps its catalogue: HOME
 [compute]
 device = "auto"                # auto, cpu or cuda
 devices = 1                    # GPUs that train one round together
+# nodes = 2                  # machines that do; torchrun keeps the processes: docs/how-to/gpu.md
 
 # [link] is written by `hilum site join`.
 
