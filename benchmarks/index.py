@@ -21,14 +21,14 @@ from timing import compare, median_s
 
 from hilum.client.intake.headers.pydicom_tags import pydicom_tags
 from hilum.client.intake.headers.read_instance import NeedsPydicom, walk
-from hilum.client.intake.headers.tags import KEYWORDS
+from hilum.client.intake.headers.tags import NOTED, TAKEN
 from hilum.client.intake.headers.walker import WINDOW_BYTES, walk_tags
 from hilum.client.intake.reasons import Skip
 from hilum.client.intake.silence import silent_readers
 from hilum.simulations.phantoms import write_phantoms
 
 PASSES, MAX_FILES = 11, 1000
-TAGS = list(KEYWORDS)
+TAGS = [*(keyword for keyword, _ in TAKEN.values()), *NOTED.values()]
 REAL = Path(__file__).parents[2] / "shared" / "data" / "dicom"
 
 
