@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from hilum.client.data.site_data import SiteData, open_site
+from hilum.client.data.site_data import SiteData, check_site, open_site
+from hilum.client.data.volume_packing import check_room
 from hilum.client.intake.formats.not_dicom import is_folder_file
 from hilum.client.intake.indexing.index import IndexReport, index_archive
 from hilum.client.intake.instance import Family
@@ -138,6 +139,11 @@ def open_sites(
             f"the archives hold {len(sites)} sites, the study asks for {study.federation.sites}; "
             f"set federation.sites = {len(sites)}"
         )
+    holdings = [check_site(site, study) for site in sites]
+    # The sites of a simulation share a disk.
+    needed = sum(one.lacking_bytes for one in holdings)
+    images = sum(one.images for one in holdings)
+    check_room(f"the {images} images of all sites", needed, Workspace(sites[0].state.folder), study.data)
     data = [open_site(site, study, run, anew=run is None) for site in sites]
     overlap = find_overlap(data)
     if run is None:

@@ -15,7 +15,7 @@ from hilum.client.data.kept_split import (
     split_of,
     study_digest,
 )
-from hilum.client.data.prepared import PreparedImages, Stored, prepare
+from hilum.client.data.prepared import Holding, PreparedImages, Stored, holding_of, prepare
 from hilum.client.data.splits import Rows, Split, patient_groups, split_patients
 from hilum.client.data.twins import Pairs, twins_within
 from hilum.client.data.volumes import Volumes, joined
@@ -148,6 +148,7 @@ def open_site(
         LabelError: If its label table is wrong, or its classes are none.
     """
     workspace = Workspace(site.state.folder)
+    check_site(site, study)
     try:
         prepared = prepare(workspace, study.data)
         labels = _labels(site, study, workspace)
@@ -171,6 +172,24 @@ def open_site(
     )
     split, notes = _split(origin, study, group, twins, KeptSplits(workspace), run, anew=anew, encoder=encoder)
     return _site_data(site.site.name, origin, split, label_of, notes, study)
+
+
+def check_site(site: SiteConfig, study: StudyConfig) -> Holding:
+    """Return what a site has for a study; what is wrong with its archive or label table is known before anything is packed.
+
+    Raises:
+        DataError: If the site has no usable image for the study.
+        LabelError: If its label table is wrong.
+    """
+    workspace = Workspace(site.state.folder)
+    try:
+        holding = holding_of(workspace, study.data)
+        _labels(site, study, workspace)
+    except LabelError as error:
+        raise LabelError(f"{site.site.name}: {error.message}", error.cells) from None
+    except DataError as error:
+        raise type(error)(f"{site.site.name}: {error}") from None
+    return holding
 
 
 def open_run(site: SiteConfig, study: StudyConfig, run: str) -> SiteData:

@@ -100,6 +100,28 @@ def disk_needed(workspace: Workspace, data: DataSection, items: Sequence[Item]) 
     return sum(one.disk_bytes(cell) for one in files), sum(one.disk_bytes(cell) for one in _lacking(plan))
 
 
+def check_room(what: str, needed: int, workspace: Workspace, data: DataSection) -> int:
+    """Return how many bytes are free on the disk of a site's state.
+
+    Args:
+        what: Is to be packed, in the plural.
+        needed: The bytes that it takes.
+        workspace: The site's.
+        data: The study's images.
+
+    Raises:
+        DataError: If it takes more.
+    """
+    free = free_disk_bytes(workspace.folder)
+    if needed > free:
+        instead = "a larger data.spacing_mm" if data.spacing_mm else "a smaller data.image_size"
+        raise DataError(
+            f"{what} take {needed / GB:.3g} GB, and {free / GB:.3g} GB of the state folder's disk are free; write {instead}, or "
+            "make room"
+        )
+    return free
+
+
 def packed_values(
     values: npt.NDArray[np.generic], spacing_mm: Spacing, data: DataSection
 ) -> tuple[npt.NDArray[np.uint16], Cells]:
@@ -178,18 +200,12 @@ def _pack_all(
     if not lacking:
         return
     needed = sum(one.disk_bytes(geometry.cell) for one in lacking)
-    free = free_disk_bytes(workspace.folder)
     what = (
         f"{len(lacking)} volumes at {_times(data.spacing_mm)} mm"
         if data.spacing_mm
         else f"the slices of {len(lacking)} volumes at {data.store_size} px"
     )
-    if needed > free:
-        instead = "a larger data.spacing_mm" if data.spacing_mm else "a smaller data.image_size"
-        raise DataError(
-            f"{what} take {needed / GB:.3g} GB, and {free / GB:.3g} GB of the state folder's disk are free; write {instead}, or "
-            "make room"
-        )
+    free = check_room(what, needed, workspace, data)
     cache = ArrayCache(workspace.cache)
     title = f"packing {what}: {needed / GB:.3g} GB of {free / GB:.3g} GB free"
     with progress_bar(title, len(lacking)) as progress, ThreadPoolExecutor(usable_cores()) as pool:
