@@ -155,7 +155,7 @@ def check_patients(data: SiteData, study: StudyConfig) -> None:
     """Refuse now what the site would refuse in an hour.
 
     Raises:
-        DataError: If fewer patients than the study's threshold are trained on, or tested.
+        DataError: If fewer patients than the study's threshold are trained on, or tested for every task.
     """
     threshold = study.privacy.min_patients
     advice = "add patients, or lower privacy.min_patients: all the data of a simulation are yours"
@@ -163,9 +163,10 @@ def check_patients(data: SiteData, study: StudyConfig) -> None:
         data.examples(threshold)
     except RequestRefused as refused:
         raise DataError(f"{refused.detail}; {advice}") from None
-    if study.tasks.chosen is not None and data.test_patients < threshold:
+    tested = [data.of_task(task.kind).test_patients for task in study.tasks.given]
+    if tested and max(tested) < threshold:
         raise DataError(
-            f"{data.name}: {data.test_patients} patients would be tested, privacy.min_patients is {threshold}; {advice}"
+            f"{data.name}: {max(tested)} patients would be tested, privacy.min_patients is {threshold}; {advice}"
         )
 
 

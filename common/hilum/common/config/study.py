@@ -180,7 +180,7 @@ class StudyConfig(Section):
             values = getattr(self.evaluation, key)
             if len(set(values)) < len(values):
                 raise ValueError(f"evaluation.{key} names something twice; name each once")
-        if self.training.select == "knn" and self.tasks.chosen is None:
+        if self.training.select == "knn" and not self.tasks.given:
             raise ValueError(
                 'training.select = "knn" needs a task to score encoders by; add `[tasks.classification]`, or write training.select = "loss"'
             )
