@@ -18,8 +18,12 @@ from hilum.common.errors import UpdateRefused
 MAX_TABLE_BYTES = 1024 * 1024
 MAX_PATIENTS = 10_000_000
 
-_MAX_ROWS = 1000  # a study has at most 10 shares, 6 arms, 3 protocols and 2 metrics
-_PROTOCOLS_OF = {"scratch": {"finetune"}, "random": {"knn", "linear"}, "raw": {"knn", "linear"}}
+_MAX_ROWS = 2000  # a study has at most 10 shares, 6 arms, 5 protocols and 4 metrics
+_PROTOCOLS_OF = {
+    "scratch": {"finetune"},
+    "random": {"knn", "linear", "frozen", "lora"},
+    "raw": {"knn", "linear"},
+}
 _SENT_ARMS = {"federated", "centralised"}  # nobody but the server has their weights
 _INTERVAL_SLACK = 0.1
 """How far a value may lie outside of its interval: a percentile interval is about the draws, not about the value."""
