@@ -18,8 +18,12 @@ from hilum.common.errors import UpdateRefused
 MAX_TABLE_BYTES = 4 * 1024 * 1024
 MAX_PATIENTS = 10_000_000
 
-_MAX_ROWS = 1000 * len(TASKS)  # of each task at most 10 shares, 6 arms, and so many protocols and metrics
-_PROTOCOLS_OF = {"scratch": {"finetune"}, "random": {"knn", "linear"}, "raw": {"knn", "linear"}}
+_MAX_ROWS = 2000 * len(TASKS)  # of each task at most 10 shares, 6 arms, 5 protocols and so many metrics
+_PROTOCOLS_OF = {
+    "scratch": {"finetune"},
+    "random": {"knn", "linear", "frozen", "lora"},
+    "raw": {"knn", "linear"},
+}
 _SENT_ARMS = {"federated", "centralised"}  # nobody but the server has their weights
 _INTERVAL_SLACK = 0.1
 """How far a value may lie outside of its interval: a percentile interval is about the draws, not about the value."""

@@ -1,7 +1,7 @@
 """The standard protocol: every arm, every protocol, every share of the labels, on the same test patients; task by task.
 
-Arms with an encoder are measured by neighbours, probe and fine-tuning; `random` by neighbours and probe (fine-tuned,
-it is `scratch`); `raw` pixels by neighbours and probe.
+Arms with an encoder are measured by every protocol; `random` by all but full fine-tuning (fine-tuned, it is `scratch`);
+`raw` pixels by neighbours and probe.
 """
 
 import logging
@@ -15,7 +15,7 @@ from hilum.client.data.site_data import SiteData
 from hilum.client.evaluation.measurements import Measurements
 from hilum.client.tasks.base import Features, Predictions, Rows, Task
 from hilum.client.tasks.features import encoder_features, pixel_features
-from hilum.client.tasks.finetuning import predict_by_finetuning
+from hilum.client.tasks.finetuning import MODES, predict_by_finetuning
 from hilum.client.tasks.registry import open_task
 from hilum.common.config import StudyConfig
 from hilum.common.encoders import Encoder, build_encoder
@@ -131,10 +131,11 @@ class _Runner:
         self.features: dict[str, Features] = {}
 
     def predict(self, task: Task, protocol: str, arm: str, train: Rows) -> Predictions:
-        if protocol == "finetune":
+        mode = next((one for one in MODES if one == protocol), None)
+        if mode is not None:
             encoder = encoder_from(self.study, self.encoders.get(arm))
             return predict_by_finetuning(
-                task, encoder, self.data.images, train, self.study, self.fabric, self.steps
+                task, encoder, self.data.images, train, self.study, self.fabric, self.steps, mode
             )
         table = self._features(arm)
         by = task.predict_by_neighbours if protocol == "knn" else task.predict_by_probe

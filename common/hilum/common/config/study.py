@@ -19,7 +19,7 @@ from hilum.common.config.tasks import TasksSection
 from hilum.common.config.views import ViewsSection
 
 Arm = Literal["federated", "local", "centralised", "scratch", "random", "raw"]
-Protocol = Literal["knn", "linear", "finetune"]
+Protocol = Literal["knn", "linear", "frozen", "lora", "finetune"]
 
 MAX_SITES = 1000
 MIN_PATIENTS = 11
@@ -109,9 +109,13 @@ class EvaluationSection(Section):
         label_fractions: Of the labelled training patients. The verdict rests on the first.
         finetune_min_steps: Fine-tuning takes more epochs than `finetune_epochs` where these would be fewer steps: with
             few labels an epoch is a step or two, and what was hardly trained predicts one class for everybody.
+        frozen_learning_rate: Where the task's head alone is trained.
+        lora_learning_rate: Where the head and low-rank adapters are.
+        lora_rank: Of an adapter.
+        lora_alpha: Over the rank, how much an adapter counts for.
     """
 
-    protocols: Annotated[tuple[Protocol, ...], Field(strict=False, min_length=1, max_length=3)] = (
+    protocols: Annotated[tuple[Protocol, ...], Field(strict=False, min_length=1, max_length=5)] = (
         "knn",
         "linear",
         "finetune",
@@ -136,6 +140,10 @@ class EvaluationSection(Section):
     finetune_batch_size: Annotated[int, Field(ge=1, le=8192)] = 16
     finetune_min_steps: Annotated[int, Field(ge=1, le=100_000)] = 200
     finetune_learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-4
+    frozen_learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-3
+    lora_learning_rate: Annotated[float, Field(gt=0, le=10)] = 2e-3
+    lora_rank: Annotated[int, Field(ge=1, le=256)] = 8
+    lora_alpha: Annotated[float, Field(gt=0, le=10_000)] = 16.0
 
 
 class StudyConfig(Section):
