@@ -58,7 +58,7 @@ def _print_rows(
 
 def _marks(notes: Collection[str], encoding: str) -> dict[str, str]:
     """Return a mark of its own for each note."""
-    marks = ("*", "†", "‡") if encoding.lower().startswith("utf") else ("*", "**", "***")
+    marks = ("*", "†", "‡", "§") if encoding.lower().startswith("utf") else ("*", "**", "***", "****")
     return dict(zip(sorted(notes), marks, strict=False))
 
 

@@ -63,7 +63,7 @@ _HOW_TO_GET = {
 
 def _tell_labels(study: "StudyConfig", data: "SiteData") -> None:
     """Show on stderr which labels were read; or, without any, what changed since the run began."""
-    from hilum.client.evaluation.class_table import label_lines
+    from hilum.client.evaluation.label_tables import label_lines
 
     for line in label_lines(study, [data]) or data.notes:
         print(line, file=sys.stderr)
@@ -84,7 +84,7 @@ def pretrain(
     """Pre-train alone, with the study's whole schedule. A killed call goes on where it was."""
     from hilum.client.data.kept_split import KeptSplits, study_digest
     from hilum.client.data.site_data import open_site
-    from hilum.client.evaluation.class_table import labels_json
+    from hilum.client.evaluation.label_tables import labels_json
     from hilum.client.evaluation.selection import scorer
     from hilum.client.pretraining.compiling import keep_compiled_in
     from hilum.client.pretraining.group import group_of
@@ -181,7 +181,7 @@ def evaluate(
 ) -> None:
     """Fine-tune and measure an encoder on this site's labels, beside the baselines. Its rows are named `federated`."""
     from hilum.client.data.site_data import open_site
-    from hilum.client.evaluation.class_table import labels_json
+    from hilum.client.evaluation.label_tables import labels_json
     from hilum.client.evaluation.protocol import combinations_count, evaluate_site
     from hilum.client.pretraining.device import make_fabric
     from hilum.common.config import load_site, load_study

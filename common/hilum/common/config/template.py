@@ -78,6 +78,10 @@ min_patients = 11          # fewest patients behind a number that leaves a site;
 [tasks.classification]
 label = "label"            # the column of each site's labels.csv
 
+# [tasks.regression]       # a number, such as an age or a volume; beside the other or alone
+# label = "age"
+# coverage = 0.9           # share of images that the prediction intervals are to hold
+
 [evaluation]
 protocols = ["knn", "linear", "finetune"]
 arms = ["federated", "local", "centralised", "scratch", "random", "raw"]
