@@ -34,13 +34,15 @@ _Key = tuple[str, float, str, str]
 _Line = TypeVar("_Line", "Row", "Comparison")
 
 Word = Annotated[str, Field(max_length=64)]
-RowNote = Literal["", "one_class", "too_few", "untested_classes"]
+RowNote = Literal["", "one_class", "too_few", "untested_classes", "no_validation"]
 """What a reader of a number must know: every test image was taken for one class; a class has too few test patients for
-a comparison; the mean is over the tested classes, and another class of the site has no test patient."""
+a comparison; the mean is over the tested classes, and another class of the site has no test patient; nobody could be held
+out of the labelled training patients, so a fine-tuning took all its steps and was not calibrated."""
 NOTE_WORDS: dict[str, str] = {
     "one_class": "every test image was taken for one class",
     "too_few": "a class has too few test patients to be compared",
     "untested_classes": "over the tested classes alone: another class of the site has no test patient",
+    "no_validation": "too few labelled patients of a class to hold some out: trained for all steps, and not calibrated",
 }
 _SPAN = max(max(abs(one.low), abs(one.high), one.high - one.low) for one in METRICS.values())
 Number = Annotated[float, Field(ge=-_SPAN, le=_SPAN)]

@@ -20,7 +20,7 @@ from hilum.common.config import StudyConfig
 from hilum.common.encoders import Encoder, build_encoder
 from hilum.common.encoders.base import initialise
 from hilum.common.progress import NullProgress, Progress
-from hilum.common.results_table import Evaluation, combinations
+from hilum.common.results_table import Evaluation, RowNote, combinations
 from hilum.common.seeding import derive
 from hilum.common.weights import NamedWeights
 
@@ -62,7 +62,8 @@ def evaluate_site(
     )
     runner = _Runner(task, data, study, encoders, fabric, steps or NullProgress())
     for done, (protocol, share, arm) in enumerate(combinations(evaluation, encoders), 1):
-        measured.add(protocol, share, arm, runner.predict(protocol, arm, task.training_rows(share)))
+        predicted, note = runner.predict(protocol, arm, task.training_rows(share))
+        measured.add(protocol, share, arm, predicted, note)
         progress.advance(done, f"{arm} {protocol} {share:.0%}")
     return measured.table()
 
@@ -88,16 +89,26 @@ class _Runner:
         self.encoders, self.fabric, self.steps = encoders, fabric, steps
         self.features: dict[str, Features] = {}
 
-    def predict(self, protocol: str, arm: str, train: Rows) -> Predictions:
+    def predict(self, protocol: str, arm: str, train: Rows) -> tuple[Predictions, RowNote]:
         mode = next((one for one in MODES if one == protocol), None)
         if mode is not None:
             encoder = encoder_from(self.study, self.encoders.get(arm))
-            return predict_by_finetuning(
-                self.task, encoder, self.data.images, train, self.study, self.fabric, self.steps, mode
+            predicted, tuned = predict_by_finetuning(
+                self.task,
+                encoder,
+                self.data.images,
+                train,
+                self.study,
+                self.fabric,
+                self.steps,
+                mode,
+                pretrained=arm != "scratch",
             )
+            wanted = self.study.evaluation.validation_share > 0
+            return predicted, "no_validation" if wanted and not tuned.validated else ""
         table = self._features(arm)
         by = self.task.predict_by_neighbours if protocol == "knn" else self.task.predict_by_probe
-        return by(table[train], train, table[self.task.test])
+        return by(table[train], train, table[self.task.test]), ""
 
     def _features(self, arm: str) -> Features:
         if arm not in self.features:

@@ -8,19 +8,21 @@ from hilum.common.config.base import Section
 
 
 class Metric(NamedTuple):
-    """A metric, of which more is better.
+    """A metric.
 
     Attributes:
         low: The least value.
         high: The largest.
         chance: What predicting without looking gives; None where there is no such number.
         words: Its name in a sentence.
+        less_is_better: Whether it is an error; of a primary metric more is better.
     """
 
     low: float
     high: float
     chance: float | None
     words: str
+    less_is_better: bool = False
 
 
 class TaskSection(Section):
@@ -53,6 +55,8 @@ class ClassificationTask(TaskSection):
     metrics: ClassVar[dict[str, Metric]] = {
         "auroc": Metric(0.0, 1.0, 0.5, "AUROC"),
         "balanced_accuracy": Metric(0.0, 1.0, None, "balanced accuracy"),
+        "ece": Metric(0.0, 1.0, None, "calibration error", less_is_better=True),
+        "brier": Metric(0.0, 1.0, None, "Brier score", less_is_better=True),
     }
 
 
