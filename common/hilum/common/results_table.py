@@ -35,14 +35,16 @@ _Key = tuple[str, str, float, str, str]  # task, protocol, share, arm, metric
 _Line = TypeVar("_Line", "Row", "Comparison")
 
 Word = Annotated[str, Field(max_length=64)]
-RowNote = Literal["", "one_class", "one_number", "too_few", "untested_classes"]
+RowNote = Literal["", "one_class", "one_number", "too_few", "untested_classes", "no_validation"]
 """What a reader of a number must know: every test image was taken for one class, or given one number; there are too few test
-patients, or of a class, for a comparison; the mean is over the tested classes, and another class of the site has no test patient."""
+patients, or of a class, for a comparison; the mean is over the tested classes, and another class of the site has no test patient;
+nobody could be held out of the labelled training patients, so a fine-tuning took all its steps and was not calibrated."""
 NOTE_WORDS: dict[str, str] = {
     "one_class": "every test image was taken for one class",
     "one_number": "every test image was given one number",
     "too_few": "too few test patients, or of one class, to be compared",
     "untested_classes": "over the tested classes alone: another class of the site has no test patient",
+    "no_validation": "too few labelled patients of a class to hold some out: trained for all steps, and not calibrated",
 }
 _SPAN = max(max(abs(one.low), abs(one.high), one.high - one.low) for one in METRICS.values())
 Number = Annotated[float, Field(ge=-_SPAN, le=_SPAN)]

@@ -64,6 +64,8 @@ class ClassificationTask(TaskSection):
     metrics: ClassVar[dict[str, Metric]] = {
         "auroc": Metric(0.0, 1.0, 0.5, "AUROC"),
         "balanced_accuracy": Metric(0.0, 1.0, None, "balanced accuracy"),
+        "ece": Metric(0.0, 1.0, None, "calibration error", better="less"),
+        "brier": Metric(0.0, 1.0, None, "Brier score", better="less"),
     }
 
 
