@@ -18,6 +18,7 @@ from hilum.client.commands.inbox import empty_inbox
 from hilum.client.commands.index import annotate, index
 from hilum.client.commands.network import pull, receive
 from hilum.client.commands.plan import plan
+from hilum.client.commands.predict import predict, send
 from hilum.client.commands.quarantine import quarantine
 from hilum.client.commands.setup import check, new
 from hilum.client.commands.skipped import skipped
@@ -70,6 +71,8 @@ def _tell_labels(study: "StudyConfig", data: "SiteData") -> None:
 
 
 app.command()(status)
+app.command()(predict)
+app.command()(send)
 
 
 @app.command()
