@@ -109,7 +109,10 @@ def with_class_folders(
     """
     task = study.tasks.chosen
     wanted = [
-        task is not None and holding.images is not None and site.data.labels is None
+        task is not None
+        and task.labels != "masks"
+        and holding.images is not None
+        and site.data.labels is None
         for site, holding in zip(sites, holdings, strict=True)
     ]
     classes = {

@@ -15,6 +15,7 @@ from hilum.client.data.kept_split import (
     split_of,
     study_digest,
 )
+from hilum.client.data.masks import mask_labels
 from hilum.client.data.prepared import PreparedImages, Stored, prepare
 from hilum.client.data.splits import Rows, Split, patient_groups, split_patients
 from hilum.client.data.twins import Pairs, twins_within
@@ -23,7 +24,7 @@ from hilum.client.disclosure.answers import Facts
 from hilum.client.disclosure.counts import banded_total
 from hilum.client.state.catalogue import Catalogue, Item
 from hilum.client.state.label_values import check_is_classes
-from hilum.client.state.labels import Labels, read_labels
+from hilum.client.state.labels import Labels, read_labels, read_patients
 from hilum.client.state.workspace import Workspace
 from hilum.common.config import SiteConfig, StudyConfig
 from hilum.common.errors import DataError, LabelError, RequestRefused
@@ -150,7 +151,7 @@ def open_site(
     workspace = Workspace(site.state.folder)
     try:
         prepared = prepare(workspace, study.data)
-        labels = _labels(site, study, workspace)
+        labels = _labels(site, study, workspace, prepared.items)
         twins = twins_within(workspace, prepared)
         group = patient_groups(prepared.items, labels.patient_of, twins)
         label_of = tuple(labels.label_of.get(item.item_key) for item in prepared.items)
@@ -170,6 +171,11 @@ def open_site(
         _joined(prepared.items, twins),
     )
     split, notes = _split(origin, study, group, twins, KeptSplits(workspace), run, anew=anew, encoder=encoder)
+    if study.tasks.segmentation is not None and not len(split.test):
+        raise DataError(
+            f"{site.site.name}: no test patient has a mask: the images with masks are of "
+            f"{len(np.unique(group[split.train]))} patient(s), and two are needed; annotate images of more patients"
+        )
     return _site_data(site.site.name, origin, split, label_of, notes, study)
 
 
@@ -313,8 +319,10 @@ def _facts(items: Sequence[Item], labels: Sequence[str | None], split: Split) ->
     }
 
 
-def _labels(site: SiteConfig, study: StudyConfig, workspace: Workspace) -> Labels:
+def _labels(site: SiteConfig, study: StudyConfig, workspace: Workspace, items: Sequence[Item]) -> Labels:
     task = study.tasks.chosen
+    if task is not None and task.labels == "masks":
+        return _of_masks(site, study, workspace, items)
     if task is None or site.data.labels is None:
         return Labels({}, {}, 0)
     catalogue = Catalogue(workspace.catalogue)
@@ -322,3 +330,16 @@ def _labels(site: SiteConfig, study: StudyConfig, workspace: Workspace) -> Label
         return read_labels(site.data.labels, task.label, catalogue, workspace.pseudonyms())
     finally:
         catalogue.close()
+
+
+def _of_masks(site: SiteConfig, study: StudyConfig, workspace: Workspace, items: Sequence[Item]) -> Labels:
+    """Return who has a mask; the label table, if there is one, says whose image each is."""
+    assert study.tasks.segmentation is not None, "the study names it"
+    patient_of: dict[str, str] = {}
+    if site.data.labels is not None:
+        catalogue = Catalogue(workspace.catalogue)
+        try:
+            patient_of = read_patients(site.data.labels, catalogue, workspace.pseudonyms())
+        finally:
+            catalogue.close()
+    return mask_labels(workspace, items, study.tasks.segmentation.classes, patient_of)

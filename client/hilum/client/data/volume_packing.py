@@ -104,7 +104,7 @@ def packed_values(
     values: npt.NDArray[np.generic], spacing_mm: Spacing, data: DataSection
 ) -> tuple[npt.NDArray[np.uint16], Cells]:
     """Return a volume as it is packed, (D, H, W) and (k,), in memory."""
-    target_mm = _target_mm(values.shape, spacing_mm, data)
+    target_mm = target_spacing(values.shape, spacing_mm, data)
     facts, cell = data.facts, Geometry.of(data).cell
     shown = _Shown(shape_after(values.shape, spacing_mm, target_mm), cell, shows_from(values, facts))
     span = value_range(values, facts)
@@ -116,7 +116,7 @@ def _plan(workspace: Workspace, data: DataSection, items: Sequence[Item]) -> lis
     folder = workspace.prepared / _kind(data)
     planned = []
     for item in items:
-        target_mm = _target_mm(item.shape, item.spacing_mm, data)
+        target_mm = target_spacing(item.shape, item.spacing_mm, data)
         depth, height, width = shape_after(item.shape, item.spacing_mm, target_mm)
         factor = factor_of(item, data)
         own_scale = [factor] if data.in_suv else []  # the same array may have another weight and dose
@@ -130,7 +130,7 @@ def _lacking(plan: Sequence[_Planned]) -> list[_Planned]:
     return list({one.path: one for one in plan if not one.is_packed}.values())
 
 
-def _target_mm(shape: tuple[int, ...], spacing_mm: Spacing, data: DataSection) -> Spacing:
+def target_spacing(shape: tuple[int, ...], spacing_mm: Spacing, data: DataSection) -> Spacing:
     """Return what a volume is resampled to: of slices, what makes the longest edge fill the image."""
     if data.spacing_mm is not None:
         return data.spacing_mm

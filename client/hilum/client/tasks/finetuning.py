@@ -1,6 +1,7 @@
 """Fine-tuning: the encoder and a task's head, trained together on the labelled images."""
 
 import copy
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from hilum.client.data.prepared import Stored, drawn
 from hilum.client.pretraining.parameter_groups import parameter_groups
 from hilum.client.pretraining.schedule import learning_rate_factor, step_middle
-from hilum.client.tasks.base import Predictions, Rows, Task
+from hilum.client.tasks.base import DenseTask, Predictions, Rows, Task
 from hilum.client.tasks.features import mean_by_row, pieces_of
 from hilum.client.views import Viewer, random_numbers, to_unit
 from hilum.common.config import StudyConfig
@@ -23,7 +24,7 @@ _WEIGHT_DECAY = 0.05
 
 
 class EncoderWithHead(nn.Module):
-    """An encoder, and a head on its feature maps."""
+    """An encoder, and a head on the images and their feature maps."""
 
     def __init__(self, encoder: Encoder, head: nn.Module) -> None:
         super().__init__()
@@ -31,7 +32,7 @@ class EncoderWithHead(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, *S) -> the head's outputs."""
-        outputs: Tensor = self.head(self.encoder.feature_maps(images))
+        outputs: Tensor = self.head([images, *self.encoder.feature_maps(images)])
         return outputs
 
 
@@ -81,10 +82,15 @@ def predict_by_finetuning(
                     step_middle(number, total), _WARMUP
                 )
             rng = random_numbers(fabric.device, derive(seed, "finetune", "step", number))
-            blocks = drawn(images, train[places], generator(seed, "finetune", "step", number, "pieces"))
-            views = viewer.one(to_unit(blocks, fabric.device), rng)
+            pieces = generator(seed, "finetune", "step", number, "pieces")
+            wanted: Any = train[places]
+            if isinstance(task, DenseTask):
+                views, wanted = task.views(train[places], viewer, rng, pieces)
+            else:
+                blocks = drawn(images, train[places], pieces)
+                views = viewer.one(to_unit(blocks, fabric.device), rng)
             wrapped_optimizer.zero_grad()
-            fabric.backward(criterion(module(views), train[places]))
+            fabric.backward(criterion(module(views), wanted))
             fabric.clip_gradients(module, wrapped_optimizer, max_norm=1.0)
             wrapped_optimizer.step()
             steps.advance(number + 1)
@@ -106,6 +112,8 @@ def finetuning_steps(images: int, study: StudyConfig) -> tuple[int, int]:
 @torch.no_grad()
 def _predict(task: Task, module: nn.Module, viewer: Viewer, images: Stored, fabric: Fabric) -> Predictions:
     module.eval()
+    if isinstance(task, DenseTask):
+        return task.predict(module, task.test, viewer, fabric.device)
     pieces = pieces_of(images, task.test, viewer, fabric.device)
     outputs = mean_by_row(len(task.test), ((places, module(batch)) for places, batch in pieces))
     return task.predictions(outputs)

@@ -15,6 +15,7 @@ MAY_DIFFER: Mapping[str, str] = {
     "encoder.init.file": "where the file of the first weights lies; its SHA-256 says which it is",
 }
 ADDED: Mapping[str, Any] = {
+    "tasks.segmentation": None,
     "federation.aggregator": {"name": "fedavg"},
     "data.cut": "whole",
     "data.spacing_mm": None,

@@ -15,7 +15,7 @@ from hilum.common.config.encoders import EncoderConfig, EncoderSection
 from hilum.common.config.methods import MethodConfig, MethodSection
 from hilum.common.config.modalities import MODALITIES
 from hilum.common.config.named import name_of, options_of
-from hilum.common.config.tasks import TasksSection
+from hilum.common.config.tasks import TaskSection, TasksSection
 from hilum.common.config.views import ViewsSection
 
 Arm = Literal["federated", "local", "centralised", "scratch", "random", "raw"]
@@ -180,6 +180,8 @@ class StudyConfig(Section):
             values = getattr(self.evaluation, key)
             if len(set(values)) < len(values):
                 raise ValueError(f"evaluation.{key} names something twice; name each once")
+        if self.tasks.chosen is not None and (does := self._no_protocol(self.tasks.chosen)):
+            raise ValueError(does)
         if self.training.select == "knn" and self.tasks.chosen is None:
             raise ValueError(
                 'training.select = "knn" needs a task to score encoders by; add `[tasks.classification]`, or write training.select = "loss"'
@@ -195,6 +197,22 @@ class StudyConfig(Section):
                 f"{self.method.min_batch} or more"
             )
         return self
+
+    def _no_protocol(self, task: TaskSection) -> str:
+        """Return what to write instead of what does not apply to a task; empty where all does."""
+        unfit: list[str] = [one for one in self.evaluation.protocols if one not in task.protocols]
+        fitting = ", ".join(f'"{one}"' for one in task.protocols)
+        if unfit:
+            return (
+                f"evaluation.protocols names {_either(unfit)}, which predicts of whole images, and tasks.{task.kind} is of their "
+                f"pixels; write evaluation.protocols = [{fitting}]"
+            )
+        if self.training.select == "knn" and "knn" not in task.protocols:
+            return (
+                f'training.select = "knn" scores encoders by nearest neighbours, which tasks.{task.kind} has not; write '
+                'training.select = "loss"'
+            )
+        return ""
 
     def _no_pair(self, does: str) -> str:
         """Return what to write instead of a method and an encoder that don't go together."""

@@ -28,14 +28,16 @@ class TaskSection(Section):
 
     Attributes:
         kind: The task's name, and its key under `[tasks]`.
-        labels: What the column holds: names of classes, or numbers.
+        labels: What is predicted: names of classes or numbers in a column of the label table, or masks of the catalogue.
+        protocols: Those of the evaluation that apply to it.
         metrics: By name; the first is the primary one.
         label: The column of the site's label table that is predicted for an image.
     """
 
     kind: ClassVar[str]
-    labels: ClassVar[Literal["classes", "numbers"]]
+    labels: ClassVar[Literal["classes", "numbers", "masks"]]
     metrics: ClassVar[dict[str, Metric]]
+    protocols: ClassVar[tuple[str, ...]] = ("knn", "linear", "finetune")
 
     label: Annotated[str, Field(min_length=1, max_length=64)] = "label"
 
@@ -49,17 +51,50 @@ class ClassificationTask(TaskSection):
     """Predict one column of the site's label table for an image."""
 
     kind: ClassVar[str] = "classification"
-    labels: ClassVar[Literal["classes", "numbers"]] = "classes"
+    labels: ClassVar[Literal["classes", "numbers", "masks"]] = "classes"
     metrics: ClassVar[dict[str, Metric]] = {
         "auroc": Metric(0.0, 1.0, 0.5, "AUROC"),
         "balanced_accuracy": Metric(0.0, 1.0, None, "balanced accuracy"),
     }
 
 
+ClassName = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class SegmentationTask(TaskSection):
+    """Predict which structure each pixel or voxel belongs to, from the masks of the site's catalogue.
+
+    Attributes:
+        label: Not a column: what a site's `policy.labels` lists masks as.
+        classes: Names of masks in the catalogue; where masks overlap, the later one holds. All that a site has, in natural
+            order, if none.
+        tolerance_mm: Within which two surfaces agree, for the surface Dice; in pixels, of an image without a spacing.
+    """
+
+    kind: ClassVar[str] = "segmentation"
+    labels: ClassVar[Literal["classes", "numbers", "masks"]] = "masks"
+    metrics: ClassVar[dict[str, Metric]] = {
+        "dice": Metric(0.0, 1.0, None, "Dice"),
+        "surface_dice": Metric(0.0, 1.0, None, "surface Dice"),
+    }
+    protocols: ClassVar[tuple[str, ...]] = ("finetune",)
+
+    label: ClassVar[str] = "masks"  # type: ignore[misc]  # a site lists it, and no study writes it
+    classes: Annotated[tuple[ClassName, ...], Field(strict=False, max_length=64)] = ()
+    tolerance_mm: Annotated[float, Field(ge=0.01, le=100)] = 1.0
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("tasks.segmentation.classes names something twice; name each once")
+        return self
+
+
 class TasksSection(Section):
     """What each site fine-tunes the shared encoder for."""
 
     classification: ClassificationTask | None = None
+    segmentation: SegmentationTask | None = None
 
     @model_validator(mode="after")
     def _one_at_most(self) -> Self:
@@ -85,7 +120,7 @@ class TasksSection(Section):
         return [section for section in sections if section is not None]
 
 
-TASKS: dict[str, type[TaskSection]] = {task.kind: task for task in (ClassificationTask,)}
+TASKS: dict[str, type[TaskSection]] = {task.kind: task for task in (ClassificationTask, SegmentationTask)}
 """Every task by its name."""
 
 METRICS: dict[str, Metric] = {
