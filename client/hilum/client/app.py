@@ -169,7 +169,7 @@ def _train(site: SiteConfig, asked: Asked) -> RecordDict:
             limits=Limits.of(study, asked.base.size),
         )
         charge.sent_bytes = outgoing.size_bytes(reply)
-        if study.tasks.chosen is None and asked.round_number == study.federation.rounds:
+        if not study.tasks.given and asked.round_number == study.federation.rounds:
             ledger.finish(run)  # before the answer leaves
         return reply
 
@@ -187,7 +187,7 @@ def _score(site: SiteConfig, asked: Asked) -> RecordDict:
     with _charged(site, asked, sent_bytes=0) as (ledger, charge):
         ledger.ask_score(run, asked.round_number, sha256_of({"base": asked.base}), _budget(site))
         data = open_run(site, study, run)
-        patients = validation_patients(data, study.study.seed)
+        patients = validation_patients(data, study)
         if patients < _threshold(asked):
             raise RequestRefused("too_few_patients", f"{patients} patients would stand behind the score")
         charge.advance(0)
@@ -207,7 +207,7 @@ def _evaluate(site: SiteConfig, asked: Asked) -> RecordDict:
     from hilum.client.evaluation.answered import answer_evaluation
     from hilum.client.pretraining.compiling import keep_compiled_in
 
-    if asked.study.tasks.chosen is None:
+    if not asked.study.tasks.given:
         raise RequestRefused("wrong_format", "the study names no task, so there is nothing to evaluate")
     if site.data.labels is None:
         raise RequestRefused("no_labels", "the site file names no label table (`data.labels`)")

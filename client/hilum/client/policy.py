@@ -21,8 +21,7 @@ def check_policy(policy: PolicySection, study: StudyConfig) -> None:
     _listed("policy_methods", "methods", study.method.name, policy.methods)
     _listed("policy_encoders", "encoders", study.encoder.name, policy.encoders)
     _listed("policy_encoders", "sizes", study.encoder.size, policy.sizes)
-    task = study.tasks.chosen
-    if task is not None:
+    for task in study.tasks.given:
         _listed("policy_labels", "labels", task.label, policy.labels)
     training, evaluation = study.training, study.evaluation
     _at_most("policy_rounds", "max_rounds", study.federation.rounds, policy.max_rounds)
@@ -30,7 +29,7 @@ def check_policy(policy: PolicySection, study: StudyConfig) -> None:
     _at_most(
         "policy_batch", "max_batch_size", training.batch_size * training.accumulate, policy.max_batch_size
     )
-    if task is not None:
+    if study.tasks.given:
         _at_most("policy_epochs", "max_local_epochs", evaluation.finetune_epochs, policy.max_local_epochs)
         _at_most("policy_batch", "max_batch_size", evaluation.finetune_batch_size, policy.max_batch_size)
         least = evaluation.finetune_min_steps

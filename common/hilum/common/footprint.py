@@ -66,7 +66,7 @@ def footprint_of(study: StudyConfig, images: int = 0) -> Footprint:
     pieces = images * (data.per_volume or 1)
     batch = min(study.training.batch_size, pieces) if images else study.training.batch_size
     training = batch * (kept + _view_floats(study, method.views))
-    evaluating = _evaluating_floats(study, travelling, images) if study.tasks.chosen is not None else 0
+    evaluating = _evaluating_floats(study, travelling, images) if study.tasks.given else 0
     return Footprint(
         parameters=encoder + head,
         travelling=travelling,

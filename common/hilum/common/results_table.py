@@ -12,21 +12,25 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, FailFast, Field, TypeAdapter, ValidationError, with_config
 
 from hilum.common.config.study import EvaluationSection, StudyConfig
-from hilum.common.config.tasks import METRICS, TaskSection
+from hilum.common.config.tasks import METRICS, TASKS, TaskSection
 from hilum.common.errors import UpdateRefused
 
-MAX_TABLE_BYTES = 1024 * 1024
+MAX_TABLE_BYTES = 4 * 1024 * 1024
 MAX_PATIENTS = 10_000_000
 
-_MAX_ROWS = 1000  # a study has at most 10 shares, 6 arms, 3 protocols and 2 metrics
-_PROTOCOLS_OF = {"scratch": {"finetune"}, "random": {"knn", "linear"}, "raw": {"knn", "linear"}}
+_MAX_ROWS = 2000 * len(TASKS)  # of each task at most 10 shares, 6 arms, 5 protocols and so many metrics
+_PROTOCOLS_OF = {
+    "scratch": {"finetune"},
+    "random": {"knn", "linear", "frozen", "lora"},
+    "raw": {"knn", "linear"},
+}
 _SENT_ARMS = {"federated", "centralised"}  # nobody but the server has their weights
 _INTERVAL_SLACK = 0.1
 """How far a value may lie outside of its interval: a percentile interval is about the draws, not about the value."""
 _DIFFERENCE_SLACK = 0.01  # of a comparison, from the two rows that it compares: sites may round
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
-_Key = tuple[str, float, str, str]
+_Key = tuple[str, str, float, str, str]  # task, protocol, share, arm, metric
 _Line = TypeVar("_Line", "Row", "Comparison")
 
 Word = Annotated[str, Field(max_length=64)]
@@ -102,18 +106,23 @@ _TABLE = TypeAdapter(Evaluation)
 
 
 def combinations(
-    evaluation: EvaluationSection, with_weights: Collection[str]
+    evaluation: EvaluationSection,
+    with_weights: Collection[str],
+    task: TaskSection | type[TaskSection] | None = None,
 ) -> Iterator[tuple[str, float, str]]:
     """Return the protocol, share of the labels and arm of everything that a study measures at a site.
 
     Args:
         evaluation: The study's.
         with_weights: Arms whose weights are at hand; `scratch`, `random` and `raw` need none.
+        task: For which; protocols that do not apply to it are left out.
     """
     for protocol, share, arm in itertools.product(
         evaluation.protocols, evaluation.label_fractions, evaluation.arms
     ):
         known = arm in with_weights or arm in _PROTOCOLS_OF
+        if task is not None and protocol not in task.protocols:
+            continue
         if known and protocol in _PROTOCOLS_OF.get(arm, {protocol}):
             yield protocol, share, arm
 
@@ -154,31 +163,30 @@ def check_table(table: Evaluation, study: StudyConfig, *, site: str, sent: Colle
     Raises:
         UpdateRefused: `wrong_site`, `not_asked`, `twice`, `out_of_range`, `too_few_patients` or `contradiction`.
     """
-    asked = set(combinations(study.evaluation, {*sent, *study.evaluation.arms} - (_SENT_ARMS - set(sent))))
-    task = study.tasks.chosen
-    if task is None:
-        asked = set()
-    metrics = task.metrics if task else {}
-    rows: dict[_Key, Row] = dict(_checked(table.rows, asked, site, task))
-    comparisons: dict[_Key, Comparison] = dict(_checked(table.comparisons, asked, site, task))
+    with_weights = {*sent, *study.evaluation.arms} - (_SENT_ARMS - set(sent))
+    asked: set[_Key] = {
+        (task.kind, *place, metric)
+        for task in study.tasks.given
+        for place in combinations(study.evaluation, with_weights, task)
+        for metric in task.metrics
+    }
+    rows: dict[_Key, Row] = dict(_checked(table.rows, asked, site))
+    comparisons: dict[_Key, Comparison] = dict(_checked(table.comparisons, asked, site))
     for (*_, metric), row in rows.items():
-        low, high = metrics[metric].low, metrics[metric].high
+        low, high = METRICS[metric].low, METRICS[metric].high
         if not low <= row.ci_low <= row.ci_high <= high or not low <= row.value <= high:
             raise UpdateRefused("out_of_range", f"{metric} or its interval is not in its range")
         _near(row.value, row.ci_low, row.ci_high)
         if row.n_patients < study.privacy.min_patients:
             needed = study.privacy.min_patients
             raise UpdateRefused("too_few_patients", f"fewer than {needed} patients stand behind a number")
-    for (protocol, share, arm, metric), one in comparisons.items():
-        ours, theirs = (
-            rows.get((protocol, share, "federated", metric)),
-            rows.get((protocol, share, arm, metric)),
-        )
+    for (task, protocol, share, arm, metric), one in comparisons.items():
+        ours, theirs = (rows.get((task, protocol, share, which, metric)) for which in ("federated", arm))
         if arm == "federated" or ours is None or theirs is None:
             raise UpdateRefused(
                 "not_asked", "a comparison is not of the federated arm with another one's row"
             )
-        span = metrics[metric].high - metrics[metric].low
+        span = METRICS[metric].high - METRICS[metric].low
         if not -span <= one.ci_low <= one.ci_high <= span:
             raise UpdateRefused(
                 "out_of_range", "an interval is out of its range, or its ends are the wrong way round"
@@ -188,16 +196,14 @@ def check_table(table: Evaluation, study: StudyConfig, *, site: str, sent: Colle
             raise UpdateRefused("contradiction", "a difference is not that of its two rows")
 
 
-def _checked(
-    lines: Collection[_Line], asked: Collection[tuple[str, float, str]], site: str, task: TaskSection | None
-) -> Iterator[tuple[_Key, _Line]]:
+def _checked(lines: Collection[_Line], asked: Collection[_Key], site: str) -> Iterator[tuple[_Key, _Line]]:
     """Return each line with its key, once it is known to be the sender's, asked for, and the first of its key."""
     seen: set[_Key] = set()
     for line in lines:
         if line.site != site:
             raise UpdateRefused("wrong_site", "the results are not the sender's")
-        key = (line.protocol, line.label_fraction, line.arm, line.metric)
-        if task is None or line.task != task.kind or key[:3] not in asked or line.metric not in task.metrics:
+        key = (line.task, line.protocol, line.label_fraction, line.arm, line.metric)
+        if key not in asked:
             raise UpdateRefused("not_asked", "the study did not ask for one of the lines")
         if key in seen:
             raise UpdateRefused("twice", "a line is there twice")

@@ -1,14 +1,14 @@
-"""An honest sentence about what one run, or several of one study, bear out.
+"""An honest sentence about what one run, or several of one study, bear out for one task.
 
 One comparison is primary, and the study fixes it before it runs: the mean over sites of the paired difference in the
 task's primary metric between the federated encoder and each rival, on the first of `evaluation.label_fractions`, by the
-linear probe (else fine-tuned, else by neighbours; against `scratch` both are fine-tuned). What is said of several rivals
+linear probe (else with a head on the frozen encoder, else fine-tuned, else by adapters, else by neighbours; against `scratch` both are fine-tuned). What is said of several rivals
 is corrected for their number by Holm (Scandinavian Journal of Statistics 6:65-70, 1979), so that a study in which nothing
 differs gets a headline in at most one of twenty runs (`benchmarks/verdict.py`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import sqrt
 from statistics import mean, variance
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from typing import Any, Literal
 from scipy.special import stdtr, stdtrit
 
 from hilum.common.config.study import EvaluationSection
-from hilum.common.config.tasks import ClassificationTask, TaskSection
+from hilum.common.config.tasks import ClassificationTask, TaskSection, TasksSection
 from hilum.common.results_table import combinations
 
 ALPHA = 0.05
@@ -32,8 +32,14 @@ RIVALS = {
 }
 """Arms that the verdict is about, in the order of its words; `centralised` is a ceiling and not a rival."""
 
-_PREFERRED = ("linear", "finetune", "knn")
-_HOW = {"linear": "with a linear probe", "knn": "by nearest neighbours", "finetune": "fine-tuned"}
+_PREFERRED = ("linear", "frozen", "finetune", "lora", "knn")
+_HOW = {
+    "linear": "with a linear probe",
+    "frozen": "with a head trained on the frozen encoder",
+    "finetune": "fine-tuned",
+    "lora": "fine-tuned by low-rank adapters",
+    "knn": "by nearest neighbours",
+}
 _Z = 1.959964
 _MIN_RUNS = 2
 
@@ -68,11 +74,13 @@ class Verdict:
     """A headline, what it rests on, and the comparisons behind it.
 
     Attributes:
+        task: Which task it is of; empty for an encoder that was pre-trained alone.
         protocol: Of the primary comparison, `scratch` aside.
         runs: How many runs it is over.
         not_compared: Rivals that the study asked for and no site could compare.
     """
 
+    task: str
     headline: str
     detail: str
     protocol: str
@@ -83,6 +91,16 @@ class Verdict:
     not_compared: tuple[str, ...]
 
 
+def judge_tasks(
+    runs: Sequence[dict[str, Any]], evaluation: EvaluationSection, tasks: TasksSection
+) -> list[Verdict]:
+    """Judge each of a study's tasks by itself, in their order; one verdict says that a study without any measured nothing."""
+    if not tasks.given:
+        bare = judge([{**run, "evaluation": [], "comparisons": []} for run in runs], evaluation)
+        return [replace(bare, task="")]
+    return [judge(runs, evaluation, type(task)) for task in tasks.given]
+
+
 def judge(
     runs: Sequence[dict[str, Any]],
     evaluation: EvaluationSection,
@@ -91,14 +109,15 @@ def judge(
     """Judge runs of one study that differ in their seed alone, by what `results.json` holds of each.
 
     Args:
-        runs: One or more, each with `rounds`, `evaluation` and `comparisons`.
+        runs: One or more, each with `rounds`, `evaluation` and `comparisons`; lines of other tasks are passed over.
         evaluation: The study's.
-        task: The study's.
+        task: One of the study's.
     """
+    runs = [_of_task(run, task.kind) for run in runs]
     metric = task.primary()
     share = evaluation.label_fractions[0]
-    protocol = next(one for one in _PREFERRED if one in evaluation.protocols)
-    measured = {(how, arm) for how, _share, arm in combinations(evaluation, ("federated", "local"))}
+    protocol = next(one for one in _PREFERRED if one in evaluation.protocols and one in task.protocols)
+    measured = {(how, arm) for how, _share, arm in combinations(evaluation, ("federated", "local"), task)}
     how_of = {arm: "finetune" if arm == "scratch" else protocol for arm in RIVALS}
     asked = [arm for arm in RIVALS if {(how_of[arm], arm), (how_of[arm], "federated")} <= measured]
     estimates = {}
@@ -114,7 +133,14 @@ def judge(
     headline = _headline(against, missing, untrained=untrained, measured=measured_any)
     how_measured = f"{_HOW[protocol].capitalize()} on {share:.0%} of the labels: the mean difference in {task.metrics[metric].words}"
     detail = _detail(against, missing, how_measured, len(runs), _patients(runs, share, metric))
-    return Verdict(headline, detail, protocol, share, metric, len(runs), against, missing)
+    return Verdict(task.kind, headline, detail, protocol, share, metric, len(runs), against, missing)
+
+
+def _of_task(run: dict[str, Any], kind: str) -> dict[str, Any]:
+    lines = {
+        key: [line for line in run[key] if line["task"] == kind] for key in ("evaluation", "comparisons")
+    }
+    return {**run, **lines}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hilum.client.data.site_data import SiteData, open_site
+from hilum.client.data.site_data import SiteData, check_site, open_site
+from hilum.client.data.volume_packing import check_room
 from hilum.client.intake.annotations.annotate import annotate, found_files
 from hilum.client.intake.formats.naming import LabelMap, read_label_map
 from hilum.client.intake.formats.not_dicom import is_folder_file
@@ -167,6 +168,11 @@ def open_sites(
             f"the archives hold {len(sites)} sites, the study asks for {study.federation.sites}; "
             f"set federation.sites = {len(sites)}"
         )
+    holdings = [check_site(site, study) for site in sites]
+    # The sites of a simulation share a disk.
+    needed = sum(one.lacking_bytes for one in holdings)
+    images = sum(one.images for one in holdings)
+    check_room(f"the {images} images of all sites", needed, Workspace(sites[0].state.folder), study.data)
     data = [open_site(site, study, run, anew=run is None) for site in sites]
     overlap = find_overlap(data)
     if run is None:
@@ -178,7 +184,7 @@ def check_patients(data: SiteData, study: StudyConfig) -> None:
     """Refuse now what the site would refuse in an hour.
 
     Raises:
-        DataError: If fewer patients than the study's threshold are trained on, or tested.
+        DataError: If fewer patients than the study's threshold are trained on, or tested for every task.
     """
     threshold = study.privacy.min_patients
     advice = "add patients, or lower privacy.min_patients: all the data of a simulation are yours"
@@ -186,9 +192,10 @@ def check_patients(data: SiteData, study: StudyConfig) -> None:
         data.examples(threshold)
     except RequestRefused as refused:
         raise DataError(f"{refused.detail}; {advice}") from None
-    if study.tasks.chosen is not None and data.test_patients < threshold:
+    tested = [data.of_task(task.kind).test_patients for task in study.tasks.given]
+    if tested and max(tested) < threshold:
         raise DataError(
-            f"{data.name}: {data.test_patients} patients would be tested, privacy.min_patients is {threshold}; {advice}"
+            f"{data.name}: {max(tested)} patients would be tested, privacy.min_patients is {threshold}; {advice}"
         )
 
 

@@ -141,8 +141,10 @@ def report_command(
     from hilum.simulations.report import judge_runs, write_report
 
     path = write_report(folder, others or ())
-    verdict = judge_runs(folder, others or ())
+    verdicts = judge_runs(folder, others or ())
     if as_json:
-        print_json({"report": str(path), "verdict": asdict(verdict)})
-    else:
-        print(f"{verdict.headline}\nreport: {path}")
+        print_json({"report": str(path), "verdicts": [asdict(verdict) for verdict in verdicts]})
+        return
+    for verdict in verdicts:
+        print(f"{verdict.task}: {verdict.headline}" if len(verdicts) > 1 else verdict.headline)
+    print(f"report: {path}")

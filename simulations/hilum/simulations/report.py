@@ -15,13 +15,15 @@ from hilum.common.files import read_json, write_text
 from hilum.common.pages import pages_of
 from hilum.common.participation import participation
 from hilum.common.results_table import NOTE_WORDS
-from hilum.common.verdict import Verdict, judge
+from hilum.common.verdict import Verdict, judge_tasks
 from hilum.server.federation.results import RESULTS_VERSION
 from hilum.simulations.charts import ARM_COLOURS, arms_chart, health_chart, loss_chart
 from hilum.simulations.claims import claims_of
 
 _PROTOCOL_WORDS = {
     "linear": "Linear probe: the encoder is frozen, a logistic regression is fitted",
+    "frozen": "Frozen encoder: the task's head is trained on the site's labels",
+    "lora": "Low-rank adapters: head and adapters are trained on the site's labels, the encoder's weights stay",
     "finetune": "Full fine-tuning: encoder and head are trained on the site's labels",
     "knn": "Nearest neighbours: nothing is trained",
 }
@@ -52,7 +54,7 @@ def write_report(folder: Path, others: Sequence[Path] = ()) -> Path:
     """
     run = _read_run(folder)
     results, study_text = run.results, run.study_text
-    evaluation, _ = _judged_by(run)
+    verdicts = judge_runs(folder, others)
     page = (
         pages_of("hilum.simulations")
         .get_template("report.html.j2")
@@ -62,18 +64,17 @@ def write_report(folder: Path, others: Sequence[Path] = ()) -> Path:
             study_text=study_text,
             manifest=run.manifest,
             machine=run.machine,
-            verdict=judge_runs(folder, others),
+            verdicts=verdicts,
+            tasks=_tasks(results, verdicts, _judged_by(run)[0].label_fractions),
             participation=participation(results["rounds"]),
             note_words=NOTE_WORDS,
             losses=loss_chart(results["rounds"]),
             health=health_chart(results["rounds"]),
-            protocols=_protocols(results, evaluation.label_fractions),
             previews=_previews(folder),
             totals=_totals(results),
             colours=ARM_COLOURS,
             claims=claims_of(results),
             arms=_arm_words(results),
-            metric=METRICS[results["verdict"]["metric"]],
         )
     )
     path = folder / "report.html"
@@ -81,13 +82,13 @@ def write_report(folder: Path, others: Sequence[Path] = ()) -> Path:
     return path
 
 
-def judge_runs(folder: Path, others: Sequence[Path] = ()) -> Verdict:
-    """Judge a finished run, with others of the same study where there are; arguments and errors as of `write_report`."""
+def judge_runs(folder: Path, others: Sequence[Path] = ()) -> list[Verdict]:
+    """Judge each task of a finished run, with others of the same study where there are; arguments and errors as of `write_report`."""
     run = _read_run(folder)
     runs = [run.results, *(_of_same_study(run, _read_run(other)) for other in others)]
     _need_own_seeds(runs)
     evaluation, tasks = _judged_by(run)
-    return judge(runs, evaluation, tasks.judged_by())
+    return judge_tasks(runs, evaluation, tasks)
 
 
 def _judged_by(run: "_Run") -> tuple[EvaluationSection, TasksSection]:
@@ -170,11 +171,27 @@ def _totals(results: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _protocols(results: dict[str, Any], shares: Sequence[float]) -> list[dict[str, Any]]:
+def _tasks(
+    results: dict[str, Any], verdicts: Sequence[Verdict], shares: Sequence[float]
+) -> list[dict[str, Any]]:
+    """Return one section a task: its verdict, who has which of its labels, and its numbers by protocol."""
+    return [
+        {
+            "name": verdict.task,
+            "verdict": verdict,
+            "metric": METRICS[verdict.metric],
+            "labels": results.get("labels", {}).get(verdict.task),
+            "protocols": _protocols(
+                [row for row in results["evaluation"] if row["task"] == verdict.task], verdict.metric, shares
+            ),
+        }
+        for verdict in verdicts
+    ]
+
+
+def _protocols(rows: Sequence[dict[str, Any]], primary: str, shares: Sequence[float]) -> list[dict[str, Any]]:
     """Return one section a protocol: a chart for each share of the labels, the verdict's first, and the whole table."""
     sections = []
-    rows = results["evaluation"]
-    primary = results["verdict"]["metric"]
     sites = sorted({row["site"] for row in rows})
     for protocol, words in _PROTOCOL_WORDS.items():
         here = [row for row in rows if row["protocol"] == protocol]

@@ -95,7 +95,8 @@ def with_class_folders(
 ) -> list[SiteConfig]:
     """Give sites without a label table one that is made of their folders.
 
-    The folder that a file lies in, directly in the site's folder, is its class; a folder below that, its patient. A
+    The folder that a file lies in, directly in the site's folder, is its class for the study's first task that has classes; a
+    folder below that, its patient. A
     file without such a folder has no label, and one without a patient's folder is a patient of its own.
 
     Args:
@@ -107,12 +108,9 @@ def with_class_folders(
     Raises:
         DataError: If the folders can't be classes.
     """
-    task = study.tasks.chosen
+    task = next((one for one in study.tasks.given if one.labels == "classes"), None)
     wanted = [
-        task is not None
-        and task.labels != "masks"
-        and holding.images is not None
-        and site.data.labels is None
+        task is not None and holding.images is not None and site.data.labels is None
         for site, holding in zip(sites, holdings, strict=True)
     ]
     classes = {
@@ -137,6 +135,11 @@ def with_class_folders(
             made.append(site)
             continue
         _check_classes(classes)
+        if len(study.tasks.given) > 1:
+            raise DataError(
+                f"{site.site.name}: there is no labels.csv, and sub-folders can stand for the labels of one task alone; the study "
+                f"has {len(study.tasks.given)}: write a labels.csv with the columns file, patient and one for each task"
+            )
         table = site.state.folder / "class-folders.csv"
         unnamed = _write_table(table, holding.pictures, task.label)
         without = f"; {unnamed} have no label, for their names can't stand in a table" if unnamed else ""

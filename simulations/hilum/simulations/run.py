@@ -18,7 +18,7 @@ from hilum.client.app import make_app as make_client_app
 from hilum.client.data.kept_split import KeptSplits
 from hilum.client.data.site_data import SiteData, open_site, pooled
 from hilum.client.disclosure.run_ledger import RunLedger
-from hilum.client.evaluation.class_table import ClassTable, class_table, labels_json, table_lines
+from hilum.client.evaluation.class_table import label_lines, labels_json
 from hilum.client.evaluation.selection import scorer
 from hilum.client.intake.instance import Family
 from hilum.client.pretraining.device import make_fabric
@@ -166,12 +166,9 @@ def _keeps_splits(out: Path, run: str, sites: list[SiteConfig]) -> bool:
     return all(kept)
 
 
-def _tell(study: StudyConfig, tables: list[ClassTable], overlap: Overlap, data: list[SiteData]) -> None:
+def _tell(study: StudyConfig, overlap: Overlap, data: list[SiteData]) -> None:
     """Say on stderr, before anything is trained, what was read and who stands where."""
-    lines = []
-    if study.tasks.chosen is not None and study.tasks.chosen.labels == "classes":
-        lines += table_lines(tables, study.tasks.chosen.label)
-    lines += overlap_lines(overlap, data)
+    lines = label_lines(study, data) + overlap_lines(overlap, data)
     sys.stderr.writelines(f"{line}\n" for line in lines)
 
 
@@ -232,7 +229,7 @@ def _opened(
         data, overlap = open_sites(sites, study)
         study = with_threshold(study, data, tell)
         signed, order = _sign(study, start, out, sites, key)
-    _tell(study, [class_table(one) for one in data], overlap, data)
+    _tell(study, overlap, data)
     return _Opened(study, start, signed, order, key, data, overlap, going_on)
 
 
@@ -274,7 +271,7 @@ def _central_arm(
     """Pre-training on all sites' images in one place, which only a simulation can do."""
 
     def train() -> Mapping[str, FlatWeights]:
-        if "centralised" not in study.evaluation.arms or study.tasks.chosen is None:
+        if "centralised" not in study.evaluation.arms or not study.tasks.given:
             return {}
         with progress_bar("centralised pre-training", study.federation.rounds) as progress:
             everywhere = pooled(data)
@@ -350,7 +347,7 @@ def _finish(
     used = [open_site(site, opened.study, store.run_id) for site in sites]
     results: dict[str, Any] = read_json(store.folder / "results.json")
     results["simulation"] = {**where, "wall_seconds": round(time.monotonic() - started, 1)}
-    results["labels"] = labels_json(opened.study, [class_table(one) for one in used])
+    results["labels"] = labels_json(opened.study, used)
     results["separation"] = separation(used, opened.overlap)
     store.write("results.json", results)
     write_report(store.folder)

@@ -1,27 +1,48 @@
 """The table of arms that `hilum simulate` prints."""
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hilum.common.config.tasks import METRICS
 from hilum.common.participation import participation
 from hilum.common.results_table import NOTE_WORDS
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 
 def print_table(results: dict[str, Any]) -> None:
+    """Print a table for each task and its headline, then what a reader must know."""
+    from rich.console import Console
+
+    console = Console()
+    for verdict in results["verdicts"]:
+        rows = [
+            row
+            for row in results["evaluation"]
+            if (row["task"], row["metric"]) == (verdict["task"], verdict["metric"])
+        ]
+        named = f"{verdict['task']}: " if len(results["verdicts"]) > 1 else ""
+        if rows:
+            _print_rows(console, rows, verdict, named)
+        console.print(named + verdict["headline"], markup=False)
+    console.print(participation(results["rounds"]), markup=False)
+    for note in results["notes"]:
+        console.print(note, markup=False)
+
+
+def _print_rows(
+    console: "Console", rows: list[dict[str, Any]], verdict: Mapping[str, Any], named: str
+) -> None:
     """Print one line an arm and protocol at the share of the labels that the verdict rests on, one column a site."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
 
-    rows = [row for row in results["evaluation"] if row["metric"] == results["verdict"]["metric"]]
-    console = Console()
-    if rows:
-        share = results["verdict"]["label_fraction"]
-        rows = [row for row in rows if row["label_fraction"] == share]
+    share = verdict["label_fraction"]
+    if rows := [row for row in rows if row["label_fraction"] == share]:
         names = sorted({row["site"] for row in rows})
         table = Table(
-            title=f"{METRICS[results['verdict']['metric']].words} with 95 % intervals over patients, {share:.0%} of the labels",
+            title=f"{named}{METRICS[verdict['metric']].words} with 95 % intervals over patients, {share:.0%} of the labels",
             box=box.SIMPLE_HEAD,
         )
         for heading in ("protocol", "arm", *names):
@@ -33,10 +54,6 @@ def print_table(results: dict[str, Any]) -> None:
         console.print(table)
         for note, mark in marks.items():
             console.print(f"{mark} {NOTE_WORDS[note]}", markup=False)
-    console.print(results["verdict"]["headline"], markup=False)
-    console.print(participation(results["rounds"]), markup=False)
-    for note in results["notes"]:
-        console.print(note, markup=False)
 
 
 def _marks(notes: Collection[str], encoding: str) -> dict[str, str]:

@@ -174,7 +174,7 @@ def test_the_table_is_told_before_the_run_and_is_in_results_and_report(two, stud
     ):
         assert words in told
         assert words in page
-    [first, _] = results["labels"]["sites"]
+    [first, _] = results["labels"]["classification"]["sites"]
     counted = {line["name"]: line for line in first["lines"]}
     assert set(counted) == {"pneumonia", "normal", None}
     assert sum(

@@ -74,7 +74,7 @@ def without(key):
         json.dumps({"rows": {}, "comparisons": []}),
         json.dumps({"rows": {"0": line()}, "comparisons": []}),
         json.dumps({"rows": [list(line().values())], "comparisons": []}),
-        json.dumps({"rows": [line()] * 1001, "comparisons": []}),
+        json.dumps({"rows": [line()] * 2001, "comparisons": []}),
         json.dumps({"rows": [1] * 300_000, "comparisons": []}),
         json.dumps({"rows": [{f"{n:06d}": 1 for n in range(80_000)}], "comparisons": []}),
         " " * MAX_TABLE_BYTES + '{"rows": [], "comparisons": []}',

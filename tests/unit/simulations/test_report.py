@@ -95,7 +95,7 @@ def test_an_encoder_that_was_not_trained_is_told(make_study, rounds, notes):
     done = RunState(np.zeros(1, np.float32), tuple(rounds))
     study = make_study(privacy={"min_patients": 11})
     assert run_notes(study, done, roster) == notes
-    headline = build_results(study, done, roster, [], notes)["verdict"]["headline"]
+    headline = build_results(study, done, roster, [], notes)["verdicts"][0]["headline"]
     assert ("was not trained" in headline) == (len(notes) == 4)
 
 
@@ -190,7 +190,7 @@ def results_with(tables):
 @settings(max_examples=60, deadline=None)
 def test_no_table_that_the_server_admits_breaks_the_verdict(tables):
     content = results_with(tables)
-    assert content["verdict"]["headline"]
+    assert content["verdicts"][0]["headline"]
     print_table(content)
 
 

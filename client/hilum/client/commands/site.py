@@ -60,16 +60,11 @@ _HOW_TO_GET = {
 """What to do for the numbers of an arm that one encoder alone does not give."""
 
 
-def _tell_classes(study: "StudyConfig", data: "SiteData") -> None:
-    """Show on stderr which classes were read; or, without a task, what changed since the run began."""
-    from hilum.client.evaluation.class_table import class_table, table_lines
+def _tell_labels(study: "StudyConfig", data: "SiteData") -> None:
+    """Show on stderr which labels were read; or, without any, what changed since the run began."""
+    from hilum.client.evaluation.class_table import label_lines
 
-    task = study.tasks.chosen
-    if task is None or task.labels != "classes":
-        lines = list(data.notes)
-    else:
-        lines = table_lines([class_table(data)], task.label)
-    for line in lines:
+    for line in label_lines(study, [data]) or data.notes:
         print(line, file=sys.stderr)
 
 
@@ -88,7 +83,7 @@ def pretrain(
     """Pre-train alone, with the study's whole schedule. A killed call goes on where it was."""
     from hilum.client.data.kept_split import KeptSplits, study_digest
     from hilum.client.data.site_data import open_site
-    from hilum.client.evaluation.class_table import class_table, labels_json
+    from hilum.client.evaluation.class_table import labels_json
     from hilum.client.evaluation.selection import scorer
     from hilum.client.pretraining.compiling import keep_compiled_in
     from hilum.client.pretraining.group import group_of
@@ -116,7 +111,7 @@ def pretrain(
         ) from None
     if first:
         splits.keep(run, data.kept(what))
-    _tell_classes(what, data)
+    _tell_labels(what, data)
     folder = workspace.run(run)
     keep_compiled_in(workspace.compiled)
     again = going_on("the rounds that are done are kept: the same command goes on")
@@ -137,7 +132,7 @@ def pretrain(
     sha256 = _leave(out, what, alone, begin)
     splits.name_encoder(run, sha256)
     if as_json:
-        read = labels_json(what, [class_table(data)])
+        read = labels_json(what, [data])
         examples = len(data.split.pretrain)
         print_json({"encoder_sha256": sha256, "round": alone.round, "examples": examples, "labels": read})
     else:
@@ -185,7 +180,7 @@ def evaluate(
 ) -> None:
     """Fine-tune and measure an encoder on this site's labels, beside the baselines. Its rows are named `federated`."""
     from hilum.client.data.site_data import open_site
-    from hilum.client.evaluation.class_table import class_table, labels_json
+    from hilum.client.evaluation.class_table import labels_json
     from hilum.client.evaluation.protocol import combinations_count, evaluate_site
     from hilum.client.pretraining.device import make_fabric
     from hilum.common.config import load_site, load_study
@@ -196,7 +191,7 @@ def evaluate(
     given = read_encoder(encoder, what)
     encoders = {"federated": given.weights}
     data = open_site(where, what, encoder=given.sha256)
-    _tell_classes(what, data)
+    _tell_labels(what, data)
     fabric = make_fabric(where.compute.device, what.training.precision, what.training.threads)
     with progress_bar("evaluating", combinations_count(what, encoders)) as progress:
         found = evaluate_site(data, what, encoders, fabric, progress).to_json()
@@ -204,12 +199,12 @@ def evaluate(
         f"the arm {arm} was left out: {_HOW_TO_GET[arm]}" for arm in arms_left_out(what.evaluation, encoders)
     ]
     if as_json:
-        print_json({**found, "labels": labels_json(what, [class_table(data)]), "notes": notes})
+        print_json({**found, "labels": labels_json(what, [data]), "notes": notes})
         return
     for row in found["rows"]:
         interval = f"{row['value']:.3f} ({row['ci_low']:.3f} to {row['ci_high']:.3f})"
         print(
-            f"{row['protocol']:9} {row['label_fraction']:5.0%} {row['arm']:11} {row['metric']:18} {interval}"
+            f"{row['task']:15} {row['protocol']:9} {row['label_fraction']:5.0%} {row['arm']:11} {row['metric']:18} {interval}"
         )
     for note in notes:
         print(note)

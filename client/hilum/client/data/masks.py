@@ -21,17 +21,18 @@ import numpy as np
 import numpy.typing as npt
 
 from hilum.client.data.own_grid import ClassNumbers, OwnGrid
-from hilum.client.data.pieces import Box, Origins, grid_shape, random_origins
-from hilum.client.data.prepared import PreparedImages, fit
-from hilum.client.data.resampling import resampled
-from hilum.client.data.volume_packing import target_spacing
-from hilum.client.data.volumes import Geometry, Volumes
+from hilum.client.data.prepared import PreparedImages
+from hilum.client.data.volumes import Volumes
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Annotation, Catalogue, Item
 from hilum.client.state.labels import Labels
 from hilum.client.state.workspace import Workspace
 from hilum.common.config.data import DataSection
 from hilum.common.errors import DamagedError, DataError
+from hilum.common.preparation.fitting import fit
+from hilum.common.preparation.packing import target_spacing
+from hilum.common.preparation.pieces import Box, Geometry, Origins, grid_shape, random_origins
+from hilum.common.preparation.resampling import resampled
 from hilum.common.progress import progress_bar
 
 Rows = npt.NDArray[np.int64]

@@ -15,11 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hilum.client.data.prepared import channels_shown, place_in
-from hilum.client.data.resampling import shape_after
-from hilum.client.data.volume_packing import target_spacing
-from hilum.client.state.catalogue import Kind
 from hilum.common.config.data import DataSection
+from hilum.common.preparation.fitting import channels_shown, place_in
+from hilum.common.preparation.kinds import Kind
+from hilum.common.preparation.packing import target_spacing
+from hilum.common.preparation.resampling import shape_after
 
 ClassNumbers = npt.NDArray[np.uint8]
 

@@ -3,9 +3,11 @@
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from hilum.client.data.kept_split import (
     KeptSplit,
@@ -16,7 +18,7 @@ from hilum.client.data.kept_split import (
     study_digest,
 )
 from hilum.client.data.masks import mask_labels
-from hilum.client.data.prepared import PreparedImages, Stored, prepare
+from hilum.client.data.prepared import Holding, PreparedImages, Stored, holding_of, items_of, prepare
 from hilum.client.data.splits import Rows, Split, patient_groups, split_patients
 from hilum.client.data.twins import Pairs, twins_within
 from hilum.client.data.volumes import Volumes, joined
@@ -25,10 +27,12 @@ from hilum.client.disclosure.counts import banded_total
 from hilum.client.state.catalogue import Catalogue, Item
 from hilum.client.state.label_values import check_is_classes
 from hilum.client.state.labels import Labels, read_labels, read_patients
-from hilum.client.state.workspace import Workspace
+from hilum.client.state.workspace import Pseudonyms, Workspace
 from hilum.common.config import SiteConfig, StudyConfig
+from hilum.common.config.tasks import SegmentationTask
 from hilum.common.errors import DataError, LabelError, RequestRefused
 
+_BETWEEN = "\x1f"  # between the labels of several tasks
 _MAKER_UNKNOWN = (
     "whom this encoder was pre-trained on is not known at this site: if its test patients were among them, its numbers are "
     "too good"
@@ -43,8 +47,8 @@ class Origin:
     Attributes:
         workspace: The site's.
         prepared: The packed images, and what each is.
-        labels: The label column, as it was read.
-        label_keys: Pseudonym of each row's label, empty for none.
+        labels: The label column of each task, as it was read, by the task's kind.
+        label_keys: Pseudonym of each row's labels, empty for a row without any.
         people: Of each row, the pseudonyms of its patient, as far as someone named the patient: in the archive, or in the
             label table.
         joined: Pairs of images that show the same under two of the archive's patients, who are one in the split.
@@ -52,7 +56,7 @@ class Origin:
 
     workspace: Workspace
     prepared: PreparedImages
-    labels: Labels
+    labels: Mapping[str, Labels]
     label_keys: tuple[str, ...]
     people: tuple[frozenset[str], ...]
     joined: int
@@ -65,12 +69,13 @@ class SiteData:
     Attributes:
         name: The site's.
         images: uint16 (N, C, *store), or volumes.
-        labels: The label of each row, None where there is none.
-        split: Who is trained on and who is tested.
+        labels: The label of each row for the study's first task, None where there is none.
+        split: Who is trained on and who is tested, by all tasks alike: its labelled rows have a label for one of them.
         content_sha256: Over the images that are trained on: a checkpoint of other images is not taken up.
         facts: What lies behind an answer, by pseudonym of the patient.
         origin: Where it all comes from; None for rows of several sites.
         notes: What a reader of the split must know: what changed since it was made.
+        more_labels: The same as `labels` for each further task, by its kind.
     """
 
     name: str
@@ -81,6 +86,15 @@ class SiteData:
     facts: Mapping[str, Facts] = field(repr=False, default_factory=dict)
     origin: "Origin | None" = field(repr=False, default=None)
     notes: tuple[str, ...] = ()
+    more_labels: Mapping[str, tuple[str | None, ...]] = field(repr=False, default_factory=dict)
+
+    def of_task(self, kind: str) -> "SiteData":
+        """Return the same with the labels of one task, and of each side the rows that it has a label for."""
+        labels = self.more_labels.get(kind, self.labels)
+        labelled = _labelled([labels])
+        train, test = (rows[labelled[rows]] for rows in (self.split.train, self.split.test))
+        split = replace(self.split, train=train, test=test)
+        return replace(self, labels=labels, split=split, more_labels={})
 
     def kept(self, study: StudyConfig) -> KeptSplit:
         """Return the split, as a run keeps it."""
@@ -101,9 +115,9 @@ class SiteData:
         assert self.origin is not None, "a site's own"
         sides = np.array([side.value for side in sides_of(self.split)], np.int64)
         sides[rows] = Side.LEFT_OUT
-        labelled = np.array([label is not None for label in self.labels], bool)
-        split = split_of(sides, labelled, self.split.group)
-        return _site_data(self.name, self.origin, split, self.labels, self.notes, study)
+        columns = [self.labels, *self.more_labels.values()]
+        split = split_of(sides, _labelled(columns), self.split.group)
+        return _site_data(self.name, self.origin, split, columns, self.notes, study)
 
     def examples(self, threshold: int) -> int:
         """Return how many images the site trains on, as it may be told; see `banded_total`.
@@ -122,7 +136,7 @@ class SiteData:
 
     @property
     def test_patients(self) -> int:
-        """How many patients are tested."""
+        """How many patients are tested; of one task, see `of_task`."""
         return len(np.unique(self.split.group[self.split.test]))
 
 
@@ -149,14 +163,20 @@ def open_site(
         LabelError: If its label table is wrong, or its classes are none.
     """
     workspace = Workspace(site.state.folder)
+    check_site(site, study)
     try:
         prepared = prepare(workspace, study.data)
-        labels = _labels(site, study, workspace, prepared.items)
+        labels = _labels(site, study, workspace)
+        patient_of = _patient_of(labels)
         twins = twins_within(workspace, prepared)
-        group = patient_groups(prepared.items, labels.patient_of, twins)
-        label_of = tuple(labels.label_of.get(item.item_key) for item in prepared.items)
-        if study.tasks.chosen is not None and study.tasks.chosen.labels == "classes":
-            check_is_classes(study.tasks.chosen.label, _patients_by_class(label_of, group))
+        group = patient_groups(prepared.items, patient_of, twins)
+        columns = [
+            tuple(labels[task.kind].label_of.get(item.item_key) for item in prepared.items)
+            for task in study.tasks.given
+        ]
+        for task, column in zip(study.tasks.given, columns, strict=True):
+            if task.labels == "classes":
+                check_is_classes(task.label, _patients_by_class(column, group))
     except LabelError as error:
         raise LabelError(f"{site.site.name}: {error.message}", error.cells) from None
     except DataError as error:
@@ -166,17 +186,43 @@ def open_site(
         workspace,
         prepared,
         labels,
-        tuple("" if label is None else names.of("label", label) for label in label_of),
-        tuple(_people(item, labels.patient_of.get(item.item_key)) for item in prepared.items),
+        _label_keys(columns, len(prepared.items), names),
+        tuple(_people(item, patient_of.get(item.item_key)) for item in prepared.items),
         _joined(prepared.items, twins),
     )
     split, notes = _split(origin, study, group, twins, KeptSplits(workspace), run, anew=anew, encoder=encoder)
-    if study.tasks.segmentation is not None and not len(split.test):
+    data = _site_data(site.site.name, origin, split, columns, notes, study)
+    if study.tasks.segmentation is not None:
+        _check_tested(data.of_task(study.tasks.segmentation.kind))
+    return data
+
+
+def _check_tested(data: SiteData) -> None:
+    """Refuse where masks are of one patient alone."""
+    if not len(data.split.test):
+        marked = len(np.unique(data.split.group[data.split.train]))
         raise DataError(
-            f"{site.site.name}: no test patient has a mask: the images with masks are of "
-            f"{len(np.unique(group[split.train]))} patient(s), and two are needed; annotate images of more patients"
+            f"{data.name}: no test patient has a mask: the images with masks are of {marked} patient(s), and two are needed; "
+            "annotate images of more patients"
         )
-    return _site_data(site.site.name, origin, split, label_of, notes, study)
+
+
+def check_site(site: SiteConfig, study: StudyConfig) -> Holding:
+    """Return what a site has for a study; what is wrong with its archive or label table is known before anything is packed.
+
+    Raises:
+        DataError: If the site has no usable image for the study.
+        LabelError: If its label table is wrong.
+    """
+    workspace = Workspace(site.state.folder)
+    try:
+        holding = holding_of(workspace, study.data)
+        _labels(site, study, workspace)
+    except LabelError as error:
+        raise LabelError(f"{site.site.name}: {error.message}", error.cells) from None
+    except DataError as error:
+        raise type(error)(f"{site.site.name}: {error}") from None
+    return holding
 
 
 def open_run(site: SiteConfig, study: StudyConfig, run: str) -> SiteData:
@@ -209,14 +255,10 @@ def _split(
     if earlier is not None:
         split, changes = earlier.apply(contents, origin.label_keys, group)
         return split, (changes.words(),) if changes else ()
-    task = study.tasks.chosen
     split = split_patients(
         origin.prepared.items,
-        # Sides get their share of each class; numbers have none.
-        origin.labels.label_of
-        if task is None or task.labels == "classes"
-        else dict.fromkeys(origin.labels.label_of, ""),
-        origin.labels.patient_of,
+        _strata(origin.labels, study),
+        _patient_of(origin.labels),
         test_share=study.evaluation.test_share,
         seed=study.study.seed,
         twins=twins,
@@ -234,10 +276,11 @@ def _site_data(
     name: str,
     origin: "Origin",
     split: Split,
-    labels: tuple[str | None, ...],
+    columns: Sequence[tuple[str | None, ...]],
     notes: tuple[str, ...],
     study: StudyConfig,
 ) -> SiteData:
+    """Return a site's rows; `columns` are the labels of each task in the study's order."""
     items = origin.prepared.items
     needed = study.method.min_batch
     if len(split.pretrain) < needed:
@@ -253,13 +296,48 @@ def _site_data(
     return SiteData(
         name,
         origin.prepared.images,
-        labels,
+        columns[0] if columns else (None,) * len(items),
         split,
         _digest(items[row].content_sha256 for row in split.pretrain),
-        _facts(items, labels, split),
+        _facts(items, _joined_labels(columns, len(items)), split),
         origin,
         notes,
+        dict(zip([task.kind for task in study.tasks.given[1:]], columns[1:], strict=True)),
     )
+
+
+def _labelled(columns: Sequence[Sequence[str | None]]) -> npt.NDArray[np.bool_]:
+    """Return which rows have a label for any of the tasks, one column each."""
+    return np.array([any(label is not None for label in row) for row in zip(*columns, strict=True)], bool)
+
+
+def _joined_labels(columns: Sequence[Sequence[str | None]], rows: int) -> list[str | None]:
+    """Return all labels of each row as one text, None for a row without any; of one task, its labels as they are."""
+    if not columns:
+        return [None] * rows
+    return [
+        None if all(label is None for label in row) else _BETWEEN.join(label or "" for label in row)
+        for row in zip(*columns, strict=True)
+    ]
+
+
+def _label_keys(columns: Sequence[Sequence[str | None]], rows: int, names: Pseudonyms) -> tuple[str, ...]:
+    return tuple("" if label is None else names.of("label", label) for label in _joined_labels(columns, rows))
+
+
+def _patient_of(labels: Mapping[str, Labels]) -> dict[str, str]:
+    """Return the patients that the label table names, by item: the same in each of its columns."""
+    return {item: person for column in labels.values() for item, person in column.patient_of.items()}
+
+
+def _strata(labels: Mapping[str, Labels], study: StudyConfig) -> dict[str, str]:
+    """Return the stratum of each labelled item: each side gets its share of every class of the first task that has classes.
+
+    Items that this task has no label for, and those of a study of numbers alone, are one stratum.
+    """
+    strata = {item: "" for column in labels.values() for item in column.label_of}
+    first = next((task for task in study.tasks.given if task.labels == "classes"), None)
+    return strata if first is None else strata | labels[first.kind].label_of
 
 
 def _patients_by_class(labels: Sequence[str | None], group: Rows) -> dict[str, int]:
@@ -319,27 +397,20 @@ def _facts(items: Sequence[Item], labels: Sequence[str | None], split: Split) ->
     }
 
 
-def _labels(site: SiteConfig, study: StudyConfig, workspace: Workspace, items: Sequence[Item]) -> Labels:
-    task = study.tasks.chosen
-    if task is not None and task.labels == "masks":
-        return _of_masks(site, study, workspace, items)
-    if task is None or site.data.labels is None:
-        return Labels({}, {}, 0)
-    catalogue = Catalogue(workspace.catalogue)
-    try:
-        return read_labels(site.data.labels, task.label, catalogue, workspace.pseudonyms())
-    finally:
-        catalogue.close()
-
-
-def _of_masks(site: SiteConfig, study: StudyConfig, workspace: Workspace, items: Sequence[Item]) -> Labels:
-    """Return who has a mask; the label table, if there is one, says whose image each is."""
-    assert study.tasks.segmentation is not None, "the study names it"
-    patient_of: dict[str, str] = {}
-    if site.data.labels is not None:
-        catalogue = Catalogue(workspace.catalogue)
-        try:
-            patient_of = read_patients(site.data.labels, catalogue, workspace.pseudonyms())
-        finally:
-            catalogue.close()
-    return mask_labels(workspace, items, study.tasks.segmentation.classes, patient_of)
+def _labels(site: SiteConfig, study: StudyConfig, workspace: Workspace) -> dict[str, Labels]:
+    """Return the label column of each of the study's tasks, by its kind."""
+    found = {task.kind: Labels({}, {}, 0) for task in study.tasks.given}
+    names = workspace.pseudonyms()
+    with closing(Catalogue(workspace.catalogue)) as catalogue:
+        for task in study.tasks.given:
+            if isinstance(task, SegmentationTask):
+                items = items_of(workspace, study.data)
+                table = site.data.labels
+                patient_of = {} if table is None else read_patients(table, catalogue, names)
+                found[task.kind] = mask_labels(workspace, items, task.classes, patient_of)
+            elif site.data.labels is not None:
+                named_by = f"tasks.{task.kind}.label of the study"
+                found[task.kind] = read_labels(
+                    site.data.labels, task.label, catalogue, names, named_by=named_by
+                )
+    return found

@@ -32,17 +32,17 @@ def answer_evaluation(site: SiteConfig, asked: Asked, progress: Progress) -> dic
         What `outgoing.evaluation_table` gives.
 
     Raises:
-        RequestRefused: `too_few_patients`, if fewer patients than the threshold are tested.
+        RequestRefused: `too_few_patients`, if fewer patients than the threshold are tested for every task.
         PolicyRefused: `policy_evaluations`, if the budget is spent.
     """
     study = asked.study
     threshold = study.privacy.min_patients
     workspace = Workspace(site.state.folder)
     data = open_run(site, study, asked.order.run)
-    if data.test_patients < threshold:
+    tested = max(data.of_task(task.kind).test_patients for task in study.tasks.given)
+    if tested < threshold:
         raise RequestRefused(
-            "too_few_patients",
-            f"{data.test_patients} patients would be tested, privacy.min_patients is {threshold}",
+            "too_few_patients", f"{tested} patients would be tested, privacy.min_patients is {threshold}"
         )
 
     def measure() -> dict[str, Any]:

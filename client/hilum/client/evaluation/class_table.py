@@ -10,6 +10,7 @@ import numpy as np
 from hilum.client.data.kept_split import Side, sides_of
 from hilum.client.data.site_data import SiteData
 from hilum.client.state.label_values import number_text, spellings
+from hilum.client.state.labels import Labels
 from hilum.client.tasks.small_samples import MIN_CLASS_PATIENTS
 from hilum.common.config import StudyConfig
 
@@ -70,10 +71,10 @@ class ClassTable:
         return {**plain, "lines": list(plain["lines"]), "warnings": list(plain["warnings"])}
 
 
-def class_table(data: SiteData) -> ClassTable:
-    """Count the classes of a site as its split has them."""
+def class_table(data: SiteData, kind: str) -> ClassTable:
+    """Count the classes of a site's labels for one task as its split has them."""
     assert data.origin is not None, "a site's own"
-    labels = data.origin.labels
+    labels, data = data.origin.labels[kind], data.of_task(kind)
     sides = sides_of(data.split)
     rows: dict[tuple[str | None, Side], list[int]] = {}
     for row, (label, side) in enumerate(zip(data.labels, sides, strict=True)):
@@ -94,14 +95,14 @@ def class_table(data: SiteData) -> ClassTable:
         )
         for name in [*names, None]
     )
-    return ClassTable(data.name, lines, tuple(_warnings(data, lines)))
+    return ClassTable(data.name, lines, tuple(_warnings(data, labels, lines)))
 
 
-def _warnings(data: SiteData, lines: Sequence[ClassLine]) -> list[str]:
+def _warnings(data: SiteData, labels: Labels, lines: Sequence[ClassLine]) -> list[str]:
     """Return what of one site's classes may mislead."""
     assert data.origin is not None, "a site's own"
     found = list(data.notes)
-    missing = data.origin.labels.read_as_missing
+    missing = labels.read_as_missing
     if missing:
         shown = ", ".join(f"`{word}` ({count})" for word, count in list(missing.items())[:_NAMES_SHOWN])
         found.append(f"read as no label: {shown}")
@@ -111,7 +112,7 @@ def _warnings(data: SiteData, lines: Sequence[ClassLine]) -> list[str]:
     for number, label in zip(data.split.group.tolist(), data.labels, strict=True):
         if label is not None:
             of_patient.setdefault(number, set()).add(label)
-    several = sum(len(labels) > 1 for labels in of_patient.values())
+    several = sum(len(classes_of) > 1 for classes_of in of_patient.values())
     if several:
         found.append(
             f"{several} patient(s) have images of several classes: each counts in all of them here, and stands on one side"
@@ -174,16 +175,30 @@ def warnings_across(tables: Sequence[ClassTable]) -> list[str]:
     return found
 
 
-def labels_json(study: StudyConfig, tables: Sequence[ClassTable]) -> dict[str, Any] | None:
-    """Return the tables as plain values; None for a study without classes."""
-    if study.tasks.chosen is None or study.tasks.chosen.labels != "classes":
-        return None
-    return {
-        "column": study.tasks.chosen.label,
-        "min_test_patients": MIN_CLASS_PATIENTS,
-        "sites": [table.to_json() for table in tables],
-        "warnings": warnings_across(tables) if len(tables) > 1 else [],
-    }
+def labels_json(study: StudyConfig, sites: Sequence[SiteData]) -> dict[str, dict[str, Any]]:
+    """Return the tables of each task that has classes, as plain values by the task's kind."""
+    found = {}
+    for task in study.tasks.given:
+        if task.labels == "classes":
+            tables = [class_table(data, task.kind) for data in sites]
+            found[task.kind] = {
+                "column": task.label,
+                "min_test_patients": MIN_CLASS_PATIENTS,
+                "sites": [table.to_json() for table in tables],
+                "warnings": warnings_across(tables) if len(tables) > 1 else [],
+            }
+    return found
+
+
+def label_lines(study: StudyConfig, sites: Sequence[SiteData]) -> list[str]:
+    """Return which labels were read for each of the study's tasks, as lines of text."""
+    lines = []
+    for task in study.tasks.given:
+        if task.labels == "classes":
+            if len(study.tasks.given) > 1:
+                lines.append(f"{task.kind}:")
+            lines += table_lines([class_table(data, task.kind) for data in sites], task.label)
+    return lines
 
 
 def table_lines(tables: Sequence[ClassTable], column: str) -> list[str]:

@@ -1,9 +1,10 @@
-"""The standard protocol: every arm, every protocol, every share of the labels, on the same test patients.
+"""The standard protocol: every arm, every protocol, every share of the labels, on the same test patients; task by task.
 
-Arms with an encoder are measured by neighbours, probe and fine-tuning; `random` by neighbours and probe (fine-tuned,
-it is `scratch`); `raw` pixels by neighbours and probe.
+Arms with an encoder are measured by every protocol; `random` by all but full fine-tuning (fine-tuned, it is `scratch`);
+`raw` pixels by neighbours and probe.
 """
 
+import logging
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,15 +15,18 @@ from hilum.client.data.site_data import SiteData
 from hilum.client.evaluation.measurements import Measurements
 from hilum.client.tasks.base import Features, Predictions, Rows, Task
 from hilum.client.tasks.features import encoder_features, pixel_features
-from hilum.client.tasks.finetuning import predict_by_finetuning
+from hilum.client.tasks.finetuning import MODES, predict_by_finetuning
 from hilum.client.tasks.registry import open_task
 from hilum.common.config import StudyConfig
 from hilum.common.encoders import Encoder, build_encoder
 from hilum.common.encoders.base import initialise
+from hilum.common.errors import DataError
 from hilum.common.progress import NullProgress, Progress
-from hilum.common.results_table import Evaluation, combinations
+from hilum.common.results_table import Comparison, Evaluation, Row, combinations
 from hilum.common.seeding import derive
 from hilum.common.weights import NamedWeights
+
+_log = logging.getLogger(__name__)
 
 
 def encoder_from(study: StudyConfig, weights: NamedWeights | None) -> Encoder:
@@ -41,8 +45,12 @@ def evaluate_site(
     fabric: Fabric,
     progress: Progress,
     steps: Progress | None = None,
+    *,
+    min_patients: int = 1,
 ) -> Evaluation:
-    """Measure every arm at one site.
+    """Measure every arm at one site, for each of the study's tasks that the site's labels serve.
+
+    Of several tasks, one that they do not serve is left out, and the log says why.
 
     Args:
         data: The site's images, labels and split.
@@ -51,52 +59,87 @@ def evaluate_site(
         fabric: The device.
         progress: Told after each combination.
         steps: Told after each step of a fine-tuning.
+        min_patients: A task with fewer test patients is left out.
 
     Raises:
-        DataError: If the site's labels do not serve the task.
+        DataError: If the site's labels serve none of the tasks.
     """
-    task = open_task(data, study)
-    evaluation = study.evaluation
-    measured = Measurements(
-        data.name, task, data.split.group[task.test], evaluation.bootstrap_draws, study.study.seed
-    )
-    runner = _Runner(task, data, study, encoders, fabric, steps or NullProgress())
-    for done, (protocol, share, arm) in enumerate(combinations(evaluation, encoders), 1):
-        measured.add(protocol, share, arm, runner.predict(protocol, arm, task.training_rows(share)))
-        progress.advance(done, f"{arm} {protocol} {share:.0%}")
-    return measured.table()
+    evaluation, runner = study.evaluation, _Runner(data, study, encoders, fabric, steps or NullProgress())
+    rows: list[Row] = []
+    comparisons: list[Comparison] = []
+    done = 0
+    tasks = _served(data, study, min_patients)
+    for task in tasks:
+        measured = Measurements(
+            data.name, task, data.split.group[task.test], evaluation.bootstrap_draws, study.study.seed
+        )
+        for protocol, share, arm in combinations(evaluation, encoders, task.section):
+            predicted = runner.predict(task, protocol, arm, task.training_rows(share))
+            measured.add(protocol, share, arm, predicted)
+            done += 1
+            of_task = f"{task.section.kind}, " if len(tasks) > 1 else ""
+            progress.advance(done, f"{of_task}{arm} {protocol} {share:.0%}")
+        table = measured.table()
+        rows += table.rows
+        comparisons += table.comparisons
+    return Evaluation(tuple(rows), tuple(comparisons))
 
 
 def combinations_count(study: StudyConfig, encoders: Mapping[str, NamedWeights]) -> int:
-    """Return how many times `evaluate_site` advances its progress."""
-    return len(list(combinations(study.evaluation, encoders)))
+    """Return how many times `evaluate_site` advances its progress, where the site's labels serve every task."""
+    return sum(len(list(combinations(study.evaluation, encoders, task))) for task in study.tasks.given)
+
+
+def _served(data: SiteData, study: StudyConfig, min_patients: int) -> list[Task]:
+    """Open the tasks that a site's labels serve.
+
+    Raises:
+        DataError: As the first of them, if they serve none.
+    """
+    tasks: list[Task] = []
+    refused: list[DataError] = []
+    for section in study.tasks.given:
+        tested = data.of_task(section.kind).test_patients
+        try:
+            if tested >= min_patients:
+                tasks.append(open_task(data, study, section.kind))
+                continue
+            why = DataError(f"{data.name}: {tested} patients would be tested, {min_patients} are needed")
+        except DataError as unfit:
+            why = unfit
+        refused.append(why)
+        if len(study.tasks.given) > 1:
+            _log.warning("the task %s is not measured: %s", section.kind, why)
+    if not tasks and refused:
+        raise refused[0]
+    return tasks
 
 
 class _Runner:
-    """Predictions of one site's test images; features of an arm are computed once."""
+    """Predictions of one site's test images; features of an arm are computed once, whatever the task."""
 
     def __init__(
         self,
-        task: Task,
         data: SiteData,
         study: StudyConfig,
         encoders: Mapping[str, NamedWeights],
         fabric: Fabric,
         steps: Progress,
     ) -> None:
-        self.task, self.data, self.study = task, data, study
+        self.data, self.study = data, study
         self.encoders, self.fabric, self.steps = encoders, fabric, steps
         self.features: dict[str, Features] = {}
 
-    def predict(self, protocol: str, arm: str, train: Rows) -> Predictions:
-        if protocol == "finetune":
+    def predict(self, task: Task, protocol: str, arm: str, train: Rows) -> Predictions:
+        mode = next((one for one in MODES if one == protocol), None)
+        if mode is not None:
             encoder = encoder_from(self.study, self.encoders.get(arm))
             return predict_by_finetuning(
-                self.task, encoder, self.data.images, train, self.study, self.fabric, self.steps
+                task, encoder, self.data.images, train, self.study, self.fabric, self.steps, mode
             )
         table = self._features(arm)
-        by = self.task.predict_by_neighbours if protocol == "knn" else self.task.predict_by_probe
-        return by(table[train], train, table[self.task.test])
+        by = task.predict_by_neighbours if protocol == "knn" else task.predict_by_probe
+        return by(table[train], train, table[task.test])
 
     def _features(self, arm: str) -> Features:
         if arm not in self.features:

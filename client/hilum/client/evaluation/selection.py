@@ -27,7 +27,7 @@ _MAX_IMAGES = 1000
 
 
 def score_encoder(encoder: Encoder, data: SiteData, study: StudyConfig, fabric: Fabric) -> float:
-    """Return the task's primary metric by nearest neighbours, cross-validated by patient over labelled training patients.
+    """Return the first task's primary metric by nearest neighbours, cross-validated by patient over labelled training patients.
 
     Each image is predicted from the images of other patients. Patients, folds and images are the same in every round, so
     that scores differ by the encoder alone.
@@ -41,9 +41,12 @@ def score_encoder(encoder: Encoder, data: SiteData, study: StudyConfig, fabric: 
     Raises:
         DataError: If the labelled training patients have no two classes, or are too few to be told from one another.
     """
+    first = study.tasks.first
+    assert first is not None, "the study names a task"
+    data = data.of_task(first.kind)
     rows, fold = validation_folds(data, study.study.seed)
     # The same task, with all validation patients in the place of the test patients.
-    task = open_task(replace(data, split=replace(data.split, test=rows)), study)
+    task = open_task(replace(data, split=replace(data.split, test=rows)), study, first.kind)
     features = encoder_features(encoder, data.images, rows, study, fabric)
     predicted = None
     for number in range(_FOLDS):
@@ -74,15 +77,17 @@ def scorer(data: SiteData, study: StudyConfig, *, device: Device = "auto") -> Sc
     return lambda _sent, weights: score_weights(weights, data, study, device=device)
 
 
-def validation_patients(data: SiteData, seed: int) -> int:
+def validation_patients(data: SiteData, study: StudyConfig) -> int:
     """Return how many patients stand behind a score; errors as of `validation_folds`."""
-    return len(np.unique(data.split.group[validation_folds(data, seed)[0]]))
+    assert study.tasks.first is not None, "the study names a task"
+    data = data.of_task(study.tasks.first.kind)
+    return len(np.unique(data.split.group[validation_folds(data, study.study.seed)[0]]))
 
 
 def validation_folds(
     data: SiteData, seed: int
 ) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    """Return validation rows (n,) and the fold of each; the images of a patient are in one.
+    """Return validation rows (n,) of a task's data and the fold of each; the images of a patient are in one.
 
     Raises:
         DataError: If there are fewer patients than folds.

@@ -66,4 +66,12 @@ def evaluate_arms(
         ).weights
     encoders = {arm: encoder_part(manifest, flat) for arm, flat in weights.items()}
     fabric = make_fabric(device, "fp32", study.training.threads)  # differences between arms are small
-    return evaluate_site(data, study, encoders, fabric, progress or NullProgress(), steps or NullProgress())
+    return evaluate_site(
+        data,
+        study,
+        encoders,
+        fabric,
+        progress or NullProgress(),
+        steps or NullProgress(),
+        min_patients=study.privacy.min_patients,
+    )

@@ -73,7 +73,7 @@ def plan_study(study: StudyConfig, site: SiteConfig | None, images: int, *, seco
     if site is not None:
         held = holding_of(Workspace(site.state.folder), study.data)
         lacking, images = held.lacking_bytes, held.images
-        if study.tasks.chosen:
+        if study.tasks.given:
             images = max(1, round(images * (1 - study.evaluation.test_share)))
     needed, pieces = footprint_of(study, images), images * (study.data.per_volume or 1)
     fabric = make_fabric(compute.device, study.training.precision, study.training.threads)

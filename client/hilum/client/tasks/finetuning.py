@@ -1,7 +1,7 @@
-"""Fine-tuning: the encoder and a task's head, trained together on the labelled images."""
+"""Fine-tuning: a task's head, trained on the labelled images with all of the encoder, with adapters in it, or alone."""
 
 import copy
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -13,12 +13,16 @@ from hilum.client.pretraining.parameter_groups import parameter_groups
 from hilum.client.pretraining.schedule import learning_rate_factor, step_middle
 from hilum.client.tasks.base import DenseTask, Predictions, Rows, Task
 from hilum.client.tasks.features import mean_by_row, pieces_of
+from hilum.client.tasks.lora import add_adapters, merge_adapters
 from hilum.client.views import Viewer, random_numbers, to_unit
 from hilum.common.config import StudyConfig
 from hilum.common.encoders import Encoder
 from hilum.common.progress import Progress
 from hilum.common.seeding import derive, generator
 
+Mode = Literal["frozen", "lora", "finetune"]
+"""What trains: the head; the head and adapters; all. Protocols of the evaluation have these names."""
+MODES: tuple[Mode, ...] = get_args(Mode)
 _WARMUP = 0.1
 _WEIGHT_DECAY = 0.05
 
@@ -29,6 +33,13 @@ class EncoderWithHead(nn.Module):
     def __init__(self, encoder: Encoder, head: nn.Module) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
+
+    def train(self, mode: bool = True) -> "EncoderWithHead":
+        """Train or evaluate; an encoder that does not move stays in evaluation."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.encoder.parameters()):
+            self.encoder.eval()
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, *S) -> the head's outputs."""
@@ -57,17 +68,22 @@ def predict_by_finetuning(
     study: StudyConfig,
     fabric: Fabric,
     steps: Progress,
+    mode: Mode = "finetune",
 ) -> Predictions:
-    """Return predictions of the test rows after training a copy of the encoder and the task's head on `train`.
+    """Return predictions of the test rows after training the task's head, and a copy of the encoder as `mode` has it.
 
     Every arm trains for as many steps, on the same batches and views: they depend on the study alone. The rate climbs
     over a tenth of the steps and falls to zero by a cosine.
     """
     evaluation, seed = study.evaluation, study.study.seed
     model = EncoderWithHead(copy.deepcopy(encoder), task.head(encoder))
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, _WEIGHT_DECAY), lr=evaluation.finetune_learning_rate, fused=True
-    )
+    hold(model.encoder, mode, study)
+    peak = {
+        "frozen": evaluation.frozen_learning_rate,
+        "lora": evaluation.lora_learning_rate,
+        "finetune": evaluation.finetune_learning_rate,
+    }[mode]
+    optimizer = torch.optim.AdamW(parameter_groups(model, _WEIGHT_DECAY), lr=peak, fused=True)
     module, wrapped_optimizer = fabric.setup(model, optimizer)
     module.train()
     viewer, criterion = Viewer(study.data, changes=study.views), task.criterion(train, fabric.device)
@@ -78,9 +94,7 @@ def predict_by_finetuning(
         for index, places in enumerate(np.array_split(order, steps_an_epoch)):
             number = epoch * steps_an_epoch + index
             for group in optimizer.param_groups:
-                group["lr"] = evaluation.finetune_learning_rate * learning_rate_factor(
-                    step_middle(number, total), _WARMUP
-                )
+                group["lr"] = peak * learning_rate_factor(step_middle(number, total), _WARMUP)
             rng = random_numbers(fabric.device, derive(seed, "finetune", "step", number))
             pieces = generator(seed, "finetune", "step", number, "pieces")
             wanted: Any = train[places]
@@ -94,7 +108,18 @@ def predict_by_finetuning(
             fabric.clip_gradients(module, wrapped_optimizer, max_norm=1.0)
             wrapped_optimizer.step()
             steps.advance(number + 1)
+    merge_adapters(model.encoder)
     return _predict(task, module, viewer, images, fabric)
+
+
+def hold(encoder: Encoder, mode: Mode, study: StudyConfig) -> None:
+    """Let nothing of an encoder train (`frozen`), adapters that are added to it (`lora`), or all of it (`finetune`)."""
+    if mode == "frozen":
+        encoder.requires_grad_(False)
+    elif mode == "lora":
+        evaluation = study.evaluation
+        rng = torch.Generator().manual_seed(derive(study.study.seed, "adapters"))
+        add_adapters(encoder, evaluation.lora_rank, evaluation.lora_alpha, rng)
 
 
 def finetuning_steps(images: int, study: StudyConfig) -> tuple[int, int]:

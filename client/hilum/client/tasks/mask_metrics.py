@@ -3,6 +3,7 @@
 Shapes: K classes without the background, *O the image's own space.
 """
 
+import warnings
 from collections.abc import Sequence
 
 import numpy as np
@@ -56,6 +57,8 @@ def _of_class(
     from monai.metrics.meandice import compute_dice
     from monai.metrics.surface_dice import compute_surface_dice
 
+    # MONAI 1.5 and 1.6 warn of an argument that they themselves give.
+    warnings.filterwarnings("ignore", "monai.metrics.utils get_mask_edges", FutureWarning)
     a, b = (torch.from_numpy(mask)[None, None].float() for mask in (ours, theirs))
     surface = compute_surface_dice(a, b, [tolerance_mm], include_background=True, spacing=spacing)
     distance = compute_hausdorff_distance(a, b, include_background=True, percentile=95, spacing=spacing)

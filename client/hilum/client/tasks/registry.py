@@ -15,11 +15,15 @@ TASKS: dict[str, Callable[[SiteData, StudyConfig], Task]] = {
 """By their key under `[tasks]`."""
 
 
-def open_task(data: SiteData, study: StudyConfig) -> Task:
-    """Open the study's task at a site.
+def open_task(data: SiteData, study: StudyConfig, kind: str) -> Task:
+    """Open one of the study's tasks at a site, over the rows that have a label for it.
+
+    Args:
+        data: The site's rows.
+        study: The study.
+        kind: The task's.
 
     Raises:
         DataError: If the site's labels do not serve it.
     """
-    assert study.tasks.chosen is not None, "the study names one"
-    return TASKS[study.tasks.chosen.kind](data, study)
+    return TASKS[kind](data.of_task(kind), study)

@@ -14,10 +14,8 @@ from types import ModuleType
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from hilum.client.data.intensity import FULL_SCALE
 from hilum.client.views import (
     angiogram,
     colour,
@@ -38,6 +36,8 @@ from hilum.client.views.recipe import Recipe
 from hilum.common.config.data import DataSection
 from hilum.common.config.views import ViewsSection
 from hilum.common.methods import Geometry, ViewPlan, Views
+from hilum.common.preparation.fitting import whole_view
+from hilum.common.preparation.intensity import FULL_SCALE
 
 _RECIPES: dict[str, ModuleType] = {
     "radiograph": radiograph,
@@ -166,10 +166,7 @@ class Viewer:
 
     def whole(self, images: Tensor) -> Tensor:
         """(B, C, *store) -> (B, C, *image), the whole image, for evaluation."""
-        size = list(self.data.view_size)
-        if self.data.dims == 2:  # noqa: PLR2004 - dimensions, not a threshold
-            return F.interpolate(images, size, mode="bilinear", antialias=True)
-        return F.interpolate(images, size, mode="trilinear")
+        return whole_view(images, self.data)
 
     def _view(
         self,

@@ -33,6 +33,10 @@ ADDED: Mapping[str, Any] = {
     "training.select": "none",
     "training.compile": True,
     "training.deterministic": False,
+    "evaluation.frozen_learning_rate": 5e-3,
+    "evaluation.lora_learning_rate": 2e-3,
+    "evaluation.lora_rank": 8,
+    "evaluation.lora_alpha": 16.0,
 }
 """Keys that studies had not always, with what their absence stood for: with or without it, a study is the same one."""
 _GONE = ("training.checkpoint_steps",)  # how often to write, before `training.checkpoint_minutes`

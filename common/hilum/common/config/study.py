@@ -19,7 +19,7 @@ from hilum.common.config.tasks import TaskSection, TasksSection
 from hilum.common.config.views import ViewsSection
 
 Arm = Literal["federated", "local", "centralised", "scratch", "random", "raw"]
-Protocol = Literal["knn", "linear", "finetune"]
+Protocol = Literal["knn", "linear", "frozen", "lora", "finetune"]
 
 MAX_SITES = 1000
 MIN_PATIENTS = 11
@@ -109,9 +109,13 @@ class EvaluationSection(Section):
         label_fractions: Of the labelled training patients. The verdict rests on the first.
         finetune_min_steps: Fine-tuning takes more epochs than `finetune_epochs` where these would be fewer steps: with
             few labels an epoch is a step or two, and what was hardly trained predicts one class for everybody.
+        frozen_learning_rate: Where the task's head alone is trained.
+        lora_learning_rate: Where the head and low-rank adapters are.
+        lora_rank: Of an adapter.
+        lora_alpha: Over the rank, how much an adapter counts for.
     """
 
-    protocols: Annotated[tuple[Protocol, ...], Field(strict=False, min_length=1, max_length=3)] = (
+    protocols: Annotated[tuple[Protocol, ...], Field(strict=False, min_length=1, max_length=5)] = (
         "knn",
         "linear",
         "finetune",
@@ -136,6 +140,10 @@ class EvaluationSection(Section):
     finetune_batch_size: Annotated[int, Field(ge=1, le=8192)] = 16
     finetune_min_steps: Annotated[int, Field(ge=1, le=100_000)] = 200
     finetune_learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-4
+    frozen_learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-3
+    lora_learning_rate: Annotated[float, Field(gt=0, le=10)] = 2e-3
+    lora_rank: Annotated[int, Field(ge=1, le=256)] = 8
+    lora_alpha: Annotated[float, Field(gt=0, le=10_000)] = 16.0
 
 
 class StudyConfig(Section):
@@ -180,9 +188,10 @@ class StudyConfig(Section):
             values = getattr(self.evaluation, key)
             if len(set(values)) < len(values):
                 raise ValueError(f"evaluation.{key} names something twice; name each once")
-        if self.tasks.chosen is not None and (does := self._no_protocol(self.tasks.chosen)):
-            raise ValueError(does)
-        if self.training.select == "knn" and self.tasks.chosen is None:
+        for task in self.tasks.given:
+            if does := self._no_protocol(task):
+                raise ValueError(does)
+        if self.training.select == "knn" and not self.tasks.given:
             raise ValueError(
                 'training.select = "knn" needs a task to score encoders by; add `[tasks.classification]`, or write training.select = "loss"'
             )
@@ -200,14 +209,18 @@ class StudyConfig(Section):
 
     def _no_protocol(self, task: TaskSection) -> str:
         """Return what to write instead of what does not apply to a task; empty where all does."""
-        unfit: list[str] = [one for one in self.evaluation.protocols if one not in task.protocols]
+        of_all = {one for other in self.tasks.given for one in other.protocols}
+        asked = self.evaluation.protocols
+        unfit: list[str] = [one for one in asked if one not in of_all]
+        if not set(asked) & set(task.protocols):
+            unfit = list(asked)
         fitting = ", ".join(f'"{one}"' for one in task.protocols)
         if unfit:
             return (
                 f"evaluation.protocols names {_either(unfit)}, which predicts of whole images, and tasks.{task.kind} is of their "
                 f"pixels; write evaluation.protocols = [{fitting}]"
             )
-        if self.training.select == "knn" and "knn" not in task.protocols:
+        if self.training.select == "knn" and task is self.tasks.first and "knn" not in task.protocols:
             return (
                 f'training.select = "knn" scores encoders by nearest neighbours, which tasks.{task.kind} has not; write '
                 'training.select = "loss"'

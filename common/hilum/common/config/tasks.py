@@ -37,7 +37,7 @@ class TaskSection(Section):
     kind: ClassVar[str]
     labels: ClassVar[Literal["classes", "numbers", "masks"]]
     metrics: ClassVar[dict[str, Metric]]
-    protocols: ClassVar[tuple[str, ...]] = ("knn", "linear", "finetune")
+    protocols: ClassVar[tuple[str, ...]] = ("knn", "linear", "frozen", "lora", "finetune")
 
     label: Annotated[str, Field(min_length=1, max_length=64)] = "label"
 
@@ -77,7 +77,7 @@ class SegmentationTask(TaskSection):
         "dice": Metric(0.0, 1.0, None, "Dice"),
         "surface_dice": Metric(0.0, 1.0, None, "surface Dice"),
     }
-    protocols: ClassVar[tuple[str, ...]] = ("finetune",)
+    protocols: ClassVar[tuple[str, ...]] = ("frozen", "lora", "finetune")
 
     label: ClassVar[str] = "masks"  # type: ignore[misc]  # a site lists it, and no study writes it
     classes: Annotated[tuple[ClassName, ...], Field(strict=False, max_length=64)] = ()
@@ -91,33 +91,21 @@ class SegmentationTask(TaskSection):
 
 
 class TasksSection(Section):
-    """What each site fine-tunes the shared encoder for."""
+    """What each site uses the shared encoder for: tasks of different kinds, each measured and judged by itself."""
 
     classification: ClassificationTask | None = None
     segmentation: SegmentationTask | None = None
 
-    @model_validator(mode="after")
-    def _one_at_most(self) -> Self:
-        given = [task.kind for task in self._given()]
-        if len(given) > 1:
-            raise ValueError(
-                f"the study names {len(given)} tasks ({', '.join(given)}), and one is measured at a time; leave one, and "
-                "make a study of its own for the other"
-            )
-        return self
+    @property
+    def given(self) -> tuple[TaskSection, ...]:
+        """The study's tasks, in the order of this section's fields; none where the encoder is pre-trained alone."""
+        sections = [getattr(self, name) for name in type(self).model_fields]
+        return tuple(section for section in sections if section is not None)
 
     @property
-    def chosen(self) -> TaskSection | None:
-        """The study's task; None where the encoder is pre-trained alone."""
-        return next(iter(self._given()), None)
-
-    def judged_by(self) -> type[TaskSection]:
-        """Return the task whose metrics a verdict uses; that of an encoder without a task says that nothing was measured."""
-        return ClassificationTask if self.chosen is None else type(self.chosen)
-
-    def _given(self) -> list[TaskSection]:
-        sections = [getattr(self, name) for name in type(self).model_fields]
-        return [section for section in sections if section is not None]
+    def first(self) -> TaskSection | None:
+        """The first of them: what a round's encoder is scored by."""
+        return next(iter(self.given), None)
 
 
 TASKS: dict[str, type[TaskSection]] = {task.kind: task for task in (ClassificationTask, SegmentationTask)}

@@ -90,4 +90,8 @@ finetune_epochs = 10
 finetune_batch_size = 16
 finetune_min_steps = 200   # more epochs than finetune_epochs where these are fewer steps
 finetune_learning_rate = 5e-4
+frozen_learning_rate = 5e-3  # of protocol "frozen": the head alone is trained
+lora_learning_rate = 2e-3    # of protocol "lora": the head and low-rank adapters are
+lora_rank = 8
+lora_alpha = 16.0
 """

@@ -11,12 +11,12 @@ from hilum.common.config.study import MIN_PATIENTS
 from hilum.common.encoders.warm_start import WarmStartReport
 from hilum.common.results_table import Evaluation
 from hilum.common.training_health import health_warnings
-from hilum.common.verdict import judge
+from hilum.common.verdict import judge_tasks
 from hilum.server.federation.best import Best
 from hilum.server.federation.roster import STRIKES, Roster, code_of
 from hilum.server.federation.store import RunState
 
-RESULTS_VERSION = 3
+RESULTS_VERSION = 4
 
 
 def build_results(
@@ -57,8 +57,8 @@ def build_results(
         "comparisons": [asdict(one) for found in evaluations for one in found.comparisons],
         "notes": notes,
     }
-    verdict = judge([results], study.evaluation, study.tasks.judged_by())
-    return {**results, "verdict": asdict(verdict)}
+    verdicts = judge_tasks([results], study.evaluation, study.tasks)
+    return {**results, "verdicts": [asdict(verdict) for verdict in verdicts]}
 
 
 def run_notes(study: StudyConfig, done: RunState, roster: Roster) -> list[str]:

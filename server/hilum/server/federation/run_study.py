@@ -85,7 +85,7 @@ def _write(store: RunStore, name: str, federation: Federation, weights: FlatWeig
 def _evaluate(federation: Federation) -> tuple[list[Evaluation], list[str]]:
     """Ask every site to measure the encoder. A site that can't is noted; the run is not lost for it."""
     work, study = federation.work, federation.work.study
-    if study.tasks.chosen is None:
+    if not study.tasks.given:
         return [], ["the study names no task, so nothing was evaluated"]
     arms = {"federated": federation.done.chosen, **work.more_arms()}
     wanted: dict[str, FlatWeights] = {arm: flat for arm, flat in arms.items() if arm in study.evaluation.arms}
@@ -126,6 +126,12 @@ def _evaluate(federation: Federation) -> tuple[list[Evaluation], list[str]]:
                 _log.warning("no results of %s: %s", name, str(refused))
             progress.advance(done, name)
     notes = [f"{name} was not evaluated: {why}" for name, why in sorted(missing.items())]
+    notes += [
+        f"{name} measured no {task.kind}: its labels do not serve that task, as its own log says"
+        for name, table in sorted(found.items())
+        for task in study.tasks.given
+        if task.kind not in {row.task for row in table.rows}
+    ]
     if "centralised" in study.evaluation.arms and "centralised" not in wanted:
         notes.append("the arm centralised was not measured: only a simulation has all images in one place")
     return [found[name] for name in sorted(found)], notes

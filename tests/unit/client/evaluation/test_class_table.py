@@ -15,7 +15,7 @@ def site():
 
     def make(rows, name="a", **facts):
         labels = Labels({}, {}, 0, facts.get("set_aside", {}), facts.get("missing", {}))
-        origin = Origin(None, None, labels, (), (), facts.get("joined", 0))
+        origin = Origin(None, None, {"classification": labels}, (), (), facts.get("joined", 0))
         at = {
             side: np.array([n for n, row in enumerate(rows) if row[2] == side], np.int64)
             for side in ("train", "test", "out")
@@ -42,12 +42,12 @@ def test_patients_and_images_are_counted_by_class_and_side(site):
         [(0, "x", "train"), (0, "x", "train"), (1, "x", "test"), (2, "y", "train"), (3, "y", "test"), (4, None, "train"), (3, None, "test"), (5, "y", "out")],
         set_aside={"y": 2, "z": 1},
     )  # fmt: skip
-    lines = {line.name: line for line in class_table(data).lines}
+    lines = {line.name: line for line in class_table(data, "classification").lines}
     assert set(lines) == {"x", "y", "z", None}
     assert (lines["x"].train.patients, lines["x"].train.images, lines["x"].test.images) == (1, 2, 1)
     assert (lines["y"].left_out.images, lines["y"].set_aside, lines["z"].set_aside) == (1, 2, 1)
     assert (lines[None].train.images, lines[None].test.images) == (1, 1)
-    text = table_lines([class_table(data)], "finding")
+    text = table_lines([class_table(data, "classification")], "finding")
     assert text[1].split() == ["site", "class", "(`finding`)", "train", "test", "left", "out", "set", "aside"]
     assert text[2].split() == ["a", "x", "1", "(2)", "1", "(1)", "-", "-"]
 
@@ -75,17 +75,17 @@ def test_patients_and_images_are_counted_by_class_and_side(site):
     ],
 )
 def test_what_may_mislead_is_warned_of(site, made, facts, said):
-    assert any(said in warning for warning in class_table(site(made, **facts)).warnings)
+    assert any(said in warning for warning in class_table(site(made, **facts), "classification").warnings)
 
 
 def test_a_site_with_nothing_odd_gets_no_warning(site):
-    assert class_table(site(rows("0", 0, 7, 5) + rows("1", 20, 7, 5))).warnings == ()
+    assert class_table(site(rows("0", 0, 7, 5) + rows("1", 20, 7, 5)), "classification").warnings == ()
 
 
 def test_what_differs_between_sites_is_warned_of_and_what_does_not_is_not(site):
     def table(name, *classes):
         made = [row for n, label in enumerate(classes) for row in rows(label, 20 * n, 6, 5)]
-        return class_table(site(made or [(0, None, "train")], name))
+        return class_table(site(made or [(0, None, "train")], name), "classification")
 
     assert warnings_across([table("a", "0", "1"), table("b", "0", "1")]) == []
     told = warnings_across(

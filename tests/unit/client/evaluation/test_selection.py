@@ -77,14 +77,14 @@ def test_no_test_patient_is_looked_at_and_no_patient_is_in_two_folds(make_study)
     assert score_weights(weights, replace(data, images=spoiled), study, device="cpu") == score
 
 
-def test_many_images_are_a_sample_that_stays_the_same(monkeypatch):
-    data = site_of(patients=40)
+def test_many_images_are_a_sample_that_stays_the_same(make_study, monkeypatch):
+    data, study = site_of(patients=40), make_study()
     monkeypatch.setattr(selection, "_MAX_IMAGES", 20)
-    rows, fold = validation_folds(data, 3)
+    rows, fold = validation_folds(data, study.study.seed)
     assert len(rows) == len(fold) == 20
-    assert np.array_equal(validation_folds(data, 3)[0], rows)
+    assert np.array_equal(validation_folds(data, study.study.seed)[0], rows)
     # Those of the sample stand behind the score, and no others.
-    assert validation_patients(data, 3) == len(np.unique(data.split.group[rows])) < 30
+    assert validation_patients(data, study) == len(np.unique(data.split.group[rows])) < 30
 
 
 def test_too_few_labelled_patients_are_told():

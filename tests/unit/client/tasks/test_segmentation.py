@@ -69,7 +69,7 @@ def threshold(images):
 )
 def test_what_a_network_that_knows_gives_comes_back_to_the_voxel(site, segmentation, data):
     study = segmentation(data=data, encoder=RESNET, method={"name": "simclr"})
-    task = open_task(open_site(site, study, anew=True), study)
+    task = open_task(open_site(site, study, anew=True), study, "segmentation")
     table = task.predict(threshold, task.test, Viewer(study.data), CPU)
     assert table.shape == (3, 1, 3)
     exact = data.get("cut") != "slices"
@@ -82,7 +82,7 @@ def test_a_mask_on_another_grid_than_the_images_is_measured_on_the_images(site, 
     study = segmentation(
         data={**PATCHES, "spacing_mm": spacing_mm}, encoder=RESNET, method={"name": "simclr"}
     )
-    task = open_task(open_site(site, study, anew=True), study)
+    task = open_task(open_site(site, study, anew=True), study, "segmentation")
     table = task.predict(threshold, task.test, Viewer(study.data), CPU)
     assert table[..., 0].min() > 0.85
     assert table[..., 2].max() <= 2.5  # a slice
@@ -92,7 +92,7 @@ def test_a_picture_comes_back_to_its_own_size(tmp_path, segmentation):
     pictures, marks = framed_pictures(8)
     site = picture_site(tmp_path, pictures, marks)
     study = segmentation(data={"modality": "pathology", "image_size": 96})
-    task = open_task(open_site(site, study, anew=True), study)
+    task = open_task(open_site(site, study, anew=True), study, "segmentation")
 
     def bright(images):
         return threshold(images - 127.5 / 255 + 0.5)
@@ -196,7 +196,7 @@ def test_a_class_that_is_in_neither_is_left_out_and_one_that_is_in_one_has_nothi
 
 def test_scores_are_means_over_classes_then_images_then_patients(site, segmentation):
     study = segmentation(data=PATCHES, encoder=RESNET, method={"name": "simclr"})
-    task = open_task(open_site(site, study, anew=True), study)
+    task = open_task(open_site(site, study, anew=True), study, "segmentation")
     task._share = np.array([0.5, 0.5, 1.0])  # two images of one patient, and one of another
     table = np.full((3, 2, len(MEASURES)), np.nan)
     table[:, :, 0] = [[0.2, np.nan], [0.4, 0.8], [1.0, 0.8]]
@@ -222,7 +222,7 @@ def test_the_interval_of_a_mean_is_students():
 
 def test_the_loss_is_monais_dice_and_the_cross_entropy(site, segmentation):
     study = segmentation(data=PATCHES, encoder=RESNET, method={"name": "simclr"})
-    task = open_task(open_site(site, study, anew=True), study)
+    task = open_task(open_site(site, study, anew=True), study, "segmentation")
     outputs, targets = torch.randn(3, 2, 6, 6, 6), torch.randint(0, 2, (3, 6, 6, 6))
     dice = DiceLoss(softmax=True, to_onehot_y=True, include_background=False, batch=True)(
         outputs, targets[:, None]
@@ -241,7 +241,7 @@ def test_fine_tuning_learns_a_threshold(site, segmentation, encoder):
         data={**PATCHES, "spacing_mm": list(SPACING_MM)}, encoder=encoder, method=method, evaluation=learning
     )
     data = open_site(site, study, anew=True)
-    task = open_task(data, study)
+    task = open_task(data, study, "segmentation")
     assert isinstance(task, DenseTask)
     made = build_encoder(study)
     initialise(made, torch.Generator().manual_seed(1))
@@ -267,7 +267,7 @@ def test_a_site_is_evaluated_as_for_any_task(site, segmentation):
 
 def test_smaller_shares_of_marked_images_are_parts_of_larger_ones(site, segmentation):
     study = segmentation(data=PATCHES, encoder=RESNET, method={"name": "simclr"})
-    task = open_task(open_site(site, study, anew=True), study)
+    task = open_task(open_site(site, study, anew=True), study, "segmentation")
     few, all_of_them = task.training_rows(0.3), task.training_rows(1.0)
     assert len(few) == 2
     assert set(few) <= set(all_of_them)
@@ -320,7 +320,7 @@ def test_one_patient_with_a_mask_leaves_none_to_test(tmp_path, write_series, seg
 
 
 def test_a_site_lists_masks_in_its_policy_and_no_study_renames_them(segmentation):
-    assert segmentation().tasks.chosen.label == "masks"
+    assert segmentation().tasks.first.label == "masks"
     with pytest.raises(ConfigError, match="label"):
         segmentation(tasks={"segmentation": {"label": "other"}})
 
@@ -329,6 +329,6 @@ def test_data_of_a_study_may_be_taken_whole(tmp_path, write_series, segmentation
     volumes = [blobs(seed) for seed in range(6)]
     site = volume_site(tmp_path, write_series, volumes, [volume == DENSE for volume in volumes])
     study = segmentation(data={"modality": "ct", "dims": 3, "cut": "whole", "image_size": 32})
-    task = open_task(open_site(site, study, anew=True), study)
+    task = open_task(open_site(site, study, anew=True), study, "segmentation")
     table = task.predict(threshold, task.test, Viewer(DataSection(**study.data.model_dump())), CPU)
     assert table[..., 0].min() > 0.8
