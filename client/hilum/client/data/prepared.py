@@ -56,7 +56,7 @@ def prepare(workspace: Workspace, data: DataSection) -> PreparedImages:
     Raises:
         DataError: If the catalogue has no image of the study's kind, or none with SUV where it asks for it; or as `pack_volumes`.
     """
-    items = _items(workspace, data)
+    items = items_of(workspace, data)
     if data.cut != "whole":
         volumes, of_all = pack_volumes(workspace, data, items)
         return PreparedImages(volumes, tuple(items), of_all)
@@ -89,7 +89,7 @@ def holding_of(workspace: Workspace, data: DataSection) -> Holding:
     Raises:
         DataError: If the catalogue has no image of the study's kind.
     """
-    items = _items(workspace, data)
+    items = items_of(workspace, data)
     if data.cut != "whole":
         return Holding(len(items), *disk_needed(workspace, data, items))
     packed = len(items) * data.facts.channels * math.prod(data.block_size) * np.dtype(np.uint16).itemsize
@@ -97,7 +97,12 @@ def holding_of(workspace: Workspace, data: DataSection) -> Holding:
     return Holding(len(items), packed, 0 if there else packed)
 
 
-def _items(workspace: Workspace, data: DataSection) -> list[Item]:
+def items_of(workspace: Workspace, data: DataSection) -> list[Item]:
+    """Return the site's images for a study, in the order of their rows.
+
+    Raises:
+        DataError: If the catalogue has none of the study's kind.
+    """
     if not workspace.catalogue.exists():
         raise DataError(workspace.not_indexed)
     catalogue = Catalogue(workspace.catalogue)

@@ -148,6 +148,22 @@ class Viewer:
         """(B, C, *store) -> (B, C, *image): one mild view of each, as supervised training takes it."""
         return self._view(images, self._mild, self.data.view_size, rng)[0]
 
+    def one_with_shares(self, images: Tensor, shares: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return the same view of each as `one`, and what of the shares lies where it shows.
+
+        Args:
+            images: (B, C, *store) in [0, 1].
+            shares: (B, K, *store), how much of each place each class has; taken along with the geometry alone.
+            rng: Gives the numbers; the views are those of `one` with the same.
+
+        Returns:
+            (B, C, *image) and (B, K, *image).
+        """
+        view, (scale, centre, angle, mirrored) = self._view(images, self._mild, self.data.view_size, rng)
+        along = operations.crop_and_rotate(shares, scale, centre, angle, self.data.view_size)
+        wide = mirrored.view(-1, *[1] * (along.ndim - 1))
+        return view, torch.where(wide, along.flip(-1), along)
+
     def whole(self, images: Tensor) -> Tensor:
         """(B, C, *store) -> (B, C, *image), the whole image, for evaluation."""
         return whole_view(images, self.data)

@@ -29,11 +29,17 @@ def fitted_channels(
     Returns:
         (C, *S) in [0, 1].
     """
+    values, box = channels_shown(array, kind, data)
+    return np.stack([fit(channel, spacing_mm, data.store_size) for channel in values[box]])
+
+
+def channels_shown(
+    array: npt.NDArray[np.generic], kind: Kind, data: DataSection
+) -> tuple[npt.NDArray[np.float32], tuple[slice, ...]]:
+    """Bring a cached array to the study's channels and range, (C, *S) in [0, 1]; give the part of it that is kept, too."""
     facts = data.facts
     values = unit_range(channels_of(still_of(array, kind), kind, facts), facts)
-    if facts.dark_border:
-        values = values[content_box(values)]
-    return np.stack([fit(channel, spacing_mm, data.store_size) for channel in values])
+    return values, content_box(values) if facts.dark_border else tuple(map(slice, values.shape))
 
 
 def fit(values: npt.NDArray[np.float32], spacing_mm: tuple[float, ...], edge: int) -> npt.NDArray[np.float32]:
@@ -47,8 +53,8 @@ def fit(values: npt.NDArray[np.float32], spacing_mm: tuple[float, ...], edge: in
     Returns:
         (edge, edge) or (edge, edge, edge).
     """
-    extent = np.array(values.shape, float) * (np.array(spacing_mm) if spacing_mm else 1.0)
-    inner = [max(1, round(edge * part / extent.max())) for part in extent]
+    place = place_in(values.shape, spacing_mm, edge)
+    inner = [part.stop - part.start for part in place]
     tensor = torch.from_numpy(np.ascontiguousarray(values))[None, None]
     if tensor.ndim == 4:  # noqa: PLR2004 - B C H W
         scaled = F.interpolate(tensor, inner, mode="bilinear", antialias=True)
@@ -57,9 +63,15 @@ def fit(values: npt.NDArray[np.float32], spacing_mm: tuple[float, ...], edge: in
         smaller = [min(part, size) for part, size in zip(inner, values.shape, strict=True)]
         scaled = F.interpolate(F.interpolate(tensor, smaller, mode="area"), inner, mode="trilinear")
     fitted = np.zeros((edge,) * values.ndim, np.float32)
-    place = tuple(slice((edge - part) // 2, (edge - part) // 2 + part) for part in inner)
     fitted[place] = scaled[0, 0].clamp(0, 1).numpy()
     return fitted
+
+
+def place_in(shape: tuple[int, ...], spacing_mm: tuple[float, ...], edge: int) -> tuple[slice, ...]:
+    """Return which part of an array of this edge an image or volume fills, true to its physical proportions, in its middle."""
+    extent = np.array(shape, float) * (np.array(spacing_mm) if spacing_mm else 1.0)
+    inner = [max(1, round(edge * part / extent.max())) for part in extent]
+    return tuple(slice((edge - part) // 2, (edge - part) // 2 + part) for part in inner)
 
 
 def whole_view(images: Tensor, data: DataSection) -> Tensor:
