@@ -20,7 +20,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from flwr.app.typing import ConfigRecordValues, MetricRecordValues
 
 from hilum.common.config.base import NAME_PATTERN
-from hilum.common.config.tasks import METRICS
+from hilum.common.config.tasks import METRICS, TASKS
 from hilum.common.errors import RequestRefused, UpdateRefused
 from hilum.common.refusals import REFUSALS
 from hilum.common.results_table import read_table
@@ -30,8 +30,8 @@ from hilum.common.weights import FlatWeights
 
 # Flower's names for the kinds of message
 HELLO, SCORE, TRAIN, EVALUATE = "query", "query.score", "train", "evaluate"
-MIN_SCORE = min(metric.low for metric in METRICS.values())
-MAX_SCORE = max(metric.high for metric in METRICS.values())
+MIN_SCORE = min(METRICS[task.primary()].low for task in TASKS.values())
+MAX_SCORE = max(METRICS[task.primary()].high for task in TASKS.values())
 _ARRAYS, _FACTS, _NUMBERS = "arrays", "facts", "numbers"
 _UPDATE = "update"
 _WEIGHTS = "weights"

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, FailFast, Field, TypeAdapter, ValidationError, with_config
 
 from hilum.common.config.study import EvaluationSection, StudyConfig
-from hilum.common.config.tasks import METRICS, TASKS, TaskSection
+from hilum.common.config.tasks import MAX_NUMBER, METRICS, TASKS, TaskSection
 from hilum.common.errors import UpdateRefused
 
 MAX_TABLE_BYTES = 4 * 1024 * 1024
@@ -26,7 +26,8 @@ _PROTOCOLS_OF = {
 }
 _SENT_ARMS = {"federated", "centralised"}  # nobody but the server has their weights
 _INTERVAL_SLACK = 0.1
-"""How far a value may lie outside of its interval: a percentile interval is about the draws, not about the value."""
+"""How far a value may lie outside of its interval, of the metric's range: a percentile interval is about the draws, not about
+the value."""
 _DIFFERENCE_SLACK = 0.01  # of a comparison, from the two rows that it compares: sites may round
 _STRICT = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -34,13 +35,16 @@ _Key = tuple[str, str, float, str, str]  # task, protocol, share, arm, metric
 _Line = TypeVar("_Line", "Row", "Comparison")
 
 Word = Annotated[str, Field(max_length=64)]
-RowNote = Literal["", "one_class", "too_few", "untested_classes"]
-"""What a reader of a number must know: every test image was taken for one class; a class has too few test patients for
-a comparison; the mean is over the tested classes, and another class of the site has no test patient."""
+RowNote = Literal["", "one_class", "one_number", "too_few", "untested_classes", "no_validation"]
+"""What a reader of a number must know: every test image was taken for one class, or given one number; there are too few test
+patients, or of a class, for a comparison; the mean is over the tested classes, and another class of the site has no test patient;
+nobody could be held out of the labelled training patients, so a fine-tuning took all its steps and was not calibrated."""
 NOTE_WORDS: dict[str, str] = {
     "one_class": "every test image was taken for one class",
-    "too_few": "a class has too few test patients to be compared",
+    "one_number": "every test image was given one number",
+    "too_few": "too few test patients, or of one class, to be compared",
     "untested_classes": "over the tested classes alone: another class of the site has no test patient",
+    "no_validation": "too few labelled patients of a class to hold some out: trained for all steps, and not calibrated",
 }
 _SPAN = max(max(abs(one.low), abs(one.high), one.high - one.low) for one in METRICS.values())
 Number = Annotated[float, Field(ge=-_SPAN, le=_SPAN)]
@@ -67,7 +71,7 @@ class Row:
 @with_config(_STRICT)
 @dataclass(frozen=True)
 class Comparison:
-    """How much better the federated encoder is than another arm, over the same bootstrap draws."""
+    """The federated encoder's value less another arm's, over the same bootstrap draws."""
 
     site: Word
     task: Word
@@ -176,7 +180,7 @@ def check_table(table: Evaluation, study: StudyConfig, *, site: str, sent: Colle
         low, high = METRICS[metric].low, METRICS[metric].high
         if not low <= row.ci_low <= row.ci_high <= high or not low <= row.value <= high:
             raise UpdateRefused("out_of_range", f"{metric} or its interval is not in its range")
-        _near(row.value, row.ci_low, row.ci_high)
+        _near(row.value, row.ci_low, row.ci_high, _scale(metric, row.value, row.ci_high))
         if row.n_patients < study.privacy.min_patients:
             needed = study.privacy.min_patients
             raise UpdateRefused("too_few_patients", f"fewer than {needed} patients stand behind a number")
@@ -191,7 +195,7 @@ def check_table(table: Evaluation, study: StudyConfig, *, site: str, sent: Colle
             raise UpdateRefused(
                 "out_of_range", "an interval is out of its range, or its ends are the wrong way round"
             )
-        _near(one.difference, one.ci_low, one.ci_high)
+        _near(one.difference, one.ci_low, one.ci_high, _scale(metric, ours.value, theirs.value))
         if abs(ours.value - theirs.value - one.difference) > _DIFFERENCE_SLACK:
             raise UpdateRefused("contradiction", "a difference is not that of its two rows")
 
@@ -211,8 +215,13 @@ def _checked(lines: Collection[_Line], asked: Collection[_Key], site: str) -> It
         yield key, line
 
 
-def _near(value: float, low: float, high: float) -> None:
-    if not low - _INTERVAL_SLACK <= value <= high + _INTERVAL_SLACK:
-        raise UpdateRefused(
-            "out_of_range", f"a value lies more than {_INTERVAL_SLACK} outside of its interval"
-        )
+def _scale(metric: str, *values: float) -> float:
+    """Return what a metric's values are small or large against: its range, or, in the unit of a label, the values."""
+    span = METRICS[metric].high - METRICS[metric].low
+    return max(map(abs, values)) if span >= MAX_NUMBER else span
+
+
+def _near(value: float, low: float, high: float, scale: float) -> None:
+    slack = _INTERVAL_SLACK * scale
+    if not low - slack <= value <= high + slack:
+        raise UpdateRefused("out_of_range", f"a value lies more than {slack:.3g} outside of its interval")

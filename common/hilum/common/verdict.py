@@ -243,7 +243,11 @@ def _headline(against: Sequence[Against], missing: Sequence[str], *, untrained: 
     if not measured:
         return "Nothing was measured, so nothing can be said of the encoder's worth."
     if not against:
-        why = "too few test patients, or predictions of one class" if missing else "the study asks for none"
+        why = (
+            "too few test patients, or predictions that are all alike"
+            if missing
+            else "the study asks for none"
+        )
         return (
             f"The federated encoder was compared with no rival ({why}), so nothing can be said of its worth."
         )
@@ -287,7 +291,9 @@ def _detail(
             "A difference that was not found may still be there: so few patients can't show a small one."
         )
     if missing and against:
-        parts.append(f"Not compared: {_words(missing)} (too few test patients, or predictions of one class).")
+        parts.append(
+            f"Not compared: {_words(missing)} (too few test patients, or predictions that are all alike)."
+        )
     return " ".join(parts)
 
 

@@ -18,7 +18,7 @@ from hilum.client.app import make_app as make_client_app
 from hilum.client.data.kept_split import KeptSplits
 from hilum.client.data.site_data import SiteData, open_site, pooled
 from hilum.client.disclosure.run_ledger import RunLedger
-from hilum.client.evaluation.class_table import label_lines, labels_json
+from hilum.client.evaluation.label_tables import label_lines, labels_json
 from hilum.client.evaluation.selection import scorer
 from hilum.client.intake.instance import Family
 from hilum.client.pretraining.device import make_fabric

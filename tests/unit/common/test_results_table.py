@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hilum.client.tasks import class_metrics
 from hilum.common import records
-from hilum.common.config.tasks import METRICS
+from hilum.common.config.tasks import TASKS, ClassificationTask
 from hilum.common.errors import UpdateRefused
 from hilum.common.results_table import (
     MAX_TABLE_BYTES,
@@ -27,7 +27,7 @@ SENT = {"federated"}
 ROWS = tuple(
     Row("site-0", "classification", "linear", 1.0, arm, metric, value, value - 0.1, value + 0.1, 40)
     for arm, value in (("federated", 0.8), ("local", 0.7), ("random", 0.5), ("raw", 0.6))
-    for metric in METRICS
+    for metric in ClassificationTask.metrics
 )
 COMPARED = (
     Comparison("site-0", "classification", "linear", 1.0, "raw", "auroc", 0.2, 0.1, 0.3),
@@ -49,7 +49,14 @@ def test_a_sites_own_table_comes_through_as_it_is(make_study):
 
 
 def test_the_metrics_that_sites_measure_are_those_that_the_server_knows():
-    assert set(class_metrics.MEASURES) == set(METRICS)
+    assert set(class_metrics.MEASURES) == set(ClassificationTask.metrics)
+
+
+def test_of_a_primary_metric_more_is_better_and_its_range_is_known():
+    for task in TASKS.values():
+        metric = task.metrics[task.primary()]
+        assert metric.better == "more"
+        assert metric.high - metric.low <= 2
 
 
 def line(**changes):
@@ -74,7 +81,7 @@ def without(key):
         json.dumps({"rows": {}, "comparisons": []}),
         json.dumps({"rows": {"0": line()}, "comparisons": []}),
         json.dumps({"rows": [list(line().values())], "comparisons": []}),
-        json.dumps({"rows": [line()] * 2001, "comparisons": []}),
+        json.dumps({"rows": [line()] * 9001, "comparisons": []}),
         json.dumps({"rows": [1] * 300_000, "comparisons": []}),
         json.dumps({"rows": [{f"{n:06d}": 1 for n in range(80_000)}], "comparisons": []}),
         " " * MAX_TABLE_BYTES + '{"rows": [], "comparisons": []}',
@@ -84,8 +91,8 @@ def without(key):
             for row in (
                 line(value=float("nan")),
                 line(value=float("inf")),
-                line(value=7.0),
-                line(value=-1.5),
+                line(value=7e9),
+                line(value=-1.5e9),
                 line(value="0.8"),
                 line(value=True),
                 line(value=None),
@@ -163,6 +170,42 @@ def test_comparisons_that_are_not_of_the_tables_own_rows_are_refused(make_study,
     table = Evaluation(ROWS, (replace(COMPARED[0], **comparison), COMPARED[1]))
     with pytest.raises(UpdateRefused, match=f"^{reason}: "):
         check_table(table, make_study(), site="site-0", sent=SENT)
+
+
+def of_regression(**changes):
+    """A row in the label's unit."""
+    row = Row("site-0", "regression", "linear", 1.0, "federated", "mae", 2500.0, 2100.0, 2900.0, 40)
+    return replace(row, **changes)
+
+
+def test_each_task_of_a_study_has_lines_of_its_own(make_study):
+    both = make_study(tasks={"regression": {"label": "age"}})
+    theirs = of_regression(arm="raw", value=3000.0, ci_high=3300.0)
+    less = Comparison("site-0", "regression", "linear", 1.0, "raw", "mae", -500.0, -900.0, -100.0)
+    table = Evaluation((*ROWS, of_regression(), theirs), (*COMPARED, less))
+    check_table(table, both, site="site-0", sent=SENT)
+    # A percentile interval may lie beside its value by a tenth of it, whatever the unit.
+    beside = Evaluation((of_regression(value=3100.0),), ())
+    check_table(beside, both, site="site-0", sent=SENT)
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"task": "classification"}, "not_asked"),
+        ({"metric": "auroc", "value": 0.5, "ci_low": 0.4, "ci_high": 0.6}, "not_asked"),
+        ({"task": "retrieval"}, "not_asked"),
+        ({"value": -1.0, "ci_low": -2.0}, "out_of_range"),
+        ({"metric": "r2", "value": -1.5, "ci_low": -2.0, "ci_high": 0.0}, "out_of_range"),
+        ({"value": 4000.0}, "out_of_range"),
+    ],
+)
+def test_lines_of_another_task_than_was_asked_for_are_refused(make_study, row, reason):
+    both = make_study(tasks={"regression": {"label": "age"}})
+    with pytest.raises(UpdateRefused, match=f"^{reason}: "):
+        check_table(Evaluation((*ROWS, of_regression(**row)), ()), both, site="site-0", sent=SENT)
+    with pytest.raises(UpdateRefused, match=r"^not_asked: "):
+        check_table(Evaluation((*ROWS, of_regression()), ()), make_study(), site="site-0", sent=SENT)
 
 
 def test_a_comparison_needs_both_of_its_rows(make_study):

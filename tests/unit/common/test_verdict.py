@@ -65,7 +65,7 @@ RIVALS = ("raw", "random", "scratch", "local")
         (
             {},
             (
-                "The federated encoder was compared with no rival (too few test patients, or predictions of one class), so "
+                "The federated encoder was compared with no rival (too few test patients, or predictions that are all alike), so "
                 "nothing can be said of its worth."
             ),
         ),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from health import DRIFTING, HEALTHY
 from hilum.common.config import parse_study, study_to_toml
-from hilum.common.config.tasks import METRICS
+from hilum.common.config.tasks import ClassificationTask
 from hilum.common.errors import RunError
 from hilum.common.participation import participation
 from hilum.common.results_table import (
@@ -151,7 +151,12 @@ NUMBER = st.floats(0, 1).map(lambda value: round(value, 3))
 def admitted_tables(draw):
     """Whatever a site may send and have believed: any rows, any intervals, any of the comparisons, in any order."""
     site = draw(st.sampled_from(["site-0", "site-1"]))
-    keys = draw(st.lists(st.tuples(st.sampled_from(ASKED), st.sampled_from(sorted(METRICS))), unique=True))
+    keys = draw(
+        st.lists(
+            st.tuples(st.sampled_from(ASKED), st.sampled_from(sorted(ClassificationTask.metrics))),
+            unique=True,
+        )
+    )
     rows = {}
     for (protocol, share, arm), metric in keys:
         value, low, high = draw(NUMBER), draw(NUMBER), draw(NUMBER)
@@ -249,7 +254,7 @@ def test_runs_of_several_seeds_are_judged_together(tmp_path):
         write_run(tmp_path / str(seed), [table_of(value)], seed)
         for seed, value in enumerate((0.2, -0.15, 0.02))
     ]
-    alone, together = judge_runs(first), judge_runs(first, others)
+    [alone], [together] = judge_runs(first), judge_runs(first, others)
     assert (alone.runs, together.runs) == (1, 3)
     assert "beats regression on raw pixels" in alone.headline
     assert "No difference was found" in together.headline
@@ -297,7 +302,7 @@ def test_a_report_of_results_in_another_form_is_refused_in_one_line(tmp_path):
     path = tmp_path / "run" / "results.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "version": 2}))
     with pytest.raises(
-        RunError, match="have the form 2, and this is a Hilum of form 3; build the report with"
+        RunError, match="have the form 2, and this is a Hilum of form 4; build the report with"
     ):
         write_report(tmp_path / "run")
 

@@ -13,10 +13,12 @@ import typer
 from hilum.client.commands.browse import browse
 from hilum.client.commands.describe import describe
 from hilum.client.commands.enroll import enroll, join
+from hilum.client.commands.export import export
 from hilum.client.commands.inbox import empty_inbox
 from hilum.client.commands.index import annotate, index
 from hilum.client.commands.network import pull, receive
 from hilum.client.commands.plan import plan
+from hilum.client.commands.predict import predict, send
 from hilum.client.commands.quarantine import quarantine
 from hilum.client.commands.setup import check, new
 from hilum.client.commands.skipped import skipped
@@ -47,7 +49,7 @@ SiteFile = Annotated[Path, typer.Argument(help="The site file.", readable=False)
 def register(root: typer.Typer) -> None:
     """Add this portion's commands to `hilum`."""
     first = (new, check, index, skipped, pull, receive, empty_inbox, annotate, quarantine, browse, describe)
-    for command in (*first, enroll, join):
+    for command in (*first, enroll, join, export):
         app.command()(command)
     root.add_typer(app, name="site")
     root.command()(plan)
@@ -62,13 +64,15 @@ _HOW_TO_GET = {
 
 def _tell_labels(study: "StudyConfig", data: "SiteData") -> None:
     """Show on stderr which labels were read; or, without any, what changed since the run began."""
-    from hilum.client.evaluation.class_table import label_lines
+    from hilum.client.evaluation.label_tables import label_lines
 
     for line in label_lines(study, [data]) or data.notes:
         print(line, file=sys.stderr)
 
 
 app.command()(status)
+app.command()(predict)
+app.command()(send)
 
 
 @app.command()
@@ -83,7 +87,7 @@ def pretrain(
     """Pre-train alone, with the study's whole schedule. A killed call goes on where it was."""
     from hilum.client.data.kept_split import KeptSplits, study_digest
     from hilum.client.data.site_data import open_site
-    from hilum.client.evaluation.class_table import labels_json
+    from hilum.client.evaluation.label_tables import labels_json
     from hilum.client.evaluation.selection import scorer
     from hilum.client.pretraining.compiling import keep_compiled_in
     from hilum.client.pretraining.group import group_of
@@ -180,7 +184,7 @@ def evaluate(
 ) -> None:
     """Fine-tune and measure an encoder on this site's labels, beside the baselines. Its rows are named `federated`."""
     from hilum.client.data.site_data import open_site
-    from hilum.client.evaluation.class_table import labels_json
+    from hilum.client.evaluation.label_tables import labels_json
     from hilum.client.evaluation.protocol import combinations_count, evaluate_site
     from hilum.client.pretraining.device import make_fabric
     from hilum.common.config import load_site, load_study
@@ -192,7 +196,7 @@ def evaluate(
     encoders = {"federated": given.weights}
     data = open_site(where, what, encoder=given.sha256)
     _tell_labels(what, data)
-    fabric = make_fabric(where.compute.device, what.training.precision, what.training.threads)
+    fabric = make_fabric(where.compute.device, what.evaluation.precision, what.training.threads)
     with progress_bar("evaluating", combinations_count(what, encoders)) as progress:
         found = evaluate_site(data, what, encoders, fabric, progress).to_json()
     notes = [

@@ -26,6 +26,7 @@ from hilum.common.weights import MAX_ABS_CHANGE
 REFUSAL = "refusal"
 _LOW, _HIGH = min(one.low for one in METRICS.values()), max(one.high for one in METRICS.values())
 _SPAN = max(one.high - one.low for one in METRICS.values())
+_IN_UNITS = [one.words for one in METRICS.values() if one.high > 1]
 DECIMALS = 3
 """Of a metric."""
 _DIGITS = 4
@@ -90,8 +91,12 @@ def _is_rounded(value: Any, _limits: Limits) -> bool:
     return math.isfinite(value) and value == round(value, DECIMALS) and -_SPAN <= value <= _SPAN
 
 
-def _is_score(value: Any, limits: Limits) -> bool:
+def _is_metric(value: Any, limits: Limits) -> bool:
     return _is_rounded(value, limits) and bool(_LOW <= value <= _HIGH)
+
+
+def _is_score(value: Any, limits: Limits) -> bool:
+    return _is_rounded(value, limits) and bool(records.MIN_SCORE <= value <= records.MAX_SCORE)
 
 
 def _is_health(name: str, value: Any, _limits: Limits) -> bool:
@@ -124,8 +129,11 @@ _BAND = (
 _HEALTH_FROM = "of all steps of a round, or of images of as many training patients as there are, at most 32 or the threshold"
 _METRIC = "over all test patients, at least as many as the threshold"
 _INTERVAL = "of its 95 % interval over patients"
-_ROUNDED = f"{_LOW:g} to {_HIGH:g}, three decimals"
-_DIFFERENCE = f"{-_SPAN:g} to {_SPAN:g}, three decimals"
+_ROUNDED = (
+    f"{_LOW:g} to {_HIGH:g}, three decimals, in the range of its metric; above 1, {' and '.join(_IN_UNITS)} alone, in the "
+    "label's unit or, of distances, in millimetres"
+)
+_DIFFERENCE = f"{-_SPAN:g} to {_SPAN:g}, three decimals, in the width of its metric's range"
 
 _Line = tuple[str, type, str, str, Callable[[Any, Limits], bool]]
 _SHARED: tuple[_Line, ...] = (
@@ -150,9 +158,9 @@ _SHARED: tuple[_Line, ...] = (
 )
 _ROW: tuple[_Line, ...] = (
     *_SHARED,
-    ("value", float, f"the metric {_METRIC}", _ROUNDED, _is_score),
-    ("ci_low", float, f"the lower end {_INTERVAL}", _ROUNDED, _is_score),
-    ("ci_high", float, f"the upper end {_INTERVAL}", _ROUNDED, _is_score),
+    ("value", float, f"the metric {_METRIC}", _ROUNDED, _is_metric),
+    ("ci_low", float, f"the lower end {_INTERVAL}", _ROUNDED, _is_metric),
+    ("ci_high", float, f"the upper end {_INTERVAL}", _ROUNDED, _is_metric),
     (
         "n_patients",
         int,
@@ -185,9 +193,9 @@ LEAVES: tuple[Value, ...] = (
         "numbers",
         "score",
         float,
-        "the task's primary metric by nearest neighbours, cross-validated by patient, over all labelled training patients, at "
+        "the first task's primary metric by nearest neighbours, cross-validated by patient, over all labelled training patients, at "
         'least as many as the threshold; only in a study with training.select = "knn"',
-        _ROUNDED,
+        f"{records.MIN_SCORE:g} to {records.MAX_SCORE:g}, three decimals",
         _is_score,
     ),
     Value(records.TRAIN, "facts", "site", str, *_NAME, _is_name),

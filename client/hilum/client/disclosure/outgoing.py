@@ -15,6 +15,7 @@ from flwr.app import Array, ArrayRecord, RecordDict
 from hilum.client.disclosure.counts import rounded_down
 from hilum.client.disclosure.leaves import DECIMALS, LEAVES, REFUSAL, Limits, significant
 from hilum.common import records
+from hilum.common.config.tasks import METRICS
 from hilum.common.errors import RequestRefused
 from hilum.common.results_table import Evaluation
 from hilum.common.training_health import HEALTH
@@ -151,6 +152,7 @@ def check(message: str, content: RecordDict, limits: Limits) -> list[str]:
             problems.append(f"{message}: {record}: {key} is of another type")
         elif not rule.holds(value, limits):
             problems.append(f"{message}: {record}: {key} is not: {rule.bound}")
+    problems += [f"{message}: a metric is out of its range" for row in _rows(content) if not _in_range(row)]
     top = {place for place in listed if ": " not in place[1]}
     problems += [f"{message}: {record}: {key} is missing" for record, key in sorted(top - seen)]
     return problems
@@ -174,6 +176,25 @@ def _values(content: RecordDict) -> Iterator[tuple[str, str, Any]]:
                     for row in rows:
                         for column, inner in row.items():
                             yield record, f"evaluation: {name}: {column}", inner
+
+
+def _rows(content: RecordDict) -> Iterator[dict[str, Any]]:
+    """Return every line of a table of results."""
+    for part in content.values():
+        table = part.get("evaluation")
+        if isinstance(table, str):
+            yield from (row for rows in json.loads(table).values() for row in rows)
+
+
+def _in_range(row: dict[str, Any]) -> bool:
+    """Tell whether a line's numbers are in the range of its own metric; a difference, in the width of it."""
+    if row["metric"] not in METRICS:
+        return False
+    low, high = METRICS[row["metric"]].low, METRICS[row["metric"]].high
+    if "difference" in row:
+        low, high = low - high, high - low
+    numbers = [row.get(key) for key in ("value", "difference", "ci_low", "ci_high")]
+    return all(low <= number <= high for number in numbers if isinstance(number, float))
 
 
 def _flat(array: Array) -> FlatWeights | Array:

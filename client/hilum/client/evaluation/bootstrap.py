@@ -36,6 +36,7 @@ def patient_draws(
 
 
 def interval(draws: npt.NDArray[np.float64]) -> Interval:
-    """Return the percentile interval of a metric from its values over `patient_draws`."""
-    low, high = np.percentile(draws[1:], _LEVELS)
+    """Return the percentile interval of a metric from its values over `patient_draws`; draws that don't define it are left out."""
+    defined = draws[1:][np.isfinite(draws[1:])]
+    low, high = np.percentile(defined, _LEVELS) if len(defined) else (np.nan, np.nan)
     return Interval(float(draws[0]), float(low), float(high))

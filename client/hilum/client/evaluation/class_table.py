@@ -12,7 +12,6 @@ from hilum.client.data.site_data import SiteData
 from hilum.client.state.label_values import number_text, spellings
 from hilum.client.state.labels import Labels
 from hilum.client.tasks.small_samples import MIN_CLASS_PATIENTS
-from hilum.common.config import StudyConfig
 
 _NAMES_SHOWN = 8
 
@@ -173,32 +172,6 @@ def warnings_across(tables: Sequence[ClassTable]) -> list[str]:
     if bare and labelled:
         found.append(f"no image has a label at {_list(bare)}")
     return found
-
-
-def labels_json(study: StudyConfig, sites: Sequence[SiteData]) -> dict[str, dict[str, Any]]:
-    """Return the tables of each task that has classes, as plain values by the task's kind."""
-    found = {}
-    for task in study.tasks.given:
-        if task.labels == "classes":
-            tables = [class_table(data, task.kind) for data in sites]
-            found[task.kind] = {
-                "column": task.label,
-                "min_test_patients": MIN_CLASS_PATIENTS,
-                "sites": [table.to_json() for table in tables],
-                "warnings": warnings_across(tables) if len(tables) > 1 else [],
-            }
-    return found
-
-
-def label_lines(study: StudyConfig, sites: Sequence[SiteData]) -> list[str]:
-    """Return which labels were read for each of the study's tasks, as lines of text."""
-    lines = []
-    for task in study.tasks.given:
-        if task.labels == "classes":
-            if len(study.tasks.given) > 1:
-                lines.append(f"{task.kind}:")
-            lines += table_lines([class_table(data, task.kind) for data in sites], task.label)
-    return lines
 
 
 def table_lines(tables: Sequence[ClassTable], column: str) -> list[str]:

@@ -22,7 +22,7 @@ from hilum.common.encoders import Encoder, build_encoder
 from hilum.common.encoders.base import initialise
 from hilum.common.errors import DataError
 from hilum.common.progress import NullProgress, Progress
-from hilum.common.results_table import Comparison, Evaluation, Row, combinations
+from hilum.common.results_table import Comparison, Evaluation, Row, RowNote, combinations
 from hilum.common.seeding import derive
 from hilum.common.weights import NamedWeights
 
@@ -74,8 +74,8 @@ def evaluate_site(
             data.name, task, data.split.group[task.test], evaluation.bootstrap_draws, study.study.seed
         )
         for protocol, share, arm in combinations(evaluation, encoders, task.section):
-            predicted = runner.predict(task, protocol, arm, task.training_rows(share))
-            measured.add(protocol, share, arm, predicted)
+            predicted, note = runner.predict(task, protocol, arm, task.training_rows(share))
+            measured.add(protocol, share, arm, predicted, note)
             done += 1
             of_task = f"{task.section.kind}, " if len(tasks) > 1 else ""
             progress.advance(done, f"{of_task}{arm} {protocol} {share:.0%}")
@@ -130,16 +130,26 @@ class _Runner:
         self.encoders, self.fabric, self.steps = encoders, fabric, steps
         self.features: dict[str, Features] = {}
 
-    def predict(self, task: Task, protocol: str, arm: str, train: Rows) -> Predictions:
+    def predict(self, task: Task, protocol: str, arm: str, train: Rows) -> tuple[Predictions, RowNote]:
         mode = next((one for one in MODES if one == protocol), None)
         if mode is not None:
             encoder = encoder_from(self.study, self.encoders.get(arm))
-            return predict_by_finetuning(
-                task, encoder, self.data.images, train, self.study, self.fabric, self.steps, mode
+            predicted, tuned = predict_by_finetuning(
+                task,
+                encoder,
+                self.data.images,
+                train,
+                self.study,
+                self.fabric,
+                self.steps,
+                mode,
+                pretrained=arm != "scratch",
             )
+            wanted = self.study.evaluation.validation_share > 0
+            return predicted, "no_validation" if wanted and not tuned.validated else ""
         table = self._features(arm)
         by = task.predict_by_neighbours if protocol == "knn" else task.predict_by_probe
-        return by(table[train], train, table[task.test])
+        return by(table[train], train, table[task.test]), ""
 
     def _features(self, arm: str) -> Features:
         if arm not in self.features:

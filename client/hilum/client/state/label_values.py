@@ -149,12 +149,37 @@ def check_is_classes(column: str, patients: Mapping[str, int]) -> None:
         raise LabelError(
             f"the column `{column}` holds {len(numbers)} different numbers of {total} patients: a quantity, not classes; "
             "write the range that each number falls in (such as `under 50` and `50 and over`) into a column of its own and "
-            "name that in tasks.classification.label (there is no regression)"
+            "name that in tasks.classification.label, or predict the number itself by [tasks.regression]"
         )
     if rare:
         raise LabelError(
             f"the column `{column}` holds {different} different values of {total} patients, so hardly two patients share "
             "one: these are not classes; name another column in tasks.classification.label"
+        )
+
+
+def check_is_numbers(column: str, cells: Mapping[str, int], *, most: float) -> None:
+    """Refuse a column that holds anything but numbers.
+
+    Args:
+        column: Its name.
+        cells: How often each value occurs, as `class_of` gives it.
+        most: How large a number may be.
+
+    Raises:
+        LabelError: With what is not a number, or how many are too large.
+    """
+    words = {cell: count for cell, count in cells.items() if number_text(cell) is None}
+    if words:
+        raise LabelError(
+            f"the column `{column}` holds {sum(words.values())} values that are not numbers, of {sum(cells.values())}; write "
+            "numbers with a decimal point and without a unit, and leave a cell empty where there is none",
+            _shown(words, [list(words)[:_SHOWN_GROUPS]]),
+        )
+    large = sum(count for cell, count in cells.items() if abs(float(cell)) > most)
+    if large:
+        raise LabelError(
+            f"the column `{column}` holds {large} numbers beyond {most:g}; write them in a larger unit"
         )
 
 

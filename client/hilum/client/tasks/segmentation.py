@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hilum.client.data.masks import Masks, prepare_masks
-from hilum.client.data.own_grid import ClassNumbers, OwnGrid
+from hilum.client.data.own_grid import ClassNumbers, OwnGrid, own_grid
 from hilum.client.data.site_data import SiteData
 from hilum.client.data.splits import labelled_share
 from hilum.client.data.volumes import Volumes
@@ -20,6 +20,7 @@ from hilum.client.tasks.decoders import Decoder
 from hilum.client.tasks.dense import Network, segment
 from hilum.client.tasks.mask_metrics import MEASURES, measure_masks
 from hilum.client.tasks.small_samples import MIN_CLASS_PATIENTS, widened_mean
+from hilum.client.tasks.validation import validation_rows
 from hilum.client.views import Viewer, to_unit
 from hilum.common.config import StudyConfig
 from hilum.common.config.tasks import SegmentationTask, TaskSection
@@ -90,6 +91,19 @@ class Segmentation:
 
         return loss
 
+    def validation_rows(self, train: Rows) -> Rows:
+        """See `Task`."""
+        evaluation, seed = self._study.evaluation, self._study.study.seed
+        alike = np.zeros(len(train), np.int64)
+        return validation_rows(
+            train, alike, self._data.split.group[train], evaluation.validation_share, seed=seed
+        )
+
+    def temperature(self, outputs: Tensor, rows: Rows) -> float | None:
+        """Return None: a mask is what has the highest score, whatever the temperature."""
+        del outputs, rows
+        return None
+
     def views(
         self, rows: Rows, viewer: Viewer, rng: torch.Generator, pieces: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
@@ -118,8 +132,7 @@ class Segmentation:
         """Return the own grid of a row's image."""
         assert self._data.origin is not None, "a site's own rows"
         item = self._data.origin.prepared.items[row]
-        array = ArrayCache(self._data.origin.workspace.cache).get(item.content_sha256)
-        return OwnGrid.of(array, item.kind, item.spacing_mm, self._study.data)
+        return own_grid(item, ArrayCache(self._data.origin.workspace.cache), self._study.data)
 
     def measured(self, predicted: ClassNumbers, row: int, grid: OwnGrid) -> Table:
         """Compare a mask on a row's own grid with what was drawn there, (K, 3)."""

@@ -15,6 +15,7 @@ MAY_DIFFER: Mapping[str, str] = {
     "encoder.init.file": "where the file of the first weights lies; its SHA-256 says which it is",
 }
 ADDED: Mapping[str, Any] = {
+    "tasks.regression": None,
     "tasks.segmentation": None,
     "federation.aggregator": {"name": "fedavg"},
     "data.cut": "whole",
@@ -33,6 +34,11 @@ ADDED: Mapping[str, Any] = {
     "training.select": "none",
     "training.compile": True,
     "training.deterministic": False,
+    "evaluation.layer_decay": 1.0,
+    "evaluation.validation_share": 0.0,
+    "evaluation.patience": 5,
+    "evaluation.class_weights": "balanced",
+    "evaluation.precision": "fp32",
     "evaluation.frozen_learning_rate": 5e-3,
     "evaluation.lora_learning_rate": 2e-3,
     "evaluation.lora_rank": 8,
@@ -40,7 +46,11 @@ ADDED: Mapping[str, Any] = {
 }
 """Keys that studies had not always, with what their absence stood for: with or without it, a study is the same one."""
 _GONE = ("training.checkpoint_steps",)  # how often to write, before `training.checkpoint_minutes`
-_OTHER_DEFAULT = ("data.cut",)  # of `ADDED`, what a study that leaves it out means otherwise today
+_OTHER_DEFAULT = (
+    "data.cut",
+    "evaluation.layer_decay",
+    "evaluation.validation_share",
+)  # of `ADDED`, what a study that leaves it out means otherwise today
 _SHOWN = 3
 
 

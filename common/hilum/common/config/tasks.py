@@ -6,21 +6,34 @@ from pydantic import Field, model_validator
 
 from hilum.common.config.base import Section
 
+MAX_LABEL = 1e8
+"""What a quantity that is predicted may be at most, in its own unit, above or below 0."""
+MAX_NUMBER = 1e9
+"""What is told of its errors at most."""
+MAX_DISTANCE_MM = 1e6
+"""Between two surfaces: more than any image is wide, in millimetres or in pixels."""
+
 
 class Metric(NamedTuple):
-    """A metric, of which more is better.
+    """A metric.
 
     Attributes:
         low: The least value.
         high: The largest.
         chance: What predicting without looking gives; None where there is no such number.
         words: Its name in a sentence.
+        better: Which values are better. Of a task's primary metric, more is.
     """
 
     low: float
     high: float
     chance: float | None
     words: str
+    better: Literal["more", "less", "neither"] = "more"
+
+
+Labels = Literal["classes", "numbers", "masks"]
+"""What a task reads: names of classes or numbers in a column of the label table, or masks that are tied to images."""
 
 
 class TaskSection(Section):
@@ -28,14 +41,14 @@ class TaskSection(Section):
 
     Attributes:
         kind: The task's name, and its key under `[tasks]`.
-        labels: What is predicted: names of classes or numbers in a column of the label table, or masks of the catalogue.
+        labels: What is predicted: what a column of the label table holds, or masks of the catalogue.
         protocols: Those of the evaluation that apply to it.
         metrics: By name; the first is the primary one.
         label: The column of the site's label table that is predicted for an image.
     """
 
     kind: ClassVar[str]
-    labels: ClassVar[Literal["classes", "numbers", "masks"]]
+    labels: ClassVar[Labels]
     metrics: ClassVar[dict[str, Metric]]
     protocols: ClassVar[tuple[str, ...]] = ("knn", "linear", "frozen", "lora", "finetune")
 
@@ -51,11 +64,33 @@ class ClassificationTask(TaskSection):
     """Predict one column of the site's label table for an image."""
 
     kind: ClassVar[str] = "classification"
-    labels: ClassVar[Literal["classes", "numbers", "masks"]] = "classes"
+    labels: ClassVar[Labels] = "classes"
     metrics: ClassVar[dict[str, Metric]] = {
         "auroc": Metric(0.0, 1.0, 0.5, "AUROC"),
         "balanced_accuracy": Metric(0.0, 1.0, None, "balanced accuracy"),
+        "ece": Metric(0.0, 1.0, None, "calibration error", better="less"),
+        "brier": Metric(0.0, 1.0, None, "Brier score", better="less"),
     }
+
+
+class RegressionTask(TaskSection):
+    """Predict a number in a column of the site's label table for an image, with an interval around it.
+
+    Attributes:
+        coverage: How many of the images the prediction intervals are to hold, as a share.
+    """
+
+    kind: ClassVar[str] = "regression"
+    labels: ClassVar[Labels] = "numbers"
+    metrics: ClassVar[dict[str, Metric]] = {
+        "r2": Metric(-1.0, 1.0, 0.0, "R²"),
+        "spearman": Metric(-1.0, 1.0, 0.0, "rank correlation"),
+        "mae": Metric(0.0, MAX_NUMBER, None, "mean absolute error", "less"),
+        "coverage": Metric(0.0, 1.0, None, "share inside of the prediction intervals", "neither"),
+        "interval_width": Metric(0.0, MAX_NUMBER, None, "mean width of the prediction intervals", "less"),
+    }
+
+    coverage: Annotated[float, Field(ge=0.5, le=0.99)] = 0.9
 
 
 ClassName = Annotated[str, Field(min_length=1, max_length=64)]
@@ -72,10 +107,11 @@ class SegmentationTask(TaskSection):
     """
 
     kind: ClassVar[str] = "segmentation"
-    labels: ClassVar[Literal["classes", "numbers", "masks"]] = "masks"
+    labels: ClassVar[Labels] = "masks"
     metrics: ClassVar[dict[str, Metric]] = {
         "dice": Metric(0.0, 1.0, None, "Dice"),
         "surface_dice": Metric(0.0, 1.0, None, "surface Dice"),
+        "hd95_mm": Metric(0.0, MAX_DISTANCE_MM, None, "95th percentile of the Hausdorff distance", "less"),
     }
     protocols: ClassVar[tuple[str, ...]] = ("frozen", "lora", "finetune")
 
@@ -94,6 +130,7 @@ class TasksSection(Section):
     """What each site uses the shared encoder for: tasks of different kinds, each measured and judged by itself."""
 
     classification: ClassificationTask | None = None
+    regression: RegressionTask | None = None
     segmentation: SegmentationTask | None = None
 
     @property
@@ -108,7 +145,9 @@ class TasksSection(Section):
         return next(iter(self.given), None)
 
 
-TASKS: dict[str, type[TaskSection]] = {task.kind: task for task in (ClassificationTask, SegmentationTask)}
+TASKS: dict[str, type[TaskSection]] = {
+    task.kind: task for task in (ClassificationTask, RegressionTask, SegmentationTask)
+}
 """Every task by its name."""
 
 METRICS: dict[str, Metric] = {

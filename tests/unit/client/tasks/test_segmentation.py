@@ -247,7 +247,7 @@ def test_fine_tuning_learns_a_threshold(site, segmentation, encoder):
     initialise(made, torch.Generator().manual_seed(1))
     fabric = make_fabric("cpu", "fp32", 1)
     rows = task.training_rows(1.0)
-    table = predict_by_finetuning(task, made, data.images, rows, study, fabric, NullProgress())
+    table, _ = predict_by_finetuning(task, made, data.images, rows, study, fabric, NullProgress())
     assert np.nanmean(table[..., 0]) > 0.9
 
 
@@ -259,7 +259,7 @@ def test_a_site_is_evaluated_as_for_any_task(site, segmentation):
     assert {(row.task, row.protocol, row.arm, row.metric) for row in found.rows} == {
         ("segmentation", "finetune", arm, metric)
         for arm in ("federated", "scratch")
-        for metric in ("dice", "surface_dice")
+        for metric in ("dice", "surface_dice", "hd95_mm")
     }
     assert all(row.n_patients == 3 and row.note == "too_few" for row in found.rows)
     assert not found.comparisons  # of three patients

@@ -1,0 +1,44 @@
+"""Which labels of a study's tasks were read, task by task. For the site's owner alone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hilum.client.data.site_data import SiteData
+from hilum.client.evaluation.class_table import class_table, table_lines, warnings_across
+from hilum.client.evaluation.number_table import number_lines, number_table
+from hilum.client.tasks.regression import MIN_PATIENTS
+from hilum.client.tasks.small_samples import MIN_CLASS_PATIENTS
+from hilum.common.config import StudyConfig
+from hilum.common.config.tasks import TaskSection
+
+
+def labels_json(study: StudyConfig, sites: Sequence[SiteData]) -> dict[str, dict[str, Any]]:
+    """Return the table of each task as plain values, by the task's kind."""
+    return {task.kind: _of_task(task, sites) for task in study.tasks.given}
+
+
+def label_lines(study: StudyConfig, sites: Sequence[SiteData]) -> list[str]:
+    """Return the table of each task as lines of text, under its name where there are several."""
+    lines = []
+    for task in study.tasks.given:
+        if len(study.tasks.given) > 1:
+            lines.append(f"{task.kind}:")
+        if task.labels == "classes":
+            lines += table_lines([class_table(data, task.kind) for data in sites], task.label)
+        else:
+            lines += number_lines([number_table(data, task.kind) for data in sites], task.label)
+    return lines
+
+
+def _of_task(task: TaskSection, sites: Sequence[SiteData]) -> dict[str, Any]:
+    shared = {"column": task.label, "holds": task.labels}
+    if task.labels == "classes":
+        classes = [class_table(data, task.kind) for data in sites]
+        return {
+            **shared,
+            "min_test_patients": MIN_CLASS_PATIENTS,
+            "sites": [table.to_json() for table in classes],
+            "warnings": warnings_across(classes) if len(classes) > 1 else [],
+        }
+    numbers = [number_table(data, task.kind).to_json() for data in sites]
+    return {**shared, "min_test_patients": MIN_PATIENTS, "sites": numbers, "warnings": []}
