@@ -9,6 +9,7 @@ from monai.losses import DiceLoss
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 
 from hilum.client.data.site_data import open_site
+from hilum.client.evaluation.label_tables import label_lines, labels_json
 from hilum.client.evaluation.protocol import evaluate_site
 from hilum.client.pretraining.device import make_fabric
 from hilum.client.tasks.base import DenseTask, Interval
@@ -263,6 +264,20 @@ def test_a_site_is_evaluated_as_for_any_task(site, segmentation):
     }
     assert all(row.n_patients == 3 and row.note == "too_few" for row in found.rows)
     assert not found.comparisons  # of three patients
+
+
+def test_who_has_masks_is_told_before_anything_is_trained(site, segmentation):
+    study = segmentation(data=PATCHES, encoder=RESNET, method={"name": "simclr"})
+    data = open_site(site, study, anew=True)
+    assert label_lines(study, [data]) == [
+        "patients whose images have masks, and images in brackets:",
+        "site    train  test   left out  without a mask",
+        "site-0  7 (7)  3 (3)  -         -",
+        "site-0: fewer than 5 test patients with a mask (3): arms are not compared",
+    ]
+    (told,) = labels_json(study, [data]).values()
+    assert (told["column"], told["holds"]) == ("masks", "masks")
+    assert told["sites"][0]["train"] == {"patients": 7, "images": 7}
 
 
 def test_smaller_shares_of_marked_images_are_parts_of_larger_ones(site, segmentation):
