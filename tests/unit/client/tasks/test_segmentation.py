@@ -23,6 +23,7 @@ from hilum.common.config.data import DataSection
 from hilum.common.encoders import build_encoder
 from hilum.common.encoders.base import initialise
 from hilum.common.errors import ConfigError, DataError
+from hilum.common.footprint import footprint_of
 from hilum.common.progress import NullProgress
 from tied_masks import DENSE, SPACING_MM, blobs, forget_masks, framed_pictures, picture_site, volume_site
 
@@ -347,3 +348,30 @@ def test_data_of_a_study_may_be_taken_whole(tmp_path, write_series, segmentation
     task = open_task(open_site(site, study, anew=True), study, "segmentation")
     table = task.predict(threshold, task.test, Viewer(DataSection(**study.data.model_dump())), CPU)
     assert table[..., 0].min() > 0.8
+
+
+def test_memory_for_a_decoder_is_reckoned_with(segmentation):
+    """What is kept for the gradients of one more image, counted, against what the estimate grows by."""
+    changes = {"data": {**PATCHES, "image_size": 32}, "encoder": RESNET, "method": {"name": "simclr"}}
+    one, two = (
+        segmentation(
+            **changes, evaluation={"finetune_batch_size": batch}, tasks={"segmentation": {"classes": ["a"]}}
+        )
+        for batch in (64, 65)
+    )
+    encoder = build_encoder(one)
+    decoder = Decoder(encoder, 1, 2, torch.Generator().manual_seed(1))
+    kept: dict[int, int] = {}
+
+    def keep(tensor):
+        kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        images = torch.rand(1, 1, 32, 32, 32)
+        scores = decoder([images, *encoder.feature_maps(images)])
+    weights = {one.data_ptr() for module in (encoder, decoder) for one in module.parameters()}
+    measured = sum(size for place, size in kept.items() if place not in weights)
+    estimated = footprint_of(two).memory_bytes - footprint_of(one).memory_bytes
+    assert scores.shape == (1, 2, 32, 32, 32)
+    assert measured < estimated < 4 * measured
