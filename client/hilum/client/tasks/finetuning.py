@@ -89,11 +89,13 @@ class Labelled:
     """The labelled images of a fine-tuning.
 
     Attributes:
+        task: Whose labels they have.
         images: The site's.
         fit: (n,) rows that are trained on.
         held: (h,) rows that are held out; none where a class has too few patients.
     """
 
+    task: Task = field(repr=False)
     images: Stored = field(repr=False)
     fit: Rows
     held: Rows
@@ -153,7 +155,7 @@ def finetune(
             nothing to keep.
     """
     held = task.validation_rows(train)
-    labelled = Labelled(images, np.setdiff1d(train, held), held)
+    labelled = Labelled(task, images, np.setdiff1d(train, held), held)
     model = EncoderWithHead(copy.deepcopy(encoder), task.head(encoder))
     hold(model.encoder, mode, study)
     peak = {
@@ -163,8 +165,7 @@ def finetune(
     }[mode]
     decay = study.layer_decay if mode == "finetune" and pretrained else 1.0
     groups = layer_groups(model.encoder, model.head, peak=peak, decay=decay, weight_decay=_WEIGHT_DECAY)
-    criterion = task.criterion(labelled.fit, fabric.device)
-    taken = _train(task, model, groups, criterion, labelled, study, fabric, steps)
+    taken = _train(model, groups, labelled, study, fabric, steps)
     merge_adapters(model.encoder)
     model.eval()
     temperature = None
@@ -174,17 +175,16 @@ def finetune(
 
 
 def _train(
-    task: Task,
     model: EncoderWithHead,
     groups: list[dict[str, Any]],
-    criterion: Criterion,
     labelled: Labelled,
     study: StudyConfig,
     fabric: Fabric,
     steps: Progress,
 ) -> int:
     """Train a model in place, and return how many steps it took."""
-    seed, fit = study.study.seed, labelled.fit
+    seed, fit, task = study.study.seed, labelled.fit, labelled.task
+    criterion = task.criterion(fit, fabric.device)
     module, optimizer = fabric.setup(model, torch.optim.AdamW(groups, fused=True))
     module.train()
     viewer, watch = Viewer(study.data, changes=study.views), Watch(model, study.evaluation.patience)
@@ -194,12 +194,9 @@ def _train(
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * learning_rate_factor(step_middle(number, total), _WARMUP)
         rng = random_numbers(fabric.device, derive(seed, "finetune", "step", number))
-        pieces = generator(seed, "finetune", "step", number, "pieces")
-        wanted: Any = fit[places]
-        if isinstance(task, DenseTask):
-            views, wanted = task.views(fit[places], viewer, rng, pieces)
-        else:
-            views = viewer.one(to_unit(drawn(labelled.images, fit[places], pieces), fabric.device), rng)
+        views, wanted = _seen(
+            labelled, fit[places], viewer, rng, generator(seed, "finetune", "step", number, "pieces")
+        )
         optimizer.zero_grad()
         fabric.backward(criterion(module(views), wanted))
         fabric.clip_gradients(module, optimizer, max_norm=1.0)
@@ -207,7 +204,7 @@ def _train(
         taken = number + 1
         steps.advance(taken)
         if len(labelled.held) and _is_check(number, total):
-            loss = _validation_loss(task, module, criterion, labelled, study, fabric)
+            loss = _validation_loss(module, criterion, labelled, study, fabric)
             module.train()
             if watch.should_stop(loss):
                 break
@@ -215,28 +212,32 @@ def _train(
     return taken
 
 
+def _seen(
+    labelled: Labelled, rows: Rows, viewer: Viewer, rng: torch.Generator, pieces: np.random.Generator
+) -> tuple[Tensor, Any]:
+    """Return a mild view of each row, and what the loss takes for them."""
+    if isinstance(labelled.task, DenseTask):
+        return labelled.task.views(rows, viewer, rng, pieces)
+    return viewer.one(to_unit(drawn(labelled.images, rows, pieces), rng.device), rng), rows
+
+
 @torch.no_grad()
 def _validation_loss(
-    task: Task,
-    module: nn.Module,
-    criterion: Criterion,
-    labelled: Labelled,
-    study: StudyConfig,
-    fabric: Fabric,
+    module: nn.Module, criterion: Criterion, labelled: Labelled, study: StudyConfig, fabric: Fabric
 ) -> float:
-    """Return the loss on the rows that are held out: of a dense task, on views that are the same each time."""
-    held, seed = labelled.held, study.study.seed
-    if not isinstance(task, DenseTask):
+    """Return the mean loss of the rows that are held out: of whole images, or of the same views at each look where pixels are predicted."""
+    held, size = labelled.held, study.evaluation.finetune_batch_size
+    if not isinstance(labelled.task, DenseTask):
         outputs = outputs_of(module, labelled.images, held, study, fabric)
         return float(criterion(outputs.to(fabric.device), held))
     module.eval()
     viewer, total = Viewer(study.data, changes=study.views), 0.0
-    rng = random_numbers(fabric.device, derive(seed, "finetune", "validation"))
-    pieces = generator(seed, "finetune", "validation", "pieces")
-    batches = -(-len(held) // study.evaluation.finetune_batch_size)
-    for rows in np.array_split(held, batches):
-        views, wanted = task.views(rows, viewer, rng, pieces)
-        total += len(rows) * float(criterion(module(views), wanted))
+    rng = random_numbers(fabric.device, derive(study.study.seed, "finetune", "held out"))
+    pieces = generator(study.study.seed, "finetune", "held out", "pieces")
+    for start in range(0, len(held), size):
+        rows = held[start : start + size]
+        views, wanted = _seen(labelled, rows, viewer, rng, pieces)
+        total += float(criterion(module(views), wanted)) * len(rows)
     return total / len(held)
 
 

@@ -92,17 +92,12 @@ class Segmentation:
         return loss
 
     def validation_rows(self, train: Rows) -> Rows:
-        """See `Task`."""
-        evaluation, seed = self._study.evaluation, self._study.study.seed
-        alike = np.zeros(len(train), np.int64)
-        return validation_rows(
-            train, alike, self._data.split.group[train], evaluation.validation_share, seed=seed
-        )
+        """Return rows of a share of the patients."""
+        share, group = self._study.evaluation.validation_share, self._data.split.group[train]
+        return validation_rows(train, np.zeros_like(train), group, share, seed=self._study.study.seed)
 
-    def temperature(self, outputs: Tensor, rows: Rows) -> float | None:
-        """Return None: a mask is what has the highest score, whatever the temperature."""
-        del outputs, rows
-        return None
+    def temperature(self, outputs: Tensor, rows: Rows) -> None:
+        """Return none: scores of pixels are not calibrated."""
 
     def views(
         self, rows: Rows, viewer: Viewer, rng: torch.Generator, pieces: np.random.Generator

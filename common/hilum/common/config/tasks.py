@@ -41,7 +41,7 @@ class TaskSection(Section):
 
     Attributes:
         kind: The task's name, and its key under `[tasks]`.
-        labels: What is predicted: what a column of the label table holds, or masks of the catalogue.
+        labels: What is predicted: classes or numbers in a column of the label table, or masks of the catalogue.
         protocols: Those of the evaluation that apply to it.
         metrics: By name; the first is the primary one.
         label: The column of the site's label table that is predicted for an image.
