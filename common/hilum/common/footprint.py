@@ -20,6 +20,13 @@ _COMING_IN = 10  # sets of weights: an evaluation brings two, held by the link a
 _PACKED = 2  # bytes of a prepared value
 _VIEW_COPIES = 6  # of the stored batch and its views, while they are made: float, int32, grid, cut, filtered
 _INFERENCE_BATCH = 64
+_DECODER_WIDTH = 16  # channels where an image has its full size; twice as many at each coarser level
+_DECODER_LEVELS = 5
+_DECODER_MAPS = (
+    12  # kept of each level: skip, what comes up, both, and of two convolutions outputs, norms, activations
+)
+_SCORE_COPIES = 6  # scores, their shares, targets and what the losses keep
+_UNNAMED_CLASSES = 8  # of a study that takes all that a site has
 _TUPLE_BYTES = 64  # of one patch's place, as Python holds it
 _POSITION_BYTES = 20  # of one patch and one width: float64 twice, float32 once
 _RAW_COPIES = 3  # of all stored images, for the arm `raw`: as they are, widened, divided
@@ -108,7 +115,8 @@ def _evaluating_floats(study: StudyConfig, travelling: int, images: int) -> int:
     evaluation = study.evaluation
     stored, seen = _voxels(study)
     kept = study.encoder.kept_values(study.data)
-    finetuning = evaluation.finetune_batch_size * (kept + _view_floats(study, 1))
+    decoded = _decoder_floats(study) if study.tasks.segmentation is not None else 0
+    finetuning = evaluation.finetune_batch_size * (kept + decoded + _view_floats(study, 1))
     inference = _INFERENCE_BATCH * (_view_floats(study, 1) + kept // study.encoder.layers)
     a_raw = _RAW_COPIES * stored + seen if study.data.cut == "whole" else RAW_EDGE**3
     raw = images * a_raw if "raw" in evaluation.arms else 0
@@ -117,6 +125,15 @@ def _evaluating_floats(study: StudyConfig, travelling: int, images: int) -> int:
         study.encoder.init is not None
     )  # the start comes along for the arm `local`
     return max(finetuning, inference, raw) + bootstrap + sets * travelling
+
+
+def _decoder_floats(study: StudyConfig) -> int:
+    """Values that a decoder of a dense task keeps of one image: maps of each level, and scores, their classes and losses."""
+    voxels = math.prod(study.data.view_size)
+    levels = sum((2 / 2**study.data.dims) ** level for level in range(_DECODER_LEVELS))
+    section = study.tasks.segmentation
+    classes = 1 + (len(section.classes) if section is not None and section.classes else _UNNAMED_CLASSES)
+    return round(voxels * (_DECODER_MAPS * _DECODER_WIDTH * levels + _SCORE_COPIES * classes))
 
 
 def training_floats(parameters: int, travelling: int) -> int:

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hilum.client.data.own_grid import ClassNumbers, OwnGrid
+from hilum.client.data.own_grid import ClassNumbers, OwnGrid, own_grid
 from hilum.client.data.prepared import PreparedImages
 from hilum.client.data.volumes import Volumes
 from hilum.client.state.cache import ArrayCache
@@ -271,7 +271,7 @@ def _write(
     with progress_bar("preparing masks", len(marked)) as progress:
         for done, row in enumerate(marked, 1):
             item = prepared.items[row]
-            grid = OwnGrid.of(images.get(item.content_sha256), item.kind, item.spacing_mm, data)
+            grid = own_grid(item, images, data)
             own = class_numbers(grid.shape, of_rows[row], stored, classes)
             numbers = prepared_numbers(own, grid, data, len(classes))
             np.save(aside / f"{row}.npy", numbers, allow_pickle=False)

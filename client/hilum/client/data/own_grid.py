@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hilum.client.state.cache import ArrayCache
+from hilum.client.state.catalogue import Item
 from hilum.common.config.data import DataSection
 from hilum.common.preparation.fitting import channels_shown, place_in
 from hilum.common.preparation.kinds import Kind
@@ -98,6 +100,11 @@ class OwnGrid:
                 found = _sampled(scores, [np.array([place]), *places[1:]])
                 inside[depth] = found.argmax(0)[0].numpy()
         return numbers
+
+
+def own_grid(item: Item, cache: ArrayCache, data: DataSection) -> OwnGrid:
+    """Return that of an item of a site's catalogue; errors as of `ArrayCache.get`."""
+    return OwnGrid.of(cache.get(item.content_sha256), item.kind, item.spacing_mm, data)
 
 
 def _all_of(shape: Sequence[int]) -> tuple[slice, ...]:

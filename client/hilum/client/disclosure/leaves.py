@@ -17,7 +17,7 @@ from hilum.common import records
 from hilum.common.config import StudyConfig
 from hilum.common.config.base import NAME_PATTERN
 from hilum.common.config.study import Arm, Protocol
-from hilum.common.config.tasks import MAX_NUMBER, METRICS, TASKS
+from hilum.common.config.tasks import METRICS, TASKS
 from hilum.common.refusals import REFUSALS
 from hilum.common.results_table import RowNote
 from hilum.common.training_health import HEALTH, bounded
@@ -26,7 +26,7 @@ from hilum.common.weights import MAX_ABS_CHANGE
 REFUSAL = "refusal"
 _LOW, _HIGH = min(one.low for one in METRICS.values()), max(one.high for one in METRICS.values())
 _SPAN = max(one.high - one.low for one in METRICS.values())
-_IN_UNITS = [one.words for one in METRICS.values() if one.high >= MAX_NUMBER]
+_IN_UNITS = [one.words for one in METRICS.values() if one.high > 1]
 DECIMALS = 3
 """Of a metric."""
 _DIGITS = 4
@@ -131,7 +131,7 @@ _METRIC = "over all test patients, at least as many as the threshold"
 _INTERVAL = "of its 95 % interval over patients"
 _ROUNDED = (
     f"{_LOW:g} to {_HIGH:g}, three decimals, in the range of its metric; above 1, {' and '.join(_IN_UNITS)} alone, in the "
-    "label's unit"
+    "label's unit or, of distances, in millimetres"
 )
 _DIFFERENCE = f"{-_SPAN:g} to {_SPAN:g}, three decimals, in the width of its metric's range"
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from hilum.client.data.site_data import SiteData
 from hilum.client.evaluation.class_table import class_table, table_lines, warnings_across
+from hilum.client.evaluation.mask_table import mask_lines, mask_table
 from hilum.client.evaluation.number_table import number_lines, number_table
 from hilum.client.tasks.regression import MIN_PATIENTS
 from hilum.client.tasks.small_samples import MIN_CLASS_PATIENTS
@@ -25,6 +26,8 @@ def label_lines(study: StudyConfig, sites: Sequence[SiteData]) -> list[str]:
             lines.append(f"{task.kind}:")
         if task.labels == "classes":
             lines += table_lines([class_table(data, task.kind) for data in sites], task.label)
+        elif task.labels == "masks":
+            lines += mask_lines([mask_table(data, task.kind) for data in sites])
         else:
             lines += number_lines([number_table(data, task.kind) for data in sites], task.label)
     return lines
@@ -40,5 +43,8 @@ def _of_task(task: TaskSection, sites: Sequence[SiteData]) -> dict[str, Any]:
             "sites": [table.to_json() for table in classes],
             "warnings": warnings_across(classes) if len(classes) > 1 else [],
         }
+    if task.labels == "masks":
+        masks = [mask_table(data, task.kind).to_json() for data in sites]
+        return {**shared, "min_test_patients": MIN_CLASS_PATIENTS, "sites": masks, "warnings": []}
     numbers = [number_table(data, task.kind).to_json() for data in sites]
     return {**shared, "min_test_patients": MIN_PATIENTS, "sites": numbers, "warnings": []}

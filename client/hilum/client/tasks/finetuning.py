@@ -117,7 +117,8 @@ def predict_by_finetuning(
     tuned = finetune(task, encoder, images, train, study, fabric, steps, mode, pretrained=pretrained)
     if isinstance(task, DenseTask):
         viewer = Viewer(study.data, changes=study.views)
-        return task.predict(tuned.module, task.test, viewer, fabric.device), tuned
+        with fabric.autocast():
+            return task.predict(tuned.module, task.test, viewer, fabric.device), tuned
     outputs = outputs_of(tuned.module, images, task.test, study, fabric)
     return task.predictions(outputs / (tuned.temperature or 1.0)), tuned
 

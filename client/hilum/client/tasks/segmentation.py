@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hilum.client.data.masks import Masks, prepare_masks
-from hilum.client.data.own_grid import ClassNumbers, OwnGrid
+from hilum.client.data.own_grid import ClassNumbers, OwnGrid, own_grid
 from hilum.client.data.site_data import SiteData
 from hilum.client.data.splits import labelled_share
 from hilum.client.data.volumes import Volumes
@@ -127,8 +127,7 @@ class Segmentation:
         """Return the own grid of a row's image."""
         assert self._data.origin is not None, "a site's own rows"
         item = self._data.origin.prepared.items[row]
-        array = ArrayCache(self._data.origin.workspace.cache).get(item.content_sha256)
-        return OwnGrid.of(array, item.kind, item.spacing_mm, self._study.data)
+        return own_grid(item, ArrayCache(self._data.origin.workspace.cache), self._study.data)
 
     def measured(self, predicted: ClassNumbers, row: int, grid: OwnGrid) -> Table:
         """Compare a mask on a row's own grid with what was drawn there, (K, 3)."""

@@ -10,6 +10,8 @@ MAX_LABEL = 1e8
 """What a quantity that is predicted may be at most, in its own unit, above or below 0."""
 MAX_NUMBER = 1e9
 """What is told of its errors at most."""
+MAX_DISTANCE_MM = 1e6
+"""Between two surfaces: more than any image is wide, in millimetres or in pixels."""
 
 
 class Metric(NamedTuple):
@@ -31,7 +33,7 @@ class Metric(NamedTuple):
 
 
 Labels = Literal["classes", "numbers", "masks"]
-"""What a task reads: names of classes, numbers, or masks."""
+"""What a task reads: names of classes or numbers in a column of the label table, or masks that are tied to images."""
 
 
 class TaskSection(Section):
@@ -109,6 +111,7 @@ class SegmentationTask(TaskSection):
     metrics: ClassVar[dict[str, Metric]] = {
         "dice": Metric(0.0, 1.0, None, "Dice"),
         "surface_dice": Metric(0.0, 1.0, None, "surface Dice"),
+        "hd95_mm": Metric(0.0, MAX_DISTANCE_MM, None, "95th percentile of the Hausdorff distance", "less"),
     }
     protocols: ClassVar[tuple[str, ...]] = ("frozen", "lora", "finetune")
 

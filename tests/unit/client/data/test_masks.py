@@ -8,14 +8,15 @@ import torch
 
 from hilum.client.data.masks import annotated, chosen_classes, class_numbers, prepare_masks
 from hilum.client.data.own_grid import OwnGrid
-from hilum.client.data.prepared import fitted_channels, prepare
-from hilum.client.data.volume_packing import packed_values
+from hilum.client.data.prepared import prepare
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue
 from hilum.client.state.workspace import Workspace
 from hilum.client.views import Viewer, to_unit
 from hilum.common.config.data import DataSection
 from hilum.common.errors import DamagedError, DataError
+from hilum.common.preparation.fitting import fitted_channels
+from hilum.common.preparation.packing import packed_values
 from tied_masks import DENSE, SPACING_MM, blobs, forget_masks, framed_pictures, picture_site, volume_site
 
 PATCHES = DataSection(modality="ct", dims=3, image_size=16, spacing_mm=1.0)

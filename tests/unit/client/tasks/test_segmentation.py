@@ -9,6 +9,7 @@ from monai.losses import DiceLoss
 from monai.metrics import compute_dice, compute_hausdorff_distance, compute_surface_dice
 
 from hilum.client.data.site_data import open_site
+from hilum.client.evaluation.label_tables import label_lines, labels_json
 from hilum.client.evaluation.protocol import evaluate_site
 from hilum.client.pretraining.device import make_fabric
 from hilum.client.tasks.base import DenseTask, Interval
@@ -22,6 +23,7 @@ from hilum.common.config.data import DataSection
 from hilum.common.encoders import build_encoder
 from hilum.common.encoders.base import initialise
 from hilum.common.errors import ConfigError, DataError
+from hilum.common.footprint import footprint_of
 from hilum.common.progress import NullProgress
 from tied_masks import DENSE, SPACING_MM, blobs, forget_masks, framed_pictures, picture_site, volume_site
 
@@ -247,7 +249,7 @@ def test_fine_tuning_learns_a_threshold(site, segmentation, encoder):
     initialise(made, torch.Generator().manual_seed(1))
     fabric = make_fabric("cpu", "fp32", 1)
     rows = task.training_rows(1.0)
-    table = predict_by_finetuning(task, made, data.images, rows, study, fabric, NullProgress())
+    table, _ = predict_by_finetuning(task, made, data.images, rows, study, fabric, NullProgress())
     assert np.nanmean(table[..., 0]) > 0.9
 
 
@@ -259,10 +261,24 @@ def test_a_site_is_evaluated_as_for_any_task(site, segmentation):
     assert {(row.task, row.protocol, row.arm, row.metric) for row in found.rows} == {
         ("segmentation", "finetune", arm, metric)
         for arm in ("federated", "scratch")
-        for metric in ("dice", "surface_dice")
+        for metric in ("dice", "surface_dice", "hd95_mm")
     }
     assert all(row.n_patients == 3 and row.note == "too_few" for row in found.rows)
     assert not found.comparisons  # of three patients
+
+
+def test_who_has_masks_is_told_before_anything_is_trained(site, segmentation):
+    study = segmentation(data=PATCHES, encoder=RESNET, method={"name": "simclr"})
+    data = open_site(site, study, anew=True)
+    assert label_lines(study, [data]) == [
+        "patients whose images have masks, and images in brackets:",
+        "site    train  test   left out  without a mask",
+        "site-0  7 (7)  3 (3)  -         -",
+        "site-0: fewer than 5 test patients with a mask (3): arms are not compared",
+    ]
+    (told,) = labels_json(study, [data]).values()
+    assert (told["column"], told["holds"]) == ("masks", "masks")
+    assert told["sites"][0]["train"] == {"patients": 7, "images": 7}
 
 
 def test_smaller_shares_of_marked_images_are_parts_of_larger_ones(site, segmentation):
@@ -332,3 +348,30 @@ def test_data_of_a_study_may_be_taken_whole(tmp_path, write_series, segmentation
     task = open_task(open_site(site, study, anew=True), study, "segmentation")
     table = task.predict(threshold, task.test, Viewer(DataSection(**study.data.model_dump())), CPU)
     assert table[..., 0].min() > 0.8
+
+
+def test_memory_for_a_decoder_is_reckoned_with(segmentation):
+    """What is kept for the gradients of one more image, counted, against what the estimate grows by."""
+    changes = {"data": {**PATCHES, "image_size": 32}, "encoder": RESNET, "method": {"name": "simclr"}}
+    one, two = (
+        segmentation(
+            **changes, evaluation={"finetune_batch_size": batch}, tasks={"segmentation": {"classes": ["a"]}}
+        )
+        for batch in (64, 65)
+    )
+    encoder = build_encoder(one)
+    decoder = Decoder(encoder, 1, 2, torch.Generator().manual_seed(1))
+    kept: dict[int, int] = {}
+
+    def keep(tensor):
+        kept[tensor.data_ptr()] = tensor.numel() * tensor.element_size()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        images = torch.rand(1, 1, 32, 32, 32)
+        scores = decoder([images, *encoder.feature_maps(images)])
+    weights = {one.data_ptr() for module in (encoder, decoder) for one in module.parameters()}
+    measured = sum(size for place, size in kept.items() if place not in weights)
+    estimated = footprint_of(two).memory_bytes - footprint_of(one).memory_bytes
+    assert scores.shape == (1, 2, 32, 32, 32)
+    assert measured < estimated < 4 * measured
