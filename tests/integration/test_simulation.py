@@ -60,7 +60,7 @@ def test_a_study_runs_from_dicom_to_a_report(archives, home, study_file, tmp_pat
         study_file(
             method=method,
             evaluation={
-                "protocols": ["knn", "linear", "finetune"],
+                "protocols": ["knn", "linear", "frozen", "lora", "finetune"],
                 "arms": ["federated", "local", "centralised", "scratch", "random", "raw"],
             },
         )

@@ -18,8 +18,12 @@ from hilum.common.errors import UpdateRefused
 MAX_TABLE_BYTES = 4 * 1024 * 1024
 MAX_PATIENTS = 10_000_000
 
-_MAX_ROWS = 1000 * len(TASKS)  # of each task at most 10 shares, 6 arms, and so many protocols and metrics
-_PROTOCOLS_OF = {"scratch": {"finetune"}, "random": {"knn", "linear"}, "raw": {"knn", "linear"}}
+_MAX_ROWS = 2000 * len(TASKS)  # of each task at most 10 shares, 6 arms, 5 protocols and 5 metrics
+_PROTOCOLS_OF = {
+    "scratch": {"finetune"},
+    "random": {"knn", "linear", "frozen", "lora"},
+    "raw": {"knn", "linear"},
+}
 _SENT_ARMS = {"federated", "centralised"}  # nobody but the server has their weights
 _INTERVAL_SLACK = 0.1
 """How far a value may lie outside of its interval, of the metric's range: a percentile interval is about the draws, not about
@@ -31,14 +35,16 @@ _Key = tuple[str, str, float, str, str]  # task, protocol, share, arm, metric
 _Line = TypeVar("_Line", "Row", "Comparison")
 
 Word = Annotated[str, Field(max_length=64)]
-RowNote = Literal["", "one_class", "one_number", "too_few", "untested_classes"]
+RowNote = Literal["", "one_class", "one_number", "too_few", "untested_classes", "no_validation"]
 """What a reader of a number must know: every test image was taken for one class, or given one number; there are too few test
-patients, or of a class, for a comparison; the mean is over the tested classes, and another class of the site has no test patient."""
+patients, or of a class, for a comparison; the mean is over the tested classes, and another class of the site has no test patient;
+nobody could be held out of the labelled training patients, so a fine-tuning took all its steps and was not calibrated."""
 NOTE_WORDS: dict[str, str] = {
     "one_class": "every test image was taken for one class",
     "one_number": "every test image was given one number",
     "too_few": "too few test patients, or of one class, to be compared",
     "untested_classes": "over the tested classes alone: another class of the site has no test patient",
+    "no_validation": "too few labelled patients of a class to hold some out: trained for all steps, and not calibrated",
 }
 _SPAN = max(max(abs(one.low), abs(one.high), one.high - one.low) for one in METRICS.values())
 Number = Annotated[float, Field(ge=-_SPAN, le=_SPAN)]

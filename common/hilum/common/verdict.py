@@ -2,7 +2,7 @@
 
 One comparison is primary, and the study fixes it before it runs: the mean over sites of the paired difference in the
 task's primary metric between the federated encoder and each rival, on the first of `evaluation.label_fractions`, by the
-linear probe (else fine-tuned, else by neighbours; against `scratch` both are fine-tuned). What is said of several rivals
+linear probe (else with a head on the frozen encoder, else fine-tuned, else by adapters, else by neighbours; against `scratch` both are fine-tuned). What is said of several rivals
 is corrected for their number by Holm (Scandinavian Journal of Statistics 6:65-70, 1979), so that a study in which nothing
 differs gets a headline in at most one of twenty runs (`benchmarks/verdict.py`).
 """
@@ -32,8 +32,14 @@ RIVALS = {
 }
 """Arms that the verdict is about, in the order of its words; `centralised` is a ceiling and not a rival."""
 
-_PREFERRED = ("linear", "finetune", "knn")
-_HOW = {"linear": "with a linear probe", "knn": "by nearest neighbours", "finetune": "fine-tuned"}
+_PREFERRED = ("linear", "frozen", "finetune", "lora", "knn")
+_HOW = {
+    "linear": "with a linear probe",
+    "frozen": "with a head trained on the frozen encoder",
+    "finetune": "fine-tuned",
+    "lora": "fine-tuned by low-rank adapters",
+    "knn": "by nearest neighbours",
+}
 _Z = 1.959964
 _MIN_RUNS = 2
 

@@ -22,6 +22,8 @@ from hilum.simulations.claims import claims_of
 
 _PROTOCOL_WORDS = {
     "linear": "Linear probe: the encoder is frozen, a logistic regression is fitted",
+    "frozen": "Frozen encoder: the task's head is trained on the site's labels",
+    "lora": "Low-rank adapters: head and adapters are trained on the site's labels, the encoder's weights stay",
     "finetune": "Full fine-tuning: encoder and head are trained on the site's labels",
     "knn": "Nearest neighbours: nothing is trained",
 }

@@ -58,7 +58,8 @@ def _print_rows(
 
 def _marks(notes: Collection[str], encoding: str) -> dict[str, str]:
     """Return a mark of its own for each note."""
-    marks = ("*", "†", "‡", "§") if encoding.lower().startswith("utf") else ("*", "**", "***", "****")
+    daggers = "*†‡§¶#" if encoding.lower().startswith("utf") else ""
+    marks = [*daggers, *("*" * (number + 1) for number in range(len(daggers) > 0, len(notes)))]
     return dict(zip(sorted(notes), marks, strict=False))
 
 

@@ -192,7 +192,7 @@ def evaluate(
     encoders = {"federated": given.weights}
     data = open_site(where, what, encoder=given.sha256)
     _tell_labels(what, data)
-    fabric = make_fabric(where.compute.device, what.training.precision, what.training.threads)
+    fabric = make_fabric(where.compute.device, what.evaluation.precision, what.training.threads)
     with progress_bar("evaluating", combinations_count(what, encoders)) as progress:
         found = evaluate_site(data, what, encoders, fabric, progress).to_json()
     notes = [

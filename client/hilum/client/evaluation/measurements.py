@@ -3,12 +3,14 @@
 Shapes: R bootstrap draws and one, M test images.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from hilum.client.evaluation.bootstrap import interval, patient_draws
 from hilum.client.tasks.base import Predictions, Scored, Task
-from hilum.common.results_table import Comparison, Evaluation, Row
+from hilum.common.results_table import Comparison, Evaluation, Row, RowNote
 
 
 class Measurements:
@@ -28,10 +30,10 @@ class Measurements:
         self._patients = len(np.unique(group))
         self._found: dict[tuple[str, float, str, str], Scored] = {}
 
-    def add(self, protocol: str, share: float, arm: str, predicted: Predictions) -> None:
-        """Measure one arm's predictions."""
+    def add(self, protocol: str, share: float, arm: str, predicted: Predictions, note: RowNote = "") -> None:
+        """Measure one arm's predictions; `note` says what is the matter with them, where nothing weightier is."""
         for metric, scored in self._task.scores(predicted, self._draws).items():
-            self._found[protocol, share, arm, metric] = scored
+            self._found[protocol, share, arm, metric] = replace(scored, note=scored.note or note)
 
     def table(self) -> Evaluation:
         """Return a row for each arm and metric, and the comparisons that say something."""

@@ -1,7 +1,7 @@
 """The standard protocol: every arm, every protocol, every share of the labels, on the same test patients; task by task.
 
-Arms with an encoder are measured by neighbours, probe and fine-tuning; `random` by neighbours and probe (fine-tuned,
-it is `scratch`); `raw` pixels by neighbours and probe.
+Arms with an encoder are measured by every protocol; `random` by all but full fine-tuning (fine-tuned, it is `scratch`);
+`raw` pixels by neighbours and probe.
 """
 
 import logging
@@ -15,14 +15,14 @@ from hilum.client.data.site_data import SiteData
 from hilum.client.evaluation.measurements import Measurements
 from hilum.client.tasks.base import Features, Predictions, Rows, Task
 from hilum.client.tasks.features import encoder_features, pixel_features
-from hilum.client.tasks.finetuning import predict_by_finetuning
+from hilum.client.tasks.finetuning import MODES, predict_by_finetuning
 from hilum.client.tasks.registry import open_task
 from hilum.common.config import StudyConfig
 from hilum.common.encoders import Encoder, build_encoder
 from hilum.common.encoders.base import initialise
 from hilum.common.errors import DataError
 from hilum.common.progress import NullProgress, Progress
-from hilum.common.results_table import Comparison, Evaluation, Row, combinations
+from hilum.common.results_table import Comparison, Evaluation, Row, RowNote, combinations
 from hilum.common.seeding import derive
 from hilum.common.weights import NamedWeights
 
@@ -74,8 +74,8 @@ def evaluate_site(
             data.name, task, data.split.group[task.test], evaluation.bootstrap_draws, study.study.seed
         )
         for protocol, share, arm in combinations(evaluation, encoders):
-            predicted = runner.predict(task, protocol, arm, task.training_rows(share))
-            measured.add(protocol, share, arm, predicted)
+            predicted, note = runner.predict(task, protocol, arm, task.training_rows(share))
+            measured.add(protocol, share, arm, predicted, note)
             done += 1
             of_task = f"{task.section.kind}, " if len(tasks) > 1 else ""
             progress.advance(done, f"{of_task}{arm} {protocol} {share:.0%}")
@@ -130,15 +130,26 @@ class _Runner:
         self.encoders, self.fabric, self.steps = encoders, fabric, steps
         self.features: dict[str, Features] = {}
 
-    def predict(self, task: Task, protocol: str, arm: str, train: Rows) -> Predictions:
-        if protocol == "finetune":
+    def predict(self, task: Task, protocol: str, arm: str, train: Rows) -> tuple[Predictions, RowNote]:
+        mode = next((one for one in MODES if one == protocol), None)
+        if mode is not None:
             encoder = encoder_from(self.study, self.encoders.get(arm))
-            return predict_by_finetuning(
-                task, encoder, self.data.images, train, self.study, self.fabric, self.steps
+            predicted, tuned = predict_by_finetuning(
+                task,
+                encoder,
+                self.data.images,
+                train,
+                self.study,
+                self.fabric,
+                self.steps,
+                mode,
+                pretrained=arm != "scratch",
             )
+            wanted = self.study.evaluation.validation_share > 0
+            return predicted, "no_validation" if wanted and not tuned.validated else ""
         table = self._features(arm)
         by = task.predict_by_neighbours if protocol == "knn" else task.predict_by_probe
-        return by(table[train], train, table[task.test])
+        return by(table[train], train, table[task.test]), ""
 
     def _features(self, arm: str) -> Features:
         if arm not in self.features:

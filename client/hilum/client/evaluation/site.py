@@ -65,7 +65,7 @@ def evaluate_arms(
             steps=steps,
         ).weights
     encoders = {arm: encoder_part(manifest, flat) for arm, flat in weights.items()}
-    fabric = make_fabric(device, "fp32", study.training.threads)  # differences between arms are small
+    fabric = make_fabric(device, study.evaluation.precision, study.training.threads)
     return evaluate_site(
         data,
         study,

@@ -11,5 +11,5 @@ _BETAS = (0.9, 0.95)  # arXiv 2111.06377, appendix A.1
 
 def make_optimizer(method: SSLMethod, study: StudyConfig) -> torch.optim.AdamW:
     """Return AdamW with the study's decay of matrices, its rate still to be set in each step."""
-    groups = parameter_groups(method, study.training.weight_decay)
+    groups = parameter_groups(method.parameters(), study.training.weight_decay)
     return torch.optim.AdamW(groups, lr=study.base_learning_rate, betas=_BETAS, fused=True)

@@ -1,6 +1,6 @@
 """What a task is to the rest of Hilum.
 
-Shapes: N prepared images, M test images, n training images, R bootstrap draws and one, E features.
+Shapes: N prepared images, M test images, n training images, h of them held out, R bootstrap draws and one, E features.
 
 A task predicts something of a whole image, from a column of the label table. It knows its labels, its head on the encoder's
 feature maps, its loss, and how predictions are measured. The standard protocol (`hilum.client.evaluation.protocol`) asks it for
@@ -76,8 +76,14 @@ class Task(Protocol):
     def criterion(self, train: Rows, device: torch.device) -> Criterion:
         """Return the loss of fine-tuning on these rows."""
 
+    def validation_rows(self, train: Rows) -> Rows:
+        """Return the rows (h,) of training patients that fine-tuning holds out to choose when to stop; none if too few."""
+
     def predictions(self, outputs: Tensor) -> Predictions:
         """Return predictions (m, ...) from a model's outputs for m images."""
+
+    def temperature(self, outputs: Tensor, rows: Rows) -> float | None:
+        """Return what to divide outputs by, from those (h, ...) of rows that were held out; None for a task without one."""
 
     def predict_by_neighbours(self, features: Features, train: Rows, test: Features) -> Predictions:
         """Return predictions (M, ...) from the nearest training images.

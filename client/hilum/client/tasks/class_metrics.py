@@ -3,11 +3,14 @@
 Shapes: R bootstrap draws, N images, K classes. A weight says how often a draw holds the image's patient.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import numpy.typing as npt
 
 Values = npt.NDArray[np.float64]
 Scores = npt.NDArray[np.floating]
+_BINS = 15
 
 
 def auroc(scores: Scores, truth: npt.NDArray[np.int64], weights: Values) -> Values:
@@ -51,4 +54,41 @@ def balanced_accuracy(scores: Scores, truth: npt.NDArray[np.int64], weights: Val
     return mean
 
 
-MEASURES = {"auroc": auroc, "balanced_accuracy": balanced_accuracy}
+def ece(scores: Scores, truth: npt.NDArray[np.int64], weights: Values) -> Values:
+    """Return the expected calibration error (arXiv 1706.04599) over 15 equal bins of a class's probability, against the rest.
+
+    Of more than two classes, the mean over those that are tested (arXiv 1904.01685). Arguments and result as in `auroc`.
+    """
+    return _mean_error(scores, truth, weights, _ece_of)
+
+
+def brier(scores: Scores, truth: npt.NDArray[np.int64], weights: Values) -> Values:
+    """Return the mean squared distance of a class's probability from 0 or 1 (Brier, Monthly Weather Review 78:1-3, 1950).
+
+    Of more than two classes, the mean over those that are tested. Arguments and result as in `auroc`.
+    """
+    return _mean_error(scores, truth, weights, lambda share, positive, w: w @ (share - positive) ** 2)
+
+
+def _mean_error(
+    scores: Scores,
+    truth: npt.NDArray[np.int64],
+    weights: Values,
+    error: Callable[[Scores, npt.NDArray[np.bool_], Values], Values],
+) -> Values:
+    classes = range(1, 2) if scores.shape[1] == 2 else np.unique(truth).tolist()  # noqa: PLR2004 - two classes
+    mean: Values = np.mean([error(scores[:, k], truth == k, weights) for k in classes], axis=0) / weights.sum(
+        1
+    )
+    return mean
+
+
+def _ece_of(share: Scores, positive: npt.NDArray[np.bool_], weights: Values) -> Values:
+    """Return the sum over bins of how far what happened is from what was said, in weights."""
+    place = np.searchsorted(np.linspace(0, 1, _BINS + 1)[1:-1], share)  # a bin holds its upper edge
+    in_bin = np.eye(_BINS)[place]
+    gaps: Values = np.abs((weights * (positive - share)) @ in_bin).sum(1)
+    return gaps
+
+
+MEASURES = {"auroc": auroc, "balanced_accuracy": balanced_accuracy, "ece": ece, "brier": brier}

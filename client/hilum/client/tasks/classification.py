@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hilum.client.data.site_data import SiteData
 from hilum.client.data.splits import Split, labelled_share
 from hilum.client.tasks.base import Criterion, Features, Interval, Rows, Scored
+from hilum.client.tasks.calibration import fit_temperature
 from hilum.client.tasks.class_metrics import MEASURES
 from hilum.client.tasks.finetuning import PooledLinear
 from hilum.client.tasks.probe import fit_probe
@@ -25,6 +26,7 @@ from hilum.client.tasks.small_samples import (
     widened,
     widened_difference,
 )
+from hilum.client.tasks.validation import validation_rows
 from hilum.common.config import StudyConfig
 from hilum.common.config.tasks import TaskSection
 from hilum.common.encoders import Encoder
@@ -37,7 +39,7 @@ _ALIKE = 1e-6  # scores that differ by less rank nothing
 
 
 class Classification:
-    """The task of one site. Classes weigh the same in every loss, however many images they have.
+    """The task of one site. Unless the study says otherwise, classes weigh the same in every loss, however many images they have.
 
     Args:
         labels: The class of each of N images, None where there is none.
@@ -56,7 +58,7 @@ class Classification:
         self.classes = np.array([-1 if label is None else number[label] for label in labels], np.int64)
         self.count = len(names)
         self._labels, self._split = labels, split
-        self._seed, self._k = study.study.seed, study.evaluation.knn_k
+        self._seed, self._evaluation = study.study.seed, study.evaluation
         self.strata = self.classes[self.test]
         by_class = patients_by_class(split.group[self.test], self.strata, self.count)
         self._by_class = tuple(count for count in by_class if count)
@@ -87,21 +89,35 @@ class Classification:
         return PooledLinear(encoder, self.count)
 
     def criterion(self, train: Rows, device: torch.device) -> Criterion:
-        """Return the cross entropy, every class weighing the same; classes without an image weigh nothing."""
-        counts = np.bincount(self.classes[train], minlength=self.count).astype(np.float32)
-        present = counts > 0
-        weights = np.zeros(self.count, np.float32)
-        weights[present] = len(train) / (present.sum() * counts[present])
-        weight = torch.from_numpy(weights).to(device)
+        """Return the cross entropy, every class weighing the same; classes without an image weigh nothing.
+
+        With `evaluation.class_weights = "none"` every image weighs the same.
+        """
+        weight = None
+        if self._evaluation.class_weights == "balanced":
+            counts = np.bincount(self.classes[train], minlength=self.count).astype(np.float32)
+            present = counts > 0
+            weights = np.zeros(self.count, np.float32)
+            weights[present] = len(train) / (present.sum() * counts[present])
+            weight = torch.from_numpy(weights).to(device)
 
         def loss(outputs: Tensor, rows: Rows) -> Tensor:
             return F.cross_entropy(outputs, torch.from_numpy(self.classes[rows]).to(device), weight=weight)
 
         return loss
 
+    def validation_rows(self, train: Rows) -> Rows:
+        """Return rows of a share of the patients of each class."""
+        share, group = self._evaluation.validation_share, self._split.group[train]
+        return validation_rows(train, self.classes[train], group, share, seed=self._seed)
+
     def predictions(self, outputs: Tensor) -> Probabilities:
         """Return the probability of each class, (m, K)."""
-        return outputs.softmax(1).cpu().double().numpy()
+        return outputs.cpu().double().softmax(1).numpy()
+
+    def temperature(self, outputs: Tensor, rows: Rows) -> float:
+        """Return the temperature of the classes' probabilities."""
+        return fit_temperature(outputs.cpu().double().numpy(), self.classes[rows])
 
     def predict_by_neighbours(self, features: Features, train: Rows, test: Features) -> Probabilities:
         """Return (M, K) by the k nearest training images in cosine distance, nearer ones counting more.
@@ -109,7 +125,9 @@ class Classification:
         Features are centred by those of the training images: what all images share says nothing of how near two are.
         """
         centre = features.mean(0)
-        model = KNeighborsClassifier(min(self._k, len(train)), weights="distance", metric="cosine")
+        model = KNeighborsClassifier(
+            min(self._evaluation.knn_k, len(train)), weights="distance", metric="cosine"
+        )
         model.fit(features - centre, self.classes[train])
         return self._all(model.predict_proba(test - centre), model.classes_)
 

@@ -88,12 +88,11 @@ def _small(volumes: Volumes, row: int) -> Features:
 def encoder_features(
     encoder: Encoder, images: Stored, rows: Rows, study: StudyConfig, fabric: Fabric
 ) -> Features:
-    """Return (N, E) features of whole images or volumes."""
+    """Return (N, E) features of whole images or volumes, in single precision whatever else is computed in."""
     module = encoder.to(fabric.device).eval()
 
     def features() -> Iterator[tuple[Rows, Tensor]]:
         for places, batch in pieces_of(images, rows, Viewer(study.data), fabric.device):
-            with fabric.autocast():
-                yield places, module(batch)
+            yield places, module(batch)
 
     return mean_by_row(len(rows), features()).numpy()

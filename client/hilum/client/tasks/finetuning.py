@@ -1,6 +1,12 @@
-"""Fine-tuning: the encoder and a task's head, trained together on the labelled images."""
+"""Fine-tuning: a task's head, trained on the labelled images with all of the encoder, with adapters in it, or alone.
+
+Shapes: n training images, h of them held out, M test images, B batch, C channels, *S space.
+"""
 
 import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -8,18 +14,24 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from hilum.client.data.prepared import Stored, drawn
-from hilum.client.pretraining.parameter_groups import parameter_groups
 from hilum.client.pretraining.schedule import learning_rate_factor, step_middle
-from hilum.client.tasks.base import Predictions, Rows, Task
+from hilum.client.tasks.base import Criterion, Predictions, Rows, Task
+from hilum.client.tasks.early_stopping import Watch
 from hilum.client.tasks.features import mean_by_row, pieces_of
+from hilum.client.tasks.layer_decay import layer_groups
+from hilum.client.tasks.lora import add_adapters, merge_adapters
 from hilum.client.views import Viewer, random_numbers, to_unit
 from hilum.common.config import StudyConfig
 from hilum.common.encoders import Encoder
 from hilum.common.progress import Progress
 from hilum.common.seeding import derive, generator
 
+Mode = Literal["frozen", "lora", "finetune"]
+"""What trains: the head; the head and adapters; all. Protocols of the evaluation have these names."""
+MODES: tuple[Mode, ...] = get_args(Mode)
 _WARMUP = 0.1
 _WEIGHT_DECAY = 0.05
+_CHECKS = 25  # of the validation loss, in a whole training
 
 
 class EncoderWithHead(nn.Module):
@@ -28,6 +40,13 @@ class EncoderWithHead(nn.Module):
     def __init__(self, encoder: Encoder, head: nn.Module) -> None:
         super().__init__()
         self.encoder, self.head = encoder, head
+
+    def train(self, mode: bool = True) -> "EncoderWithHead":
+        """Train or evaluate; an encoder that does not move stays in evaluation."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.encoder.parameters()):
+            self.encoder.eval()
+        return self
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, *S) -> the head's outputs."""
@@ -48,6 +67,38 @@ class PooledLinear(nn.Linear):
         return super().forward(maps[-1].flatten(2).mean(2))
 
 
+@dataclass(frozen=True)
+class Finetuned:
+    """A trained model.
+
+    Attributes:
+        module: In evaluation mode, with plain weights: adapters are merged.
+        temperature: What outputs are divided by; None where the task has none, or nobody was held out.
+        validated: Whether the weights are those with the least loss on patients that were held out; else they are the last.
+        steps: How many were taken.
+    """
+
+    module: EncoderWithHead = field(repr=False)
+    temperature: float | None
+    validated: bool
+    steps: int
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The labelled images of a fine-tuning.
+
+    Attributes:
+        images: The site's.
+        fit: (n,) rows that are trained on.
+        held: (h,) rows that are held out; none where a class has too few patients.
+    """
+
+    images: Stored = field(repr=False)
+    fit: Rows
+    held: Rows
+
+
 def predict_by_finetuning(
     task: Task,
     encoder: Encoder,
@@ -56,39 +107,113 @@ def predict_by_finetuning(
     study: StudyConfig,
     fabric: Fabric,
     steps: Progress,
-) -> Predictions:
-    """Return predictions of the test rows after training a copy of the encoder and the task's head on `train`.
+    mode: Mode = "finetune",
+    *,
+    pretrained: bool = True,
+) -> tuple[Predictions, Finetuned]:
+    """Return predictions (M, ...) of the test rows, and the model that made them; arguments as of `finetune`."""
+    tuned = finetune(task, encoder, images, train, study, fabric, steps, mode, pretrained=pretrained)
+    outputs = outputs_of(tuned.module, images, task.test, study, fabric)
+    return task.predictions(outputs / (tuned.temperature or 1.0)), tuned
 
-    Every arm trains for as many steps, on the same batches and views: they depend on the study alone. The rate climbs
-    over a tenth of the steps and falls to zero by a cosine.
+
+def finetune(
+    task: Task,
+    encoder: Encoder,
+    images: Stored,
+    train: Rows,
+    study: StudyConfig,
+    fabric: Fabric,
+    steps: Progress,
+    mode: Mode = "finetune",
+    *,
+    pretrained: bool = True,
+) -> Finetuned:
+    """Train the task's head, and a copy of the encoder as `mode` has it.
+
+    Every arm trains for as many steps at most, on the same batches and views: they depend on the study alone. The rate
+    climbs over a tenth of the steps and falls to zero by a cosine. A share of the training patients is held out where each
+    class has enough of them: training stops when their loss no longer falls, the weights with the least are kept, and
+    their outputs give the temperature.
+
+    Args:
+        task: The task.
+        encoder: What to begin with.
+        images: The site's.
+        train: (n,) rows that may be trained on, whoever is held out included.
+        study: The study.
+        fabric: The device and precision.
+        steps: Told after each step; it may stop the work.
+        mode: What trains.
+        pretrained: Whether the encoder was; the first layers of one that was not take the whole rate, since they have
+            nothing to keep.
     """
-    evaluation, seed = study.evaluation, study.study.seed
+    held = task.validation_rows(train)
+    labelled = Labelled(images, np.setdiff1d(train, held), held)
     model = EncoderWithHead(copy.deepcopy(encoder), task.head(encoder))
-    optimizer = torch.optim.AdamW(
-        parameter_groups(model, _WEIGHT_DECAY), lr=evaluation.finetune_learning_rate, fused=True
-    )
-    module, wrapped_optimizer = fabric.setup(model, optimizer)
+    hold(model.encoder, mode, study)
+    peak = {
+        "frozen": study.evaluation.frozen_learning_rate,
+        "lora": study.evaluation.lora_learning_rate,
+        "finetune": study.evaluation.finetune_learning_rate,
+    }[mode]
+    decay = study.layer_decay if mode == "finetune" and pretrained else 1.0
+    groups = layer_groups(model.encoder, model.head, peak=peak, decay=decay, weight_decay=_WEIGHT_DECAY)
+    criterion = task.criterion(labelled.fit, fabric.device)
+    taken = _train(model, groups, criterion, labelled, study, fabric, steps)
+    merge_adapters(model.encoder)
+    model.eval()
+    temperature = None
+    if len(held):
+        temperature = task.temperature(outputs_of(model, images, held, study, fabric), held)
+    return Finetuned(model, temperature, validated=bool(len(held)), steps=taken)
+
+
+def _train(
+    model: EncoderWithHead,
+    groups: list[dict[str, Any]],
+    criterion: Criterion,
+    labelled: Labelled,
+    study: StudyConfig,
+    fabric: Fabric,
+    steps: Progress,
+) -> int:
+    """Train a model in place, and return how many steps it took."""
+    seed, fit = study.study.seed, labelled.fit
+    module, optimizer = fabric.setup(model, torch.optim.AdamW(groups, fused=True))
     module.train()
-    viewer, criterion = Viewer(study.data, changes=study.views), task.criterion(train, fabric.device)
-    steps_an_epoch, epochs = finetuning_steps(len(train), study)
-    total = steps_an_epoch * epochs
-    for epoch in range(epochs):
-        order = generator(seed, "finetune", epoch).permutation(len(train))
-        for index, places in enumerate(np.array_split(order, steps_an_epoch)):
-            number = epoch * steps_an_epoch + index
-            for group in optimizer.param_groups:
-                group["lr"] = evaluation.finetune_learning_rate * learning_rate_factor(
-                    step_middle(number, total), _WARMUP
-                )
-            rng = random_numbers(fabric.device, derive(seed, "finetune", "step", number))
-            blocks = drawn(images, train[places], generator(seed, "finetune", "step", number, "pieces"))
-            views = viewer.one(to_unit(blocks, fabric.device), rng)
-            wrapped_optimizer.zero_grad()
-            fabric.backward(criterion(module(views), train[places]))
-            fabric.clip_gradients(module, wrapped_optimizer, max_norm=1.0)
-            wrapped_optimizer.step()
-            steps.advance(number + 1)
-    return _predict(task, module, viewer, images, fabric)
+    viewer, watch = Viewer(study.data, changes=study.views), Watch(model, study.evaluation.patience)
+    steps_an_epoch, epochs = finetuning_steps(len(fit), study)
+    total, taken = steps_an_epoch * epochs, 0
+    for number, places in enumerate(_batches(len(fit), steps_an_epoch, epochs, seed)):
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak"] * learning_rate_factor(step_middle(number, total), _WARMUP)
+        rng = random_numbers(fabric.device, derive(seed, "finetune", "step", number))
+        blocks = drawn(labelled.images, fit[places], generator(seed, "finetune", "step", number, "pieces"))
+        views = viewer.one(to_unit(blocks, fabric.device), rng)
+        optimizer.zero_grad()
+        fabric.backward(criterion(module(views), fit[places]))
+        fabric.clip_gradients(module, optimizer, max_norm=1.0)
+        optimizer.step()
+        taken = number + 1
+        steps.advance(taken)
+        if len(labelled.held) and _is_check(number, total):
+            outputs = outputs_of(module, labelled.images, labelled.held, study, fabric)
+            module.train()
+            if watch.should_stop(float(criterion(outputs.to(fabric.device), labelled.held))):
+                break
+    watch.restore()
+    return taken
+
+
+def hold(encoder: Encoder, mode: Mode, study: StudyConfig) -> None:
+    """Let nothing of an encoder train (`frozen`), adapters that are added to it (`lora`), or all of it (`finetune`)."""
+    if mode == "frozen":
+        encoder.requires_grad_(False)
+    elif mode == "lora":
+        evaluation = study.evaluation
+        rng = torch.Generator().manual_seed(derive(study.study.seed, "adapters"))
+        add_adapters(encoder, evaluation.lora_rank, evaluation.lora_alpha, rng)
 
 
 def finetuning_steps(images: int, study: StudyConfig) -> tuple[int, int]:
@@ -104,8 +229,26 @@ def finetuning_steps(images: int, study: StudyConfig) -> tuple[int, int]:
 
 
 @torch.no_grad()
-def _predict(task: Task, module: nn.Module, viewer: Viewer, images: Stored, fabric: Fabric) -> Predictions:
+def outputs_of(module: nn.Module, images: Stored, rows: Rows, study: StudyConfig, fabric: Fabric) -> Tensor:
+    """Return a model's outputs for some rows, on the CPU: of a volume that it sees in pieces, their mean."""
     module.eval()
-    pieces = pieces_of(images, task.test, viewer, fabric.device)
-    outputs = mean_by_row(len(task.test), ((places, module(batch)) for places, batch in pieces))
-    return task.predictions(outputs)
+    pieces = pieces_of(images, rows, Viewer(study.data, changes=study.views), fabric.device)
+
+    def outputs() -> Iterator[tuple[Rows, Tensor]]:
+        for places, batch in pieces:
+            with fabric.autocast():
+                yield places, module(batch)
+
+    return mean_by_row(len(rows), outputs())
+
+
+def _batches(images: int, steps_an_epoch: int, epochs: int, seed: int) -> Iterator[Rows]:
+    """Yield the places of each step's images among those that are trained on; each image once an epoch."""
+    for epoch in range(epochs):
+        order = generator(seed, "finetune", epoch).permutation(images)
+        yield from np.array_split(order, steps_an_epoch)
+
+
+def _is_check(number: int, total: int) -> bool:
+    """Tell whether the validation loss is looked at after a step: at even distances, and at the end."""
+    return (number + 1) * _CHECKS // total > number * _CHECKS // total

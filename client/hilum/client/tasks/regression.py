@@ -22,6 +22,7 @@ from hilum.client.tasks.conformal import half_width, held_out
 from hilum.client.tasks.finetuning import PooledLinear
 from hilum.client.tasks.number_metrics import mean_of, r2, spearman
 from hilum.client.tasks.ridge import fit_ridge
+from hilum.client.tasks.validation import validation_rows
 from hilum.common.config import StudyConfig
 from hilum.common.config.tasks import MAX_NUMBER, RegressionTask, TaskSection
 from hilum.common.encoders import Encoder
@@ -80,6 +81,7 @@ class Regression:
                 "patients"
             )
         self._split, self._seed, self._k = data.split, study.study.seed, study.evaluation.knn_k
+        self._validation_share = study.evaluation.validation_share
         self._labelled = tuple(None if one is None else "" for one in data.labels)
         self._centre, self._scale = float(trained.mean()), float(trained.std()) or 1.0
         self._enough = len(np.unique(data.split.group[self.test])) >= MIN_PATIENTS
@@ -107,6 +109,16 @@ class Regression:
             return F.smooth_l1_loss(outputs[:, 0] / self._scale, wanted / self._scale)
 
         return loss
+
+    def validation_rows(self, train: Rows) -> Rows:
+        """Return rows of a share of the patients."""
+        group = self._split.group[train]
+        alike = np.zeros(len(train), np.int64)
+        return validation_rows(train, alike, group, self._validation_share, seed=self._seed)
+
+    def temperature(self, outputs: Tensor, rows: Rows) -> None:
+        """Return None: a number has no temperature."""
+        del outputs, rows
 
     def predictions(self, outputs: Tensor) -> Values:
         """Return (m, 3) of a model's outputs, without an interval."""

@@ -33,11 +33,11 @@ def widened(metric: str, known: Interval, patients: Sequence[int]) -> Interval:
     """Return the interval of a metric, as wide as numbers of patients alone have it, or wider.
 
     Args:
-        metric: `auroc` or `balanced_accuracy`.
+        metric: Of `auroc` and `balanced_accuracy` there is a formula; others are a mean of errors from 0 to 1.
         known: From the bootstrap.
         patients: By class, those that are tested.
     """
-    low, high = _BY_METRIC[metric](known.value, patients)
+    low, high = _BY_METRIC.get(metric, _half_a_patient)(known.value, patients)
     return replace(known, low=min(known.low, low), high=max(known.high, high))
 
 
@@ -83,6 +83,12 @@ def _balanced_accuracy(value: float, patients: Sequence[int]) -> tuple[float, fl
     low = value - sqrt(sum((value - one) ** 2 for one, _ in squares)) / len(patients)
     high = value + sqrt(sum((one - value) ** 2 for _, one in squares)) / len(patients)
     return max(0.0, low), min(1.0, high)
+
+
+def _half_a_patient(value: float, patients: Sequence[int]) -> tuple[float, float]:
+    """Half a patient of the smallest class to each side: that errors of so few are alike says nothing of others'."""
+    half = 0.5 / min(patients)
+    return max(0.0, value - half), min(1.0, value + half)
 
 
 def _wilson(share: float, n: int) -> tuple[float, float]:

@@ -33,10 +33,23 @@ ADDED: Mapping[str, Any] = {
     "training.select": "none",
     "training.compile": True,
     "training.deterministic": False,
+    "evaluation.layer_decay": 1.0,
+    "evaluation.validation_share": 0.0,
+    "evaluation.patience": 5,
+    "evaluation.class_weights": "balanced",
+    "evaluation.precision": "fp32",
+    "evaluation.frozen_learning_rate": 5e-3,
+    "evaluation.lora_learning_rate": 2e-3,
+    "evaluation.lora_rank": 8,
+    "evaluation.lora_alpha": 16.0,
 }
 """Keys that studies had not always, with what their absence stood for: with or without it, a study is the same one."""
 _GONE = ("training.checkpoint_steps",)  # how often to write, before `training.checkpoint_minutes`
-_OTHER_DEFAULT = ("data.cut",)  # of `ADDED`, what a study that leaves it out means otherwise today
+_OTHER_DEFAULT = (
+    "data.cut",
+    "evaluation.layer_decay",
+    "evaluation.validation_share",
+)  # of `ADDED`, what a study that leaves it out means otherwise today
 _SHOWN = 3
 
 

@@ -4,9 +4,9 @@ Every number has an upper bound as well as a lower one, and every list and text 
 elsewhere, and is checked before anything is allocated for it. A test walks over all fields.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from hilum.common.config.aggregators import AggregatorConfig, FedAvgConfig
 from hilum.common.config.base import Name, Section, Share
@@ -19,7 +19,7 @@ from hilum.common.config.tasks import TasksSection
 from hilum.common.config.views import ViewsSection
 
 Arm = Literal["federated", "local", "centralised", "scratch", "random", "raw"]
-Protocol = Literal["knn", "linear", "finetune"]
+Protocol = Literal["knn", "linear", "frozen", "lora", "finetune"]
 
 MAX_SITES = 1000
 MIN_PATIENTS = 11
@@ -27,6 +27,18 @@ MIN_PATIENTS = 11
 
 _MONTH_S = 31 * 86_400.0
 Deadline = Annotated[float, Field(gt=0, le=_MONTH_S)]
+
+
+def _layer_decay(given: Any) -> Any:
+    """Refuse what is no layer decay in one line, where a union would take one for each of its kinds."""
+    if given != "auto" and not (type(given) in (int, float) and 0 < given <= 1):
+        raise ValueError(
+            f'evaluation.layer_decay = {given!r}: expected "auto", or a number above 0 and at most 1'
+        )
+    return given
+
+
+LayerDecay = Annotated[Annotated[float, Field(gt=0, le=1)] | Literal["auto"], BeforeValidator(_layer_decay)]
 
 
 class StudySection(Section):
@@ -109,9 +121,20 @@ class EvaluationSection(Section):
         label_fractions: Of the labelled training patients. The verdict rests on the first.
         finetune_min_steps: Fine-tuning takes more epochs than `finetune_epochs` where these would be fewer steps: with
             few labels an epoch is a step or two, and what was hardly trained predicts one class for everybody.
+        layer_decay: The rate of each layer of an encoder that was pre-trained, over that of the layer after it, where all of
+            it is trained; 1 gives every layer the same, and "auto" is the encoder's own.
+        validation_share: Of the labelled training patients, those that a fine-tuning holds out to choose when to stop and to
+            calibrate, the same share of each class; 0 holds nobody out. Nobody is where a class has too few.
+        patience: So many looks at the validation loss without a lower one, of 25 in a training, end it.
+        class_weights: Whether classes weigh the same in the loss, however many images they have, or images do.
+        precision: Of fine-tuning; features of a frozen encoder are in single precision in any case.
+        frozen_learning_rate: Where the task's head alone is trained.
+        lora_learning_rate: Where the head and low-rank adapters are.
+        lora_rank: Of an adapter.
+        lora_alpha: Over the rank, how much an adapter counts for.
     """
 
-    protocols: Annotated[tuple[Protocol, ...], Field(strict=False, min_length=1, max_length=3)] = (
+    protocols: Annotated[tuple[Protocol, ...], Field(strict=False, min_length=1, max_length=5)] = (
         "knn",
         "linear",
         "finetune",
@@ -134,8 +157,17 @@ class EvaluationSection(Section):
     knn_k: Annotated[int, Field(ge=1, le=10_000)] = 20
     finetune_epochs: Annotated[int, Field(ge=1, le=10_000)] = 10
     finetune_batch_size: Annotated[int, Field(ge=1, le=8192)] = 16
-    finetune_min_steps: Annotated[int, Field(ge=1, le=100_000)] = 200
+    finetune_min_steps: Annotated[int, Field(ge=1, le=100_000)] = 500
     finetune_learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-4
+    layer_decay: LayerDecay = "auto"
+    validation_share: Annotated[float, Field(ge=0, le=0.5)] = 0.2
+    patience: Annotated[int, Field(ge=1, le=1000)] = 5
+    class_weights: Literal["balanced", "none"] = "balanced"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    frozen_learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-3
+    lora_learning_rate: Annotated[float, Field(gt=0, le=10)] = 2e-3
+    lora_rank: Annotated[int, Field(ge=1, le=256)] = 8
+    lora_alpha: Annotated[float, Field(gt=0, le=10_000)] = 16.0
 
 
 class StudyConfig(Section):
@@ -219,6 +251,12 @@ class StudyConfig(Section):
     def base_learning_rate(self) -> float:
         """The peak for a step of 256 images: the study's, or the method's own."""
         return self.training.base_learning_rate or self.method.base_learning_rate
+
+    @property
+    def layer_decay(self) -> float:
+        """The rate of a layer over that of the one after it, where a pre-trained encoder is fine-tuned."""
+        decay = self.evaluation.layer_decay
+        return self.encoder.layer_decay if decay == "auto" else decay
 
     @property
     def quorum(self) -> int:

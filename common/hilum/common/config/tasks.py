@@ -20,14 +20,14 @@ class Metric(NamedTuple):
         high: The largest.
         chance: What predicting without looking gives; None where there is no such number.
         words: Its name in a sentence.
-        better: Which values are better. Of a task's primary metric, more is.
+        less_is_better: Whether it is an error; of a primary metric more is better.
     """
 
     low: float
     high: float
     chance: float | None
     words: str
-    better: Literal["more", "less", "neither"] = "more"
+    less_is_better: bool = False
 
 
 Labels = Literal["classes", "numbers"]
@@ -64,6 +64,8 @@ class ClassificationTask(TaskSection):
     metrics: ClassVar[dict[str, Metric]] = {
         "auroc": Metric(0.0, 1.0, 0.5, "AUROC"),
         "balanced_accuracy": Metric(0.0, 1.0, None, "balanced accuracy"),
+        "ece": Metric(0.0, 1.0, None, "calibration error", less_is_better=True),
+        "brier": Metric(0.0, 1.0, None, "Brier score", less_is_better=True),
     }
 
 
@@ -79,9 +81,11 @@ class RegressionTask(TaskSection):
     metrics: ClassVar[dict[str, Metric]] = {
         "r2": Metric(-1.0, 1.0, 0.0, "R²"),
         "spearman": Metric(-1.0, 1.0, 0.0, "rank correlation"),
-        "mae": Metric(0.0, MAX_NUMBER, None, "mean absolute error", "less"),
-        "coverage": Metric(0.0, 1.0, None, "share inside of the prediction intervals", "neither"),
-        "interval_width": Metric(0.0, MAX_NUMBER, None, "mean width of the prediction intervals", "less"),
+        "mae": Metric(0.0, MAX_NUMBER, None, "mean absolute error", less_is_better=True),
+        "coverage": Metric(0.0, 1.0, None, "share inside of the prediction intervals"),
+        "interval_width": Metric(
+            0.0, MAX_NUMBER, None, "mean width of the prediction intervals", less_is_better=True
+        ),
     }
 
     coverage: Annotated[float, Field(ge=0.5, le=0.99)] = 0.9

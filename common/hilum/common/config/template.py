@@ -92,6 +92,15 @@ deadline_s = 86400         # how long the server waits for the sites' measuremen
 knn_k = 20
 finetune_epochs = 10
 finetune_batch_size = 16
-finetune_min_steps = 200   # more epochs than finetune_epochs where these are fewer steps
+finetune_min_steps = 500   # more epochs than finetune_epochs where these are fewer steps
 finetune_learning_rate = 5e-4
+layer_decay = "auto"       # of each layer's rate to the next one's: the encoder's own, or a number; 1 is none
+validation_share = 0.2     # of the labelled training patients, held out to choose when to stop and to calibrate
+patience = 5               # looks at their loss without a lower one, of 25, that end a training
+class_weights = "balanced" # or none: every image weighs the same
+precision = "fp32"         # of fine-tuning; or bf16
+frozen_learning_rate = 5e-3  # of protocol "frozen": the head alone is trained
+lora_learning_rate = 2e-3    # of protocol "lora": the head and low-rank adapters are
+lora_rank = 8
+lora_alpha = 16.0
 """

@@ -8,7 +8,7 @@ Adding one takes a file here with its line in `registry`, and a section in `hilu
 
 import abc
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -51,12 +51,14 @@ class Encoder(nn.Module, abc.ABC):
         width: E, of the last feature map.
         strides: The edge of the image over that of each feature map, from fine to coarse.
         widths: The channels of each feature map.
+        before_blocks: The names of the parts that images pass before the first of its `Blocks`; fine-tuning moves them least.
     """
 
     dims: int
     width: int
     strides: tuple[int, ...]
     widths: tuple[int, ...]
+    before_blocks: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def architecture(self) -> dict[str, Any]:

@@ -101,6 +101,8 @@ class ResNet(Encoder):
         scale: What happens to values first.
     """
 
+    before_blocks = ("stem", "stem_norm")
+
     def __init__(
         self,
         *,

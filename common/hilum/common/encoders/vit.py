@@ -77,6 +77,8 @@ class ViT(Encoder):
         learned_positions: Whether positions are a table that trains, and not computed.
     """
 
+    before_blocks = ("patch_embed", "position_table")
+
     def __init__(
         self,
         *,

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from sklearn.calibration import calibration_curve
+from sklearn.metrics import balanced_accuracy_score, brier_score_loss, roc_auc_score
 
 from hilum.client.data.splits import labelled_share, patient_groups, split_patients
 from hilum.client.evaluation.bootstrap import interval, patient_draws
 from hilum.client.state.catalogue import Item
-from hilum.client.tasks.class_metrics import auroc, balanced_accuracy
+from hilum.client.tasks.class_metrics import auroc, balanced_accuracy, brier, ece
 
 
 def item(number, patient):
@@ -43,6 +44,36 @@ def test_metrics_agree_with_scikit_learn_under_weights(classes):
         assert auroc(scores, truth, weights)[row] == pytest.approx(expected)
         expected = balanced_accuracy_score(truth, scores.argmax(1), sample_weight=weight)
         assert balanced_accuracy(scores, truth, weights)[row] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_calibration_metrics_agree_with_scikit_learn_under_weights(classes):
+    rng = np.random.default_rng(3)
+    truth = rng.integers(0, classes, 90)
+    scores = rng.dirichlet(np.ones(classes), 90)
+    scores[:4, 0], scores[:4, 1:] = 1.0, 0.0  # of the edges of bins too
+    weights = np.stack([np.ones(90), rng.integers(0, 4, 90)]).astype(float)
+    for row, weight in enumerate(weights):
+        drawn = np.repeat(np.arange(90), weight.astype(int))
+        squares, gaps = [], []
+        for k in [1] if classes == 2 else range(classes):
+            happened, said = (truth == k)[drawn], scores[drawn, k]
+            squares.append(brier_score_loss(happened, said))
+            share, mean = calibration_curve(happened, said, n_bins=15)
+            place = np.searchsorted(np.linspace(0, 1, 16)[1:-1], said)
+            counts = np.bincount(place, minlength=15)
+            gaps.append(np.sum(counts[counts > 0] * np.abs(share - mean)) / len(drawn))
+        assert brier(scores, truth, weights)[row] == pytest.approx(np.mean(squares), abs=1e-12)
+        assert ece(scores, truth, weights)[row] == pytest.approx(np.mean(gaps), abs=1e-12)
+
+
+def test_calibration_by_hand():
+    """Four images at 0.9, of which three are of the class: said too high by 0.15; two at 0.2, none of it."""
+    up = np.array([0.9, 0.9, 0.9, 0.9, 0.2, 0.2])
+    scores, truth = np.stack([1 - up, up], 1), np.array([1, 1, 1, 0, 0, 0])
+    weights = np.ones((1, 6))
+    assert ece(scores, truth, weights)[0] == pytest.approx((4 * 0.15 + 2 * 0.2) / 6)
+    assert brier(scores, truth, weights)[0] == pytest.approx((3 * 0.01 + 0.81 + 2 * 0.04) / 6)
 
 
 def test_a_metric_is_of_the_classes_that_are_tested():

@@ -59,8 +59,9 @@ def test_fine_tuning_learns_from_six_images_what_no_constant_tells(make_study):
     initialise(encoder, torch.Generator().manual_seed(1))
     task = task_of(study, classes, 6)
     fabric = make_fabric("cpu", "fp32", 1)
-    scores = predict_by_finetuning(task, encoder, images, np.arange(6), study, fabric, NullProgress())
+    scores, tuned = predict_by_finetuning(task, encoder, images, np.arange(6), study, fabric, NullProgress())
     assert (scores.argmax(1) == classes[6:]).all()
+    assert (tuned.validated, tuned.temperature, tuned.steps) == (False, None, 40)
 
 
 def features(count, informative, seed=0):

@@ -17,10 +17,12 @@ class EncoderSection(Section, abc.ABC):
 
     Attributes:
         drops_patches: Whether patches can be left out before any of the work is done, as a masked autoencoder wants.
+        layer_decay: What `evaluation.layer_decay` is unless the study says it.
         init: Where its first weights come from; random ones, if none.
     """
 
     drops_patches: ClassVar[bool] = False
+    layer_decay: ClassVar[float] = 1.0
 
     name: str
     size: Size

@@ -37,6 +37,7 @@ class VitConfig(EncoderSection):
     """
 
     drops_patches: ClassVar[bool] = True
+    layer_decay: ClassVar[float] = 0.75  # as masked autoencoders are fine-tuned (arXiv 2111.06377, table 9)
 
     name: Literal["vit"]
     size: Size = "tiny"
