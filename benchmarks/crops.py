@@ -21,8 +21,9 @@ from monai.data import CacheDataset, Dataset, PersistentDataset
 from monai.transforms import RandSpatialCrop, RandSpatialCropSamples, SpatialCrop, Transform
 from timing import compare, median_s
 
-from hilum.client.data.volumes import Geometry, VolumeFile, Volumes, cells_of
+from hilum.client.data.volumes import VolumeFile, Volumes, cells_of
 from hilum.common.config.data import DataSection
+from hilum.common.preparation.pieces import Geometry
 
 SHAPE, CROP, VOLUMES = (120, 512, 512), 96, 3
 BATCH, BATCHES = 24, 10

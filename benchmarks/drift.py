@@ -5,7 +5,9 @@
 ARCHIVES has one folder a site, with DICOM and labels, as for `hilum simulate`. Each row of FILE is one encoder: its arm, length, seed, and at
 every site the cross-validated probe (AUROC, by patient, over all of the site's labelled images), the effective rank of its
 features (exp of the entropy of their singular values, centred; arXiv 2210.02885) and the root mean square of what enters its last norm. A row that is
-there already is not trained again, so a killed run goes on. `--table` prints means over sites and seeds instead.
+there already is not trained again, so a killed run goes on. `--table` prints means over sites and seeds instead, and what a longer
+training changes: the paired difference of the probe between the longest and the shortest, and of the centralised arms from the
+local one, with its 95 % interval by Student's t over seeds and sites.
 """
 
 import argparse
@@ -19,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import t as students_t
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedGroupKFold
@@ -216,6 +219,37 @@ def print_table(path: Path) -> None:
         print(f"| {name} | {arm} | {epochs} | {len(by_seed)} | {' | '.join(words)} |")
 
 
+def print_differences(path: Path) -> None:
+    """Print paired differences of the probe, the unit being a site in a seed."""
+    probes = {
+        (row["name"], row["arm"], row["epochs"], row["seed"], site): found["probe"]
+        for row in read(path)
+        for site, found in row["sites"].items()
+    }
+    lengths = sorted({key[2] for key in probes if key[1] != "start"})
+    names = sorted({key[0] for key in probes})
+    asked = [(arm, lengths[-1], arm, lengths[0]) for arm in ARMS[1:]]
+    asked += [(arm, length, "local", length) for arm in ARMS[3:] for length in lengths]
+    print(
+        "\n| recipe | what | less what | difference | 95 % interval | pairs |\n| --- | --- | --- | --- | --- | --- |"
+    )
+    for name in names:
+        for arm, length, other, its_length in asked:
+            found = [
+                value - probes[name, other, its_length, *unit]
+                for (recipe, one, at, *unit), value in probes.items()
+                if (recipe, one, at) == (name, arm, length) and (name, other, its_length, *unit) in probes
+            ]
+            if len(found) < 2:  # noqa: PLR2004 - a deviation takes two
+                continue
+            middle = statistics.mean(found)
+            half = students_t.ppf(0.975, len(found) - 1) * statistics.stdev(found) / len(found) ** 0.5
+            print(
+                f"| {name} | {arm}, {length} epochs | {other}, {its_length} epochs | {middle:+.3f} | {middle - half:+.3f} to {middle + half:+.3f} "
+                f"| {len(found)} |"
+            )
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -231,5 +265,6 @@ if __name__ == "__main__":
     chosen = parser.parse_args()
     if chosen.table:
         print_table(chosen.out)
+        print_differences(chosen.out)
     else:
         run(chosen)

@@ -19,11 +19,12 @@ from monai.data import CacheDataset, DataLoader, Dataset
 from monai.transforms import Compose, RandAffine, RandSpatialCropSamples, ScaleIntensityRange, Transform
 from timing import compare, median_s
 
-from hilum.client.data.volumes import Geometry, VolumeFile, Volumes, cells_of
+from hilum.client.data.volumes import VolumeFile, Volumes, cells_of
 from hilum.client.pretraining.volume_sampling import VolumeEpochs
 from hilum.client.views import Viewer, to_unit
 from hilum.common.config.data import DataSection
 from hilum.common.methods import ViewGroup, ViewPlan
+from hilum.common.preparation.pieces import Geometry
 
 SHAPE, VIEW, VOLUMES, PER_VOLUME, BATCH = (200, 350, 350), 64, 6, 4, 8
 DATA = DataSection(modality="ct", dims=3, image_size=VIEW, per_volume=PER_VOLUME)

@@ -9,10 +9,10 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from hilum.client.data.site_data import open_site
-from hilum.client.encoder_input import encoder_input
 from hilum.client.pretraining.site import site_round
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import get_federated
+from hilum.common.preparation.encoder_input import encoder_input
 from hilum.common.pretrained import load_encoder
 from hilum.common.progress import NullProgress
 from hilum.simulations.archives import find_sites, index_sites

@@ -6,9 +6,14 @@ import json
 import numpy as np
 import pytest
 
+from hilum.client.data import volume_packing
+from hilum.client.data.prepared import holding_of
+from hilum.client.state.workspace import Workspace
 from hilum.common.config import load_study
 from hilum.common.errors import DataError
 from hilum.common.pretrained import load_encoder
+from hilum.common.progress import NullProgress
+from hilum.simulations.archives import find_sites, index_sites, open_sites
 from hilum.simulations.run import simulate
 from volume_phantoms import trunk
 
@@ -91,10 +96,33 @@ def test_the_same_seed_gives_the_same_encoder_in_threads_and_on_ray(archives, st
     ids=["patch", "disk"],
 )  # fmt: skip
 def test_what_can_not_be_is_refused_in_one_line_before_anything_is_written(
-    archives, study, tmp_path, data, problem
+    archives, study, tmp_path, data, problem, monkeypatch
 ):
+    monkeypatch.setattr(volume_packing, "free_disk_bytes", lambda folder: 10**9)
     with pytest.raises(DataError) as refused:
         simulate(study(data), archives, tmp_path / "run", tmp_path / "home")
     assert problem in str(refused.value)
     assert "\n" not in str(refused.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_column_of_labels_is_refused_before_any_volume_is_packed(archives, study, tmp_path):
+    asked = study(PATCHES, tasks={"classification": {"label": "grade"}})
+    with pytest.raises(DataError, match="no column `grade`"):
+        simulate(asked, archives, tmp_path / "run", tmp_path / "home")
+    assert not list((tmp_path / "home").rglob("prepared/*"))
+
+
+def test_sites_that_fit_on_the_disk_one_by_one_but_not_together_are_refused_before_any_is_packed(
+    archives, study, tmp_path, monkeypatch
+):
+    home = tmp_path / "home"
+    sites = find_sites(archives, home)
+    index_sites(sites, NullProgress())
+    needed = [holding_of(Workspace(one.state.folder), study(PATCHES).data).lacking_bytes for one in sites]
+    monkeypatch.setattr(volume_packing, "free_disk_bytes", lambda folder: sum(needed) - 1)
+    with pytest.raises(
+        DataError, match=r"images of all sites take .* write a larger data.spacing_mm, or make room"
+    ):
+        open_sites(sites, study(PATCHES))
+    assert not list(home.rglob("prepared/*"))

@@ -5,11 +5,12 @@ import shutil
 import numpy as np
 import pytest
 
-from hilum.client.data.prepared import FULL_SCALE, prepare
+from hilum.client.data.prepared import prepare
 from hilum.client.data.site_data import open_site
 from hilum.client.pretraining.site import pretrain_alone
 from hilum.client.state.workspace import Workspace
 from hilum.common.config.data import DataSection
+from hilum.common.preparation.intensity import FULL_SCALE
 from hilum.common.progress import NullProgress
 from hilum.simulations.archives import find_sites, index_sites
 

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from hilum.client.data.picture import channels_of, content_box, still_of
-from hilum.client.data.prepared import unit_range
 from hilum.client.intake.indexing.index import index_archive
 from hilum.client.intake.instance import read_family
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Catalogue, Item
 from hilum.client.state.workspace import Workspace
 from hilum.common.config.modalities import MODALITIES
+from hilum.common.preparation.intensity import unit_range
+from hilum.common.preparation.picture import channels_of, content_box, still_of
 from hilum.common.progress import NullProgress
 
 

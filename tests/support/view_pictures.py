@@ -13,11 +13,11 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from hilum.client.data.prepared import fitted_channels
 from hilum.client.views import Viewer
 from hilum.common.config.data import DataSection
 from hilum.common.config.modalities import MODALITIES
 from hilum.common.methods import ViewGroup, ViewPlan
+from hilum.common.preparation.fitting import fitted_channels
 from modality_phantoms import phantom
 
 EDGE_PX, _GAP_PX, _NAME_PX = 112, 3, 82

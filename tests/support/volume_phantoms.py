@@ -14,11 +14,12 @@ import numpy.typing as npt
 import torch
 from PIL import Image, ImageDraw
 
-from hilum.client.data.volume_packing import packed_values
-from hilum.client.data.volumes import Geometry, VolumeFile, Volumes, cells_of
+from hilum.client.data.volumes import VolumeFile, Volumes, cells_of
 from hilum.client.views import Viewer, to_unit
 from hilum.common.config.data import DataSection
 from hilum.common.methods import ViewGroup, ViewPlan
+from hilum.common.preparation.packing import packed_values
+from hilum.common.preparation.pieces import Geometry
 from places import ROOT
 
 _EDGE_PX, _GAP_PX, _SHOWN = 112, 4, 7

@@ -182,8 +182,7 @@ def _model_card(study: StudyConfig, manifest: Manifest, made: Provenance, digest
         else study.data.facts.expects
     )
     number = "n" if pieces else "1"
-    spacing = "spacing_mm = (1.0, 1.0, 1.0)  # of this volume, D H W\n" if study.data.cut == "patches" else ""
-    needed = ", spacing_mm" if study.data.cut == "patches" else ""
+    spacing = ", spacing_mm=(1.0, 1.0, 1.0)" if study.data.cut == "patches" else ""
     mean = ".mean(0, keepdim=True)" if pieces else ""
     facts, channels = build_encoder(study).architecture(), study.data.facts.channels
     heads = f" Depth {facts['depth']}, {facts['heads']} heads." if "heads" in facts else ""
@@ -208,12 +207,11 @@ def _model_card(study: StudyConfig, manifest: Manifest, made: Provenance, digest
 ```python
 import numpy as np
 import torch
-from hilum.client.encoder_input import encoder_input
-from hilum.common.pretrained import load_encoder
+from hilum.common import load_encoder
 
-pretrained = load_encoder("encoder")  # this folder; checked against its hash
+pretrained = load_encoder("encoder")  # this folder, or the run; checked against its hash
 image = np.load("image.npy")  # {expects}
-{spacing}batch = encoder_input(image, pretrained.data{needed})  # ({number}, {channels}, {", ".join(map(str, study.data.view_size))}) in [0, 1]
+batch = pretrained.prepare(image{spacing})  # ({number}, {channels}, {", ".join(map(str, study.data.view_size))}) in [0, 1]
 with torch.no_grad():
     features = pretrained.encoder(batch){mean}  # (1, {facts["width"]})
     maps = pretrained.encoder.feature_maps(batch)  # from fine to coarse, for dense tasks

@@ -1,10 +1,13 @@
-"""An encoder that a run left, as a network: `load_encoder("run/encoder")`."""
+"""An encoder that a run left, as a network: `hilum.common.load_encoder("run")`. Stable: a change here is one of the version."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from hilum.common.config import parse_study
 from hilum.common.config.data import DataSection
@@ -13,6 +16,7 @@ from hilum.common.encoders import Encoder, build_encoder
 from hilum.common.errors import DamagedError, HilumError, RunError
 from hilum.common.export import EncoderFiles, read_encoder
 from hilum.common.files import read_json
+from hilum.common.preparation.encoder_input import encoder_input
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,23 @@ class Pretrained:
         encoder: In evaluation mode, on the CPU; (B, C, *S) in [0, 1] -> (B, E).
         data: Modality, dimensions and size of its images.
         sha256: Over names, shapes, dtypes and bytes of its tensors.
+        manifest: What `manifest.json` says of it.
     """
 
     encoder: Encoder = field(repr=False)
     data: DataSection
     sha256: str
+    manifest: dict[str, Any] = field(repr=False)
+
+    def prepare(self, image: npt.NDArray[np.generic], spacing_mm: tuple[float, ...] = ()) -> Tensor:
+        """Bring one image, or a volume, to what the encoder takes, as for training; see `encoder_input`."""
+        return encoder_input(image, self.data, spacing_mm)
+
+    def features(self, image: npt.NDArray[np.generic], spacing_mm: tuple[float, ...] = ()) -> Tensor:
+        """Return the features (E,) of one image or volume; of an encoder of pieces, the mean over them, as every evaluation takes it."""
+        with torch.no_grad():
+            found: Tensor = self.encoder(self.prepare(image, spacing_mm))
+        return found.mean(0)
 
 
 def load_encoder(folder: Path | str) -> Pretrained:
@@ -60,7 +76,7 @@ def load_encoder(folder: Path | str) -> Pretrained:
     files = read_encoder(place, study)
     encoder = build_encoder(study)
     _fill(encoder, files)
-    return Pretrained(encoder.eval(), study.data, files.sha256)
+    return Pretrained(encoder.eval(), study.data, files.sha256, facts)
 
 
 def _fill(encoder: Encoder, files: EncoderFiles) -> None:

@@ -12,13 +12,13 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import ConfigDict, FailFast, Field, TypeAdapter, ValidationError, with_config
 
 from hilum.common.config.study import EvaluationSection, StudyConfig
-from hilum.common.config.tasks import MAX_NUMBER, METRICS, TASKS
+from hilum.common.config.tasks import MAX_NUMBER, METRICS, TASKS, TaskSection
 from hilum.common.errors import UpdateRefused
 
 MAX_TABLE_BYTES = 4 * 1024 * 1024
 MAX_PATIENTS = 10_000_000
 
-_MAX_ROWS = 2000 * len(TASKS)  # of each task at most 10 shares, 6 arms, 5 protocols and 5 metrics
+_MAX_ROWS = 2000 * len(TASKS)  # of each task at most 10 shares, 6 arms, 5 protocols and so many metrics
 _PROTOCOLS_OF = {
     "scratch": {"finetune"},
     "random": {"knn", "linear", "frozen", "lora"},
@@ -110,18 +110,23 @@ _TABLE = TypeAdapter(Evaluation)
 
 
 def combinations(
-    evaluation: EvaluationSection, with_weights: Collection[str]
+    evaluation: EvaluationSection,
+    with_weights: Collection[str],
+    task: TaskSection | type[TaskSection] | None = None,
 ) -> Iterator[tuple[str, float, str]]:
     """Return the protocol, share of the labels and arm of everything that a study measures at a site.
 
     Args:
         evaluation: The study's.
         with_weights: Arms whose weights are at hand; `scratch`, `random` and `raw` need none.
+        task: For which; protocols that do not apply to it are left out.
     """
     for protocol, share, arm in itertools.product(
         evaluation.protocols, evaluation.label_fractions, evaluation.arms
     ):
         known = arm in with_weights or arm in _PROTOCOLS_OF
+        if task is not None and protocol not in task.protocols:
+            continue
         if known and protocol in _PROTOCOLS_OF.get(arm, {protocol}):
             yield protocol, share, arm
 
@@ -166,7 +171,7 @@ def check_table(table: Evaluation, study: StudyConfig, *, site: str, sent: Colle
     asked: set[_Key] = {
         (task.kind, *place, metric)
         for task in study.tasks.given
-        for place in combinations(study.evaluation, with_weights)
+        for place in combinations(study.evaluation, with_weights, task)
         for metric in task.metrics
     }
     rows: dict[_Key, Row] = dict(_checked(table.rows, asked, site))

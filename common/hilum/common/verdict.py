@@ -116,8 +116,8 @@ def judge(
     runs = [_of_task(run, task.kind) for run in runs]
     metric = task.primary()
     share = evaluation.label_fractions[0]
-    protocol = next(one for one in _PREFERRED if one in evaluation.protocols)
-    measured = {(how, arm) for how, _share, arm in combinations(evaluation, ("federated", "local"))}
+    protocol = next(one for one in _PREFERRED if one in evaluation.protocols and one in task.protocols)
+    measured = {(how, arm) for how, _share, arm in combinations(evaluation, ("federated", "local"), task)}
     how_of = {arm: "finetune" if arm == "scratch" else protocol for arm in RIVALS}
     asked = [arm for arm in RIVALS if {(how_of[arm], arm), (how_of[arm], "federated")} <= measured]
     estimates = {}

@@ -3,10 +3,13 @@
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hilum.client.data.site_data import SiteData, open_site
+from hilum.client.data.site_data import SiteData, check_site, open_site
+from hilum.client.data.volume_packing import check_room
+from hilum.client.intake.annotations.annotate import annotate, found_files
+from hilum.client.intake.formats.naming import LabelMap, read_label_map
 from hilum.client.intake.formats.not_dicom import is_folder_file
 from hilum.client.intake.indexing.index import IndexReport, index_archive
 from hilum.client.intake.instance import Family
@@ -16,7 +19,7 @@ from hilum.common.config import SiteConfig, StudyConfig
 from hilum.common.config.base import NAME_PATTERN
 from hilum.common.config.site import SiteDataSection, SiteSection, SiteStateSection
 from hilum.common.errors import DataError, RequestRefused
-from hilum.common.progress import Onward, Progress
+from hilum.common.progress import Onward, Progress, progress_bar
 from hilum.simulations.overlap import Overlap, find_overlap, set_apart
 
 
@@ -109,6 +112,33 @@ def index_sites(
     return reports
 
 
+def annotate_sites(sites: list[SiteConfig], tell: Callable[[str], None]) -> None:
+    """Tie to each site's images the masks in the folder `masks` beside its `dicom`, by the names in `names.toml` there.
+
+    Args:
+        sites: Indexed; a site without such a folder keeps the masks that it has.
+        tell: Told what was taken of each.
+
+    Raises:
+        DataError: If none of a site's files is a mask of its images; the message names the site.
+        ConfigError: If the names can't be read.
+    """
+    for site in sites:
+        folder, names = site.data.dicom.parent / "masks", site.data.dicom.parent / "names.toml"
+        if site.data.dicom.name != "dicom" or not folder.is_dir():
+            continue
+        labels = read_label_map(names) if names.exists() else LabelMap()
+        with progress_bar(f"annotating {site.site.name}", len(found_files(folder))) as progress:
+            report = annotate(folder, Workspace(site.state.folder), labels, progress)
+        refused = ", ".join(f"{count} {reason}" for reason, count in report.skipped.items())
+        if report.masks == 0:
+            raise DataError(
+                f"{site.site.name}: none of {report.files} files in masks/ is a mask of its images ({refused})"
+            )
+        aside = f"; not taken: {refused}" if refused else ""
+        tell(f"{site.site.name}: {report.masks} masks on {report.images} images{aside}")
+
+
 def _share_key(sites: list[SiteConfig]) -> None:
     """Give the sites of one simulation one key, so that a patient has one pseudonym at all of them.
 
@@ -138,6 +168,11 @@ def open_sites(
             f"the archives hold {len(sites)} sites, the study asks for {study.federation.sites}; "
             f"set federation.sites = {len(sites)}"
         )
+    holdings = [check_site(site, study) for site in sites]
+    # The sites of a simulation share a disk.
+    needed = sum(one.lacking_bytes for one in holdings)
+    images = sum(one.images for one in holdings)
+    check_room(f"the {images} images of all sites", needed, Workspace(sites[0].state.folder), study.data)
     data = [open_site(site, study, run, anew=run is None) for site in sites]
     overlap = find_overlap(data)
     if run is None:

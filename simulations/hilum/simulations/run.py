@@ -44,7 +44,7 @@ from hilum.common.weights import FlatWeights
 from hilum.server.app import make_app as make_server_app
 from hilum.server.federation.run_spec import Polling, RunSpec
 from hilum.server.federation.store import RunStore, check_output
-from hilum.simulations.archives import check_patients, find_sites, index_sites, open_sites
+from hilum.simulations.archives import annotate_sites, check_patients, find_sites, index_sites, open_sites
 from hilum.simulations.grid import InProcessGrid
 from hilum.simulations.overlap import Overlap, overlap_lines, separation
 from hilum.simulations.preview import write_previews
@@ -200,6 +200,8 @@ def _indexed(
     sites = with_class_folders(sites, holdings, study, tell)
     with progress_bar("indexing", sum(one.files for one in holdings)) as progress:
         index_sites(sites, progress, [one.images for one in holdings])
+    if study.tasks.segmentation is not None:
+        annotate_sites(sites, tell)
     return sites
 
 

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from hilum.client.data.prepared import prepare, unit_range
-from hilum.client.encoder_input import encoder_input
+from hilum.client.data.prepared import prepare
 from hilum.client.intake.indexing.index import index_archive
 from hilum.client.pretraining.device import make_fabric
 from hilum.client.state.workspace import Workspace
@@ -25,6 +24,8 @@ from hilum.common.errors import DamagedError, HilumError, RunError
 from hilum.common.export import Provenance, write_encoder
 from hilum.common.methods import build_method
 from hilum.common.methods.parts import federated_manifest, get_federated
+from hilum.common.preparation.encoder_input import encoder_input
+from hilum.common.preparation.intensity import unit_range
 from hilum.common.pretrained import load_encoder
 from hilum.common.progress import NullProgress
 
@@ -189,6 +190,25 @@ def test_the_cards_lines_run_as_they_stand(made, kind):
     assert np.array_equal(np.load(folder.parent / "features.npy"), expected.numpy())
     for word in ("heads" if kind != "resnet" else "features", "mean", "load_file", study.data.modality):
         assert word in card
+
+
+def test_what_one_types_first_gives_features_of_an_array(made):
+    from hilum.common import load_encoder as first_typed
+
+    study, encoder, folder = made("vit of slices")
+    volume = np.random.default_rng(2).integers(0, 4000, (5, 40, 30)).astype(np.float32)
+    pretrained = first_typed(folder.parent)
+    batch = pretrained.prepare(volume, (3.0, 1.0, 1.0))
+    assert torch.equal(batch, encoder_input(volume, study.data, (3.0, 1.0, 1.0)))
+    with torch.no_grad():
+        assert torch.equal(pretrained.features(volume, (3.0, 1.0, 1.0)), encoder(batch).mean(0))
+    assert pretrained.manifest["encoder_sha256"] == pretrained.sha256
+
+
+def test_hilum_common_brings_no_torch_before_it_is_asked_for():
+    code = "import sys, hilum.common; assert 'torch' not in sys.modules; hilum.common.nothing"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.strip().endswith("module 'hilum.common' has no attribute 'nothing'")
 
 
 def test_an_image_is_prepared_as_for_training(made, workspace_of_phantoms):

@@ -13,10 +13,12 @@ import typer
 from hilum.client.commands.browse import browse
 from hilum.client.commands.describe import describe
 from hilum.client.commands.enroll import enroll, join
+from hilum.client.commands.export import export
 from hilum.client.commands.inbox import empty_inbox
 from hilum.client.commands.index import annotate, index
 from hilum.client.commands.network import pull, receive
 from hilum.client.commands.plan import plan
+from hilum.client.commands.predict import predict, send
 from hilum.client.commands.quarantine import quarantine
 from hilum.client.commands.setup import check, new
 from hilum.client.commands.skipped import skipped
@@ -47,7 +49,7 @@ SiteFile = Annotated[Path, typer.Argument(help="The site file.", readable=False)
 def register(root: typer.Typer) -> None:
     """Add this portion's commands to `hilum`."""
     first = (new, check, index, skipped, pull, receive, empty_inbox, annotate, quarantine, browse, describe)
-    for command in (*first, enroll, join):
+    for command in (*first, enroll, join, export):
         app.command()(command)
     root.add_typer(app, name="site")
     root.command()(plan)
@@ -69,6 +71,8 @@ def _tell_labels(study: "StudyConfig", data: "SiteData") -> None:
 
 
 app.command()(status)
+app.command()(predict)
+app.command()(send)
 
 
 @app.command()

@@ -16,21 +16,19 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import torch
-import torch.nn.functional as F
 
-from hilum.client.data.intensity import FULL_SCALE, value_range
-from hilum.client.data.picture import channels_of, content_box, still_of
 from hilum.client.data.suv import with_suv
 from hilum.client.data.volume_packing import disk_needed, pack_volumes
 from hilum.client.data.volumes import Volumes
 from hilum.client.state.cache import ArrayCache
-from hilum.client.state.catalogue import Catalogue, Item, Kind
+from hilum.client.state.catalogue import Catalogue, Item
 from hilum.client.state.workspace import Workspace
 from hilum.common.config.data import DataSection
-from hilum.common.config.modalities import Modality
 from hilum.common.errors import DataError
 from hilum.common.files import replacing, sync_folder
+from hilum.common.preparation.fitting import fitted_channels
+from hilum.common.preparation.intensity import FULL_SCALE
+from hilum.common.preparation.kinds import Kind
 
 Packed = npt.NDArray[np.uint16]
 Stored = Packed | Volumes
@@ -58,7 +56,7 @@ def prepare(workspace: Workspace, data: DataSection) -> PreparedImages:
     Raises:
         DataError: If the catalogue has no image of the study's kind, or none with SUV where it asks for it; or as `pack_volumes`.
     """
-    items = _items(workspace, data)
+    items = items_of(workspace, data)
     if data.cut != "whole":
         volumes, of_all = pack_volumes(workspace, data, items)
         return PreparedImages(volumes, tuple(items), of_all)
@@ -91,7 +89,7 @@ def holding_of(workspace: Workspace, data: DataSection) -> Holding:
     Raises:
         DataError: If the catalogue has no image of the study's kind.
     """
-    items = _items(workspace, data)
+    items = items_of(workspace, data)
     if data.cut != "whole":
         return Holding(len(items), *disk_needed(workspace, data, items))
     packed = len(items) * data.facts.channels * math.prod(data.block_size) * np.dtype(np.uint16).itemsize
@@ -99,7 +97,12 @@ def holding_of(workspace: Workspace, data: DataSection) -> Holding:
     return Holding(len(items), packed, 0 if there else packed)
 
 
-def _items(workspace: Workspace, data: DataSection) -> list[Item]:
+def items_of(workspace: Workspace, data: DataSection) -> list[Item]:
+    """Return the site's images for a study, in the order of their rows.
+
+    Raises:
+        DataError: If the catalogue has none of the study's kind.
+    """
     if not workspace.catalogue.exists():
         raise DataError(workspace.not_indexed)
     catalogue = Catalogue(workspace.catalogue)
@@ -224,58 +227,3 @@ def _pack(cache: ArrayCache, items: list[Item], data: DataSection, workspace: Wo
         if earlier.name != name:
             shutil.rmtree(earlier)
     sync_folder(workspace.prepared)
-
-
-def fitted_channels(
-    array: npt.NDArray[np.generic], kind: Kind, spacing_mm: tuple[float, ...], data: DataSection
-) -> npt.NDArray[np.float32]:
-    """Bring a cached array to the study's channels, range and size.
-
-    Args:
-        array: (H, W), (H, W, 3), (T, H, W), (T, H, W, 3) or (D, H, W).
-        kind: Which of these it is.
-        spacing_mm: One distance an axis of space; empty means square pixels.
-        data: The study's.
-
-    Returns:
-        (C, *S) in [0, 1].
-    """
-    facts = data.facts
-    values = unit_range(channels_of(still_of(array, kind), kind, facts), facts)
-    if facts.dark_border:
-        values = values[content_box(values)]
-    return np.stack([fit(channel, spacing_mm, data.store_size) for channel in values])
-
-
-def unit_range(values: npt.NDArray[np.generic], modality: Modality) -> npt.NDArray[np.float32]:
-    """Bring an array with known units to [0, 1]."""
-    wide = np.asarray(values, np.float32)
-    low, high = value_range(wide, modality)
-    scaled: npt.NDArray[np.float32] = ((wide - np.float32(low)) / np.float32(high - low)).clip(0, 1)
-    return scaled
-
-
-def fit(values: npt.NDArray[np.float32], spacing_mm: tuple[float, ...], edge: int) -> npt.NDArray[np.float32]:
-    """Scale an image or volume, true to its physical proportions, to fill an edge; pad the rest with zero.
-
-    Args:
-        values: (*S).
-        spacing_mm: One distance an axis; empty means square pixels.
-        edge: Of the result.
-
-    Returns:
-        (edge, edge) or (edge, edge, edge).
-    """
-    extent = np.array(values.shape, float) * (np.array(spacing_mm) if spacing_mm else 1.0)
-    inner = [max(1, round(edge * part / extent.max())) for part in extent]
-    tensor = torch.from_numpy(np.ascontiguousarray(values))[None, None]
-    if tensor.ndim == 4:  # noqa: PLR2004 - B C H W
-        scaled = F.interpolate(tensor, inner, mode="bilinear", antialias=True)
-    else:
-        # Average first where an axis shrinks: trilinear sampling alone would skip voxels.
-        smaller = [min(part, size) for part, size in zip(inner, values.shape, strict=True)]
-        scaled = F.interpolate(F.interpolate(tensor, smaller, mode="area"), inner, mode="trilinear")
-    fitted = np.zeros((edge,) * values.ndim, np.float32)
-    place = tuple(slice((edge - part) // 2, (edge - part) // 2 + part) for part in inner)
-    fitted[place] = scaled[0, 0].clamp(0, 1).numpy()
-    return fitted

@@ -17,7 +17,8 @@ from hilum.client.data.kept_split import (
     split_of,
     study_digest,
 )
-from hilum.client.data.prepared import PreparedImages, Stored, prepare
+from hilum.client.data.masks import mask_labels
+from hilum.client.data.prepared import Holding, PreparedImages, Stored, holding_of, items_of, prepare
 from hilum.client.data.splits import Rows, Split, patient_groups, split_patients
 from hilum.client.data.twins import Pairs, twins_within
 from hilum.client.data.volumes import Volumes, joined
@@ -25,10 +26,10 @@ from hilum.client.disclosure.answers import Facts
 from hilum.client.disclosure.counts import banded_total
 from hilum.client.state.catalogue import Catalogue, Item
 from hilum.client.state.label_values import check_is_classes, check_is_numbers
-from hilum.client.state.labels import Labels, read_labels
+from hilum.client.state.labels import Labels, read_labels, read_patients
 from hilum.client.state.workspace import Pseudonyms, Workspace
 from hilum.common.config import SiteConfig, StudyConfig
-from hilum.common.config.tasks import MAX_LABEL
+from hilum.common.config.tasks import MAX_LABEL, SegmentationTask
 from hilum.common.errors import DataError, LabelError, RequestRefused
 
 _BETWEEN = "\x1f"  # between the labels of several tasks
@@ -162,6 +163,7 @@ def open_site(
         LabelError: If its label table is wrong, or its classes are none.
     """
     workspace = Workspace(site.state.folder)
+    check_site(site, study)
     try:
         prepared = prepare(workspace, study.data)
         labels = _labels(site, study, workspace)
@@ -192,7 +194,38 @@ def open_site(
         _joined(prepared.items, twins),
     )
     split, notes = _split(origin, study, group, twins, KeptSplits(workspace), run, anew=anew, encoder=encoder)
-    return _site_data(site.site.name, origin, split, columns, notes, study)
+    data = _site_data(site.site.name, origin, split, columns, notes, study)
+    if study.tasks.segmentation is not None:
+        _check_tested(data.of_task(study.tasks.segmentation.kind))
+    return data
+
+
+def _check_tested(data: SiteData) -> None:
+    """Refuse where masks are of one patient alone."""
+    if not len(data.split.test):
+        marked = len(np.unique(data.split.group[data.split.train]))
+        raise DataError(
+            f"{data.name}: no test patient has a mask: the images with masks are of {marked} patient(s), and two are needed; "
+            "annotate images of more patients"
+        )
+
+
+def check_site(site: SiteConfig, study: StudyConfig) -> Holding:
+    """Return what a site has for a study; what is wrong with its archive or label table is known before anything is packed.
+
+    Raises:
+        DataError: If the site has no usable image for the study.
+        LabelError: If its label table is wrong.
+    """
+    workspace = Workspace(site.state.folder)
+    try:
+        holding = holding_of(workspace, study.data)
+        _labels(site, study, workspace)
+    except LabelError as error:
+        raise LabelError(f"{site.site.name}: {error.message}", error.cells) from None
+    except DataError as error:
+        raise type(error)(f"{site.site.name}: {error}") from None
+    return holding
 
 
 def open_run(site: SiteConfig, study: StudyConfig, run: str) -> SiteData:
@@ -369,17 +402,18 @@ def _facts(items: Sequence[Item], labels: Sequence[str | None], split: Split) ->
 
 def _labels(site: SiteConfig, study: StudyConfig, workspace: Workspace) -> dict[str, Labels]:
     """Return the label column of each of the study's tasks, by its kind."""
-    if site.data.labels is None:
-        return {task.kind: Labels({}, {}, 0) for task in study.tasks.given}
+    found = {task.kind: Labels({}, {}, 0) for task in study.tasks.given}
     names = workspace.pseudonyms()
     with closing(Catalogue(workspace.catalogue)) as catalogue:
-        return {
-            task.kind: read_labels(
-                site.data.labels,
-                task.label,
-                catalogue,
-                names,
-                named_by=f"tasks.{task.kind}.label of the study",
-            )
-            for task in study.tasks.given
-        }
+        for task in study.tasks.given:
+            if isinstance(task, SegmentationTask):
+                items = items_of(workspace, study.data)
+                table = site.data.labels
+                patient_of = {} if table is None else read_patients(table, catalogue, names)
+                found[task.kind] = mask_labels(workspace, items, task.classes, patient_of)
+            elif site.data.labels is not None:
+                named_by = f"tasks.{task.kind}.label of the study"
+                found[task.kind] = read_labels(
+                    site.data.labels, task.label, catalogue, names, named_by=named_by
+                )
+    return found

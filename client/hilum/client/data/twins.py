@@ -16,11 +16,11 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
-from hilum.client.data.picture import grey_of, still_of
 from hilum.client.data.prepared import PreparedImages
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.workspace import Workspace
 from hilum.common.files import replacing
+from hilum.common.preparation.picture import grey_of, still_of
 
 Fingerprints = npt.NDArray[np.float32]
 Pairs = npt.NDArray[np.int64]

@@ -10,20 +10,16 @@ size of slices) and the same scale of values share the files.
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from hilum.client.capacity import free_disk_bytes
-from hilum.client.data.intensity import FULL_SCALE, shows_from, value_range
-from hilum.client.data.pieces import Box, Cells
-from hilum.client.data.resampling import Slice, Spacing, resampled, shape_after
 from hilum.client.data.suv import factor_of
-from hilum.client.data.volumes import Geometry, VolumeFile, Volumes, cells_of
+from hilum.client.data.volumes import VolumeFile, Volumes, cells_of
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.catalogue import Item
 from hilum.client.state.workspace import Workspace
@@ -32,6 +28,10 @@ from hilum.common.config.modalities import Modality
 from hilum.common.cores import usable_cores
 from hilum.common.errors import DataError
 from hilum.common.files import replacing
+from hilum.common.preparation.intensity import shows_from, value_range
+from hilum.common.preparation.packing import ShownCells, scaled_plane, target_spacing
+from hilum.common.preparation.pieces import Box, Geometry
+from hilum.common.preparation.resampling import Spacing, resampled, shape_after
 from hilum.common.progress import progress_bar
 
 GB = 10**9
@@ -100,23 +100,33 @@ def disk_needed(workspace: Workspace, data: DataSection, items: Sequence[Item]) 
     return sum(one.disk_bytes(cell) for one in files), sum(one.disk_bytes(cell) for one in _lacking(plan))
 
 
-def packed_values(
-    values: npt.NDArray[np.generic], spacing_mm: Spacing, data: DataSection
-) -> tuple[npt.NDArray[np.uint16], Cells]:
-    """Return a volume as it is packed, (D, H, W) and (k,), in memory."""
-    target_mm = _target_mm(values.shape, spacing_mm, data)
-    facts, cell = data.facts, Geometry.of(data).cell
-    shown = _Shown(shape_after(values.shape, spacing_mm, target_mm), cell, shows_from(values, facts))
-    span = value_range(values, facts)
-    planes = shown.watching(resampled(values, spacing_mm, target_mm))
-    return np.stack([_scaled(plane, span) for plane in planes]), shown.cells()
+def check_room(what: str, needed: int, workspace: Workspace, data: DataSection) -> int:
+    """Return how many bytes are free on the disk of a site's state.
+
+    Args:
+        what: Is to be packed, in the plural.
+        needed: The bytes that it takes.
+        workspace: The site's.
+        data: The study's images.
+
+    Raises:
+        DataError: If it takes more.
+    """
+    free = free_disk_bytes(workspace.folder)
+    if needed > free:
+        instead = "a larger data.spacing_mm" if data.spacing_mm else "a smaller data.image_size"
+        raise DataError(
+            f"{what} take {needed / GB:.3g} GB, and {free / GB:.3g} GB of the state folder's disk are free; write {instead}, or "
+            "make room"
+        )
+    return free
 
 
 def _plan(workspace: Workspace, data: DataSection, items: Sequence[Item]) -> list[_Planned]:
     folder = workspace.prepared / _kind(data)
     planned = []
     for item in items:
-        target_mm = _target_mm(item.shape, item.spacing_mm, data)
+        target_mm = target_spacing(item.shape, item.spacing_mm, data)
         depth, height, width = shape_after(item.shape, item.spacing_mm, target_mm)
         factor = factor_of(item, data)
         own_scale = [factor] if data.in_suv else []  # the same array may have another weight and dose
@@ -128,14 +138,6 @@ def _plan(workspace: Workspace, data: DataSection, items: Sequence[Item]) -> lis
 def _lacking(plan: Sequence[_Planned]) -> list[_Planned]:
     """Return what is to be written; copies of one volume share a file."""
     return list({one.path: one for one in plan if not one.is_packed}.values())
-
-
-def _target_mm(shape: tuple[int, ...], spacing_mm: Spacing, data: DataSection) -> Spacing:
-    """Return what a volume is resampled to: of slices, what makes the longest edge fill the image."""
-    if data.spacing_mm is not None:
-        return data.spacing_mm
-    longest = max(shape[1] * spacing_mm[1], shape[2] * spacing_mm[2]) / data.store_size
-    return spacing_mm[0], longest, longest
 
 
 def _kind(data: DataSection) -> str:
@@ -178,18 +180,12 @@ def _pack_all(
     if not lacking:
         return
     needed = sum(one.disk_bytes(geometry.cell) for one in lacking)
-    free = free_disk_bytes(workspace.folder)
     what = (
         f"{len(lacking)} volumes at {_times(data.spacing_mm)} mm"
         if data.spacing_mm
         else f"the slices of {len(lacking)} volumes at {data.store_size} px"
     )
-    if needed > free:
-        instead = "a larger data.spacing_mm" if data.spacing_mm else "a smaller data.image_size"
-        raise DataError(
-            f"{what} take {needed / GB:.3g} GB, and {free / GB:.3g} GB of the state folder's disk are free; write {instead}, or "
-            "make room"
-        )
+    free = check_room(what, needed, workspace, data)
     cache = ArrayCache(workspace.cache)
     title = f"packing {what}: {needed / GB:.3g} GB of {free / GB:.3g} GB free"
     with progress_bar(title, len(lacking)) as progress, ThreadPoolExecutor(usable_cores()) as pool:
@@ -206,53 +202,16 @@ def _pack_all(
 def _pack(one: _Planned, cache: ArrayCache, facts: Modality, cell: Box) -> None:
     """Write one volume, its cells last; a few slices of it are in memory, unless its scale is its own."""
     values = cache.get(one.item.content_sha256)
-    shown = _Shown(one.shape, cell, shows_from(values, facts) / one.factor)
+    shown = ShownCells(one.shape, cell, shows_from(values, facts) / one.factor)
     low, high = value_range(values, facts)
     span = low / one.factor, high / one.factor
     header = {"descr": np.dtype(np.uint16).str, "fortran_order": False, "shape": one.shape}
     with replacing(one.path) as file:
         np.lib.format.write_array_header_2_0(file, header)
         for plane in shown.watching(resampled(values, one.item.spacing_mm, one.target_mm)):
-            file.write(_scaled(plane, span).tobytes())
+            file.write(scaled_plane(plane, span).tobytes())
     with replacing(cells_of(one.path)) as file:
         np.save(file, shown.cells(), allow_pickle=False)
-
-
-def _scaled(plane: Slice, span: tuple[float, float]) -> npt.NDArray[np.uint16]:
-    """Bring a slice to the whole range of uint16."""
-    low, high = span
-    unit = ((plane - np.float32(low)) / np.float32(high - low if high > low else 1)).clip(0, 1)
-    packed: npt.NDArray[np.uint16] = np.rint(unit * FULL_SCALE).astype(np.uint16)
-    return packed
-
-
-class _Shown:
-    """Notes which cells of a volume show something, while its slices pass.
-
-    Args:
-        shape: Of the volume.
-        cell: Edges of a cell.
-        bound: What the mean of a cell that shows something lies above.
-    """
-
-    def __init__(self, shape: Sequence[int], cell: Box, bound: float) -> None:
-        self.cell, self.bound = cell, bound
-        self.edges = [np.arange(0, whole, edge) for whole, edge in zip(shape, cell, strict=True)]
-        self.sums = np.zeros([len(edges) for edges in self.edges], np.float64)
-        self.counts = [np.diff([*edges, whole]) for edges, whole in zip(self.edges, shape, strict=True)]
-
-    def watching(self, planes: Iterator[Slice]) -> Iterator[Slice]:
-        """Yield the slices as they come."""
-        for number, plane in enumerate(planes):
-            rows = np.add.reduceat(plane, self.edges[1], axis=0)
-            self.sums[number // self.cell[0]] += np.add.reduceat(rows, self.edges[2], axis=1)
-            yield plane
-
-    def cells(self) -> Cells:
-        """Return the indices of those that do, (k,), in C order."""
-        deep, high, wide = self.counts
-        means = self.sums / (deep[:, None, None] * high[:, None] * wide)
-        return np.flatnonzero(means > self.bound).astype(np.int32)
 
 
 def _forget_others(plan: Sequence[_Planned], of_all: Path) -> None:

@@ -10,51 +10,26 @@ Shapes: N volumes, n draws, D slices, H rows, W columns; *S is D H W of patches 
 A file is mapped while something is cut out of it and no longer, so that what lies in memory grows with the pieces alone.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from hilum.client.data.pieces import Box, Cells, Origins, covering_origins, cut_into, random_origins
-from hilum.common.config.data import DataSection
 from hilum.common.errors import DamagedError
+from hilum.common.preparation.pieces import (
+    Box,
+    Cells,
+    Geometry,
+    Origins,
+    box_of,
+    covering_origins,
+    cut_into,
+    random_origins,
+)
 
 Rows = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Geometry:
-    """What pieces a study takes of volumes, in voxels as they are packed.
-
-    Attributes:
-        block: What views are made of.
-        seen: What the encoder sees when all of a volume is to be seen.
-        cell: The edges of a cell.
-        flat: Pieces are slices, and lose their first axis.
-    """
-
-    block: Box
-    seen: Box
-    cell: Box
-    flat: bool
-
-    @classmethod
-    def of(cls, data: DataSection) -> "Geometry":
-        """Return that of a study, whose cut is patches or slices."""
-        if data.cut == "slices":
-            height, width = data.block_size
-            return cls((1, height, width), (1, height, width), (1, _CELL, _CELL), flat=True)
-        return cls(_box(data.block_size), _box(data.view_size), (_CELL,) * 3, flat=False)
-
-
-_CELL = 8  # voxels
-
-
-def _box(edges: Sequence[int]) -> Box:
-    depth, height, width = edges
-    return depth, height, width
 
 
 @dataclass(frozen=True)
@@ -88,7 +63,7 @@ class VolumeFile:
             whole = False
         if not whole or in_columns or dtype != np.uint16:
             raise DamagedError(_gone(path))
-        return cls(path, _box(shape), begins)
+        return cls(path, box_of(shape), begins)
 
     def values(self) -> npt.NDArray[np.uint16]:
         """Map the volume, (D, H, W)."""

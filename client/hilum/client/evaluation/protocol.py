@@ -73,7 +73,7 @@ def evaluate_site(
         measured = Measurements(
             data.name, task, data.split.group[task.test], evaluation.bootstrap_draws, study.study.seed
         )
-        for protocol, share, arm in combinations(evaluation, encoders):
+        for protocol, share, arm in combinations(evaluation, encoders, task.section):
             predicted, note = runner.predict(task, protocol, arm, task.training_rows(share))
             measured.add(protocol, share, arm, predicted, note)
             done += 1
@@ -87,7 +87,7 @@ def evaluate_site(
 
 def combinations_count(study: StudyConfig, encoders: Mapping[str, NamedWeights]) -> int:
     """Return how many times `evaluate_site` advances its progress, where the site's labels serve every task."""
-    return len(study.tasks.given) * len(list(combinations(study.evaluation, encoders)))
+    return sum(len(list(combinations(study.evaluation, encoders, task))) for task in study.tasks.given)
 
 
 def _served(data: SiteData, study: StudyConfig, min_patients: int) -> list[Task]:

@@ -19,13 +19,14 @@ from lightning_fabric import Fabric
 from hilum.client.data.prepared import Stored
 from hilum.client.data.site_data import SiteData
 from hilum.client.data.splits import Split
-from hilum.client.data.volumes import Geometry, VolumeFile, Volumes
+from hilum.client.data.volumes import VolumeFile, Volumes
 from hilum.client.pretraining.checkpoint import load_state, save_state
 from hilum.client.pretraining.device import Device
 from hilum.client.pretraining.loop import RoundOutcome, RoundPlace, train_round
 from hilum.common.config import StudyConfig, parse_study
 from hilum.common.errors import DamagedError
 from hilum.common.methods import SSLMethod, build_method
+from hilum.common.preparation.pieces import Geometry
 from hilum.common.progress import Progress
 
 

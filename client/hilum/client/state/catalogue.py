@@ -12,8 +12,8 @@ from sqlalchemy import Row, delete, select, update
 
 from hilum.client.state.tables import ANNOTATIONS, FILES, ITEMS, METADATA, REFILLED, VERSION
 from hilum.common.database import Database
+from hilum.common.preparation.kinds import Kind
 
-Kind = Literal["image", "volume", "cine"]
 Units = Literal["display", "hounsfield", "arbitrary"]
 
 AnnotationKind = Literal["mask", "box"]

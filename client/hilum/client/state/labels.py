@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from hilum.client.state.catalogue import ACCEPTED, Catalogue, FileRow, Item
-from hilum.client.state.label_table import KEY_COLUMNS, LABEL_KEY, read_table
+from hilum.client.state.label_table import KEY_COLUMNS, LABEL_KEY, PATIENT_COLUMN, LabelTable, read_table
 from hilum.client.state.label_values import check_spellings, class_of, is_missing, tidy
 from hilum.client.state.workspace import Pseudonyms
 from hilum.common.errors import LabelError
@@ -55,6 +55,13 @@ def read_labels(
     """
     table = read_table(path, column, named_by=named_by)
     check_spellings(column, Counter(row.label for row in table.rows))
+    return _read(path, table, catalogue, names)
+
+
+def _read(
+    path: Path, table: LabelTable, catalogue: Catalogue, names: Pseudonyms, *, labelled: bool = True
+) -> Labels:
+    """Tie the rows of a table to the catalogue; not `labelled`, whose image each is alone."""
     kind = KEY_COLUMNS[table.key_column]
     files = catalogue.files().values()
     by_key = (
@@ -68,7 +75,8 @@ def read_labels(
     set_aside: Counter[str | None] = Counter()
     for row in table.rows:
         key = names.of(kind, relative_name(row.key) if kind == "file" else row.key)
-        items, label, patient = by_key.get(key, []), class_of(row.label), _patient(row.patient)
+        items, patient = by_key.get(key, []), _patient(row.patient)
+        label = class_of(row.label) if labelled else None
         faults = []
         if not items:
             set_aside[label] += key in seen
@@ -90,6 +98,15 @@ def read_labels(
         {label: count for label, count in sorted(set_aside.items(), key=str) if label is not None and count},
         Counter(tidy(row.label) for row in table.rows if tidy(row.label) and is_missing(row.label)),
     )
+
+
+def read_patients(path: Path, catalogue: Catalogue, names: Pseudonyms) -> dict[str, str]:
+    """Return what a label table says of whose image each item is: item key to patient pseudonym.
+
+    Raises:
+        LabelError: If the table can't be read, a UID is unknown, or an image has two patients.
+    """
+    return _read(path, read_table(path, PATIENT_COLUMN), catalogue, names, labelled=False).patient_of
 
 
 def _patient(cell: str) -> str:

@@ -2,8 +2,8 @@
 
 Shapes: N prepared images, M test images, n training images, h of them held out, R bootstrap draws and one, E features.
 
-A task predicts something of a whole image, from a column of the label table. It knows its labels, its head on the encoder's
-feature maps, its loss, and how predictions are measured. The standard protocol (`hilum.client.evaluation.protocol`) asks it for
+A task predicts something of a whole image, from a column of the label table, or of its pixels, from masks (`DenseTask`). It
+knows its labels, its head on the encoder's feature maps, its loss, and how predictions are measured. The standard protocol (`hilum.client.evaluation.protocol`) asks it for
 all of that, and knows no task by name.
 
 Adding one takes a file here with its line in `registry`, its section in `hilum.common.config.tasks`, and what its absence stood for in
@@ -12,13 +12,14 @@ studies of before, in `hilum.common.config.resume`.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from hilum.client.views import Viewer
 from hilum.common.config.tasks import TaskSection
 from hilum.common.encoders import Encoder
 from hilum.common.results_table import RowNote
@@ -26,8 +27,8 @@ from hilum.common.results_table import RowNote
 Rows = npt.NDArray[np.int64]
 Features = npt.NDArray[np.float32]
 Predictions = npt.NDArray[Any]
-Criterion = Callable[[Tensor, Rows], Tensor]
-"""Gives the mean loss of a model's outputs for some training rows."""
+Criterion = Callable[[Tensor, Any], Tensor]
+"""Gives the mean loss of a model's outputs for some training rows; of a dense task, for the targets that lie on their views."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Task(Protocol):
         """Return the rows (n,) of a share of the labelled training patients; smaller shares are parts of larger ones."""
 
     def head(self, encoder: Encoder) -> nn.Module:
-        """Return a head, its first values fixed, that maps the encoder's feature maps (a list) to outputs."""
+        """Return a head, its first values fixed, that maps a list to outputs: the images, then the encoder's feature maps."""
 
     def criterion(self, train: Rows, device: torch.device) -> Criterion:
         """Return the loss of fine-tuning on these rows."""
@@ -105,3 +106,25 @@ class Task(Protocol):
 
     def widened_difference(self, metric: str, known: Interval) -> Interval | None:
         """Return the same of a paired difference; None where there are too few patients for any comparison."""
+
+
+@runtime_checkable
+class DenseTask(Protocol):
+    """What a task of pixels does beside: its targets go through the views with the images, and it predicts image by image."""
+
+    def views(
+        self, rows: Rows, viewer: Viewer, rng: torch.Generator, pieces: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Return a view of each row (n, C, *S), and what the loss takes for them.
+
+        Args:
+            rows: (n,) training rows.
+            viewer: Makes the views.
+            rng: Gives their numbers, on the device.
+            pieces: Says which piece of a volume is seen.
+        """
+
+    def predict(
+        self, network: Callable[[Tensor], Tensor], rows: Rows, viewer: Viewer, device: torch.device
+    ) -> Predictions:
+        """Return predictions (n, ...) of whole images by a network that sees views."""

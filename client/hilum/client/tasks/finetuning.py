@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hilum.client.data.prepared import Stored, drawn
 from hilum.client.pretraining.schedule import learning_rate_factor, step_middle
-from hilum.client.tasks.base import Criterion, Predictions, Rows, Task
+from hilum.client.tasks.base import Criterion, DenseTask, Predictions, Rows, Task
 from hilum.client.tasks.early_stopping import Watch
 from hilum.client.tasks.features import mean_by_row, pieces_of
 from hilum.client.tasks.layer_decay import layer_groups
@@ -35,7 +35,7 @@ _CHECKS = 25  # of the validation loss, in a whole training
 
 
 class EncoderWithHead(nn.Module):
-    """An encoder, and a head on its feature maps."""
+    """An encoder, and a head on the images and their feature maps."""
 
     def __init__(self, encoder: Encoder, head: nn.Module) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class EncoderWithHead(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, C, *S) -> the head's outputs."""
-        outputs: Tensor = self.head(self.encoder.feature_maps(images))
+        outputs: Tensor = self.head([images, *self.encoder.feature_maps(images)])
         return outputs
 
 
@@ -89,11 +89,13 @@ class Labelled:
     """The labelled images of a fine-tuning.
 
     Attributes:
+        task: Whose labels they have.
         images: The site's.
         fit: (n,) rows that are trained on.
         held: (h,) rows that are held out; none where a class has too few patients.
     """
 
+    task: Task = field(repr=False)
     images: Stored = field(repr=False)
     fit: Rows
     held: Rows
@@ -113,6 +115,9 @@ def predict_by_finetuning(
 ) -> tuple[Predictions, Finetuned]:
     """Return predictions (M, ...) of the test rows, and the model that made them; arguments as of `finetune`."""
     tuned = finetune(task, encoder, images, train, study, fabric, steps, mode, pretrained=pretrained)
+    if isinstance(task, DenseTask):
+        viewer = Viewer(study.data, changes=study.views)
+        return task.predict(tuned.module, task.test, viewer, fabric.device), tuned
     outputs = outputs_of(tuned.module, images, task.test, study, fabric)
     return task.predictions(outputs / (tuned.temperature or 1.0)), tuned
 
@@ -149,7 +154,7 @@ def finetune(
             nothing to keep.
     """
     held = task.validation_rows(train)
-    labelled = Labelled(images, np.setdiff1d(train, held), held)
+    labelled = Labelled(task, images, np.setdiff1d(train, held), held)
     model = EncoderWithHead(copy.deepcopy(encoder), task.head(encoder))
     hold(model.encoder, mode, study)
     peak = {
@@ -159,12 +164,11 @@ def finetune(
     }[mode]
     decay = study.layer_decay if mode == "finetune" and pretrained else 1.0
     groups = layer_groups(model.encoder, model.head, peak=peak, decay=decay, weight_decay=_WEIGHT_DECAY)
-    criterion = task.criterion(labelled.fit, fabric.device)
-    taken = _train(model, groups, criterion, labelled, study, fabric, steps)
+    taken = _train(model, groups, labelled, study, fabric, steps)
     merge_adapters(model.encoder)
     model.eval()
     temperature = None
-    if len(held):
+    if len(held) and not isinstance(task, DenseTask):
         temperature = task.temperature(outputs_of(model, images, held, study, fabric), held)
     return Finetuned(model, temperature, validated=bool(len(held)), steps=taken)
 
@@ -172,14 +176,14 @@ def finetune(
 def _train(
     model: EncoderWithHead,
     groups: list[dict[str, Any]],
-    criterion: Criterion,
     labelled: Labelled,
     study: StudyConfig,
     fabric: Fabric,
     steps: Progress,
 ) -> int:
     """Train a model in place, and return how many steps it took."""
-    seed, fit = study.study.seed, labelled.fit
+    seed, fit, task = study.study.seed, labelled.fit, labelled.task
+    criterion = task.criterion(fit, fabric.device)
     module, optimizer = fabric.setup(model, torch.optim.AdamW(groups, fused=True))
     module.train()
     viewer, watch = Viewer(study.data, changes=study.views), Watch(model, study.evaluation.patience)
@@ -189,21 +193,51 @@ def _train(
         for group in optimizer.param_groups:
             group["lr"] = group["peak"] * learning_rate_factor(step_middle(number, total), _WARMUP)
         rng = random_numbers(fabric.device, derive(seed, "finetune", "step", number))
-        blocks = drawn(labelled.images, fit[places], generator(seed, "finetune", "step", number, "pieces"))
-        views = viewer.one(to_unit(blocks, fabric.device), rng)
+        views, wanted = _seen(
+            labelled, fit[places], viewer, rng, generator(seed, "finetune", "step", number, "pieces")
+        )
         optimizer.zero_grad()
-        fabric.backward(criterion(module(views), fit[places]))
+        fabric.backward(criterion(module(views), wanted))
         fabric.clip_gradients(module, optimizer, max_norm=1.0)
         optimizer.step()
         taken = number + 1
         steps.advance(taken)
         if len(labelled.held) and _is_check(number, total):
-            outputs = outputs_of(module, labelled.images, labelled.held, study, fabric)
+            loss = _validation_loss(module, criterion, labelled, study, fabric)
             module.train()
-            if watch.should_stop(float(criterion(outputs.to(fabric.device), labelled.held))):
+            if watch.should_stop(loss):
                 break
     watch.restore()
     return taken
+
+
+def _seen(
+    labelled: Labelled, rows: Rows, viewer: Viewer, rng: torch.Generator, pieces: np.random.Generator
+) -> tuple[Tensor, Any]:
+    """Return a mild view of each row, and what the loss takes for them."""
+    if isinstance(labelled.task, DenseTask):
+        return labelled.task.views(rows, viewer, rng, pieces)
+    return viewer.one(to_unit(drawn(labelled.images, rows, pieces), rng.device), rng), rows
+
+
+@torch.no_grad()
+def _validation_loss(
+    module: nn.Module, criterion: Criterion, labelled: Labelled, study: StudyConfig, fabric: Fabric
+) -> float:
+    """Return the mean loss of the rows that are held out: of whole images, or of the same views at each look where pixels are predicted."""
+    held, size = labelled.held, study.evaluation.finetune_batch_size
+    if not isinstance(labelled.task, DenseTask):
+        outputs = outputs_of(module, labelled.images, held, study, fabric)
+        return float(criterion(outputs.to(fabric.device), held))
+    module.eval()
+    viewer, total = Viewer(study.data, changes=study.views), 0.0
+    rng = random_numbers(fabric.device, derive(study.study.seed, "finetune", "held out"))
+    pieces = generator(study.study.seed, "finetune", "held out", "pieces")
+    for start in range(0, len(held), size):
+        rows = held[start : start + size]
+        views, wanted = _seen(labelled, rows, viewer, rng, pieces)
+        total += float(criterion(module(views), wanted)) * len(rows)
+    return total / len(held)
 
 
 def hold(encoder: Encoder, mode: Mode, study: StudyConfig) -> None:

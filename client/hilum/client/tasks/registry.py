@@ -6,11 +6,13 @@ from hilum.client.data.site_data import SiteData
 from hilum.client.tasks.base import Task
 from hilum.client.tasks.classification import Classification
 from hilum.client.tasks.regression import Regression
+from hilum.client.tasks.segmentation import Segmentation
 from hilum.common.config import StudyConfig
 
 TASKS: dict[str, Callable[[SiteData, StudyConfig], Task]] = {
     "classification": Classification.of,
     "regression": Regression.of,
+    "segmentation": Segmentation.of,
 }
 """By their key under `[tasks]`."""
 

@@ -3,7 +3,7 @@
 Shapes: N prepared images, M test images, n training images, E features, R bootstrap draws and one.
 
 A prediction is (value, low, high); the ends are NaN where too few training patients could be held out for an interval, and of
-fine-tuned models, which train on every labelled patient.
+fine-tuned models, whose held-out patients have chosen when to stop.
 """
 
 from collections.abc import Callable
@@ -113,12 +113,10 @@ class Regression:
     def validation_rows(self, train: Rows) -> Rows:
         """Return rows of a share of the patients."""
         group = self._split.group[train]
-        alike = np.zeros(len(train), np.int64)
-        return validation_rows(train, alike, group, self._validation_share, seed=self._seed)
+        return validation_rows(train, np.zeros_like(train), group, self._validation_share, seed=self._seed)
 
     def temperature(self, outputs: Tensor, rows: Rows) -> None:
-        """Return None: a number has no temperature."""
-        del outputs, rows
+        """Return none: a number is not calibrated."""
 
     def predictions(self, outputs: Tensor) -> Values:
         """Return (m, 3) of a model's outputs, without an interval."""

@@ -10,7 +10,7 @@ from math import sqrt
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import brentq
-from scipy.special import ndtri
+from scipy.special import ndtri, stdtrit
 
 from hilum.client.tasks.base import Interval
 
@@ -39,6 +39,27 @@ def widened(metric: str, known: Interval, patients: Sequence[int]) -> Interval:
     """
     low, high = _BY_METRIC.get(metric, _half_a_patient)(known.value, patients)
     return replace(known, low=min(known.low, low), high=max(known.high, high))
+
+
+def widened_mean(known: Interval, patients: int, low: float, high: float) -> Interval:
+    """Return the bootstrap's interval of a mean over patients, as wide as Student's t has it.
+
+    A percentile interval of n values has the width of a normal with their standard deviation over n, not n - 1.
+
+    Args:
+        known: From the bootstrap.
+        patients: n; of one alone nothing is known.
+        low: The least value.
+        high: The largest.
+    """
+    if patients < 2:  # noqa: PLR2004 - one value has no spread
+        return replace(known, low=low, high=high)
+    wider = float(stdtrit(patients - 1, 0.975)) / _Z * sqrt(patients / (patients - 1))
+    return replace(
+        known,
+        low=max(low, known.value - wider * max(0.0, known.value - known.low)),
+        high=min(high, known.value + wider * max(0.0, known.high - known.value)),
+    )
 
 
 def widened_difference(known: Interval, patients: Sequence[int]) -> Interval:

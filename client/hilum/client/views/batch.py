@@ -14,10 +14,8 @@ from types import ModuleType
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from hilum.client.data.intensity import FULL_SCALE
 from hilum.client.views import (
     angiogram,
     colour,
@@ -38,6 +36,8 @@ from hilum.client.views.recipe import Recipe
 from hilum.common.config.data import DataSection
 from hilum.common.config.views import ViewsSection
 from hilum.common.methods import Geometry, ViewPlan, Views
+from hilum.common.preparation.fitting import whole_view
+from hilum.common.preparation.intensity import FULL_SCALE
 
 _RECIPES: dict[str, ModuleType] = {
     "radiograph": radiograph,
@@ -148,12 +148,25 @@ class Viewer:
         """(B, C, *store) -> (B, C, *image): one mild view of each, as supervised training takes it."""
         return self._view(images, self._mild, self.data.view_size, rng)[0]
 
+    def one_with_shares(self, images: Tensor, shares: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return the same view of each as `one`, and what of the shares lies where it shows.
+
+        Args:
+            images: (B, C, *store) in [0, 1].
+            shares: (B, K, *store), how much of each place each class has; taken along with the geometry alone.
+            rng: Gives the numbers; the views are those of `one` with the same.
+
+        Returns:
+            (B, C, *image) and (B, K, *image).
+        """
+        view, (scale, centre, angle, mirrored) = self._view(images, self._mild, self.data.view_size, rng)
+        along = operations.crop_and_rotate(shares, scale, centre, angle, self.data.view_size)
+        wide = mirrored.view(-1, *[1] * (along.ndim - 1))
+        return view, torch.where(wide, along.flip(-1), along)
+
     def whole(self, images: Tensor) -> Tensor:
         """(B, C, *store) -> (B, C, *image), the whole image, for evaluation."""
-        size = list(self.data.view_size)
-        if self.data.dims == 2:  # noqa: PLR2004 - dimensions, not a threshold
-            return F.interpolate(images, size, mode="bilinear", antialias=True)
-        return F.interpolate(images, size, mode="trilinear")
+        return whole_view(images, self.data)
 
     def _view(
         self,

@@ -16,6 +16,7 @@ MAY_DIFFER: Mapping[str, str] = {
 }
 ADDED: Mapping[str, Any] = {
     "tasks.regression": None,
+    "tasks.segmentation": None,
     "federation.aggregator": {"name": "fedavg"},
     "data.cut": "whole",
     "data.spacing_mm": None,

@@ -15,7 +15,7 @@ from hilum.common.config.encoders import EncoderConfig, EncoderSection
 from hilum.common.config.methods import MethodConfig, MethodSection
 from hilum.common.config.modalities import MODALITIES
 from hilum.common.config.named import name_of, options_of
-from hilum.common.config.tasks import TasksSection
+from hilum.common.config.tasks import TaskSection, TasksSection
 from hilum.common.config.views import ViewsSection
 
 Arm = Literal["federated", "local", "centralised", "scratch", "random", "raw"]
@@ -212,6 +212,9 @@ class StudyConfig(Section):
             values = getattr(self.evaluation, key)
             if len(set(values)) < len(values):
                 raise ValueError(f"evaluation.{key} names something twice; name each once")
+        for task in self.tasks.given:
+            if does := self._no_protocol(task):
+                raise ValueError(does)
         if self.training.select == "knn" and not self.tasks.given:
             raise ValueError(
                 'training.select = "knn" needs a task to score encoders by; add `[tasks.classification]`, or write training.select = "loss"'
@@ -227,6 +230,26 @@ class StudyConfig(Section):
                 f"{self.method.min_batch} or more"
             )
         return self
+
+    def _no_protocol(self, task: TaskSection) -> str:
+        """Return what to write instead of what does not apply to a task; empty where all does."""
+        of_all = {one for other in self.tasks.given for one in other.protocols}
+        asked = self.evaluation.protocols
+        unfit: list[str] = [one for one in asked if one not in of_all]
+        if not set(asked) & set(task.protocols):
+            unfit = list(asked)
+        fitting = ", ".join(f'"{one}"' for one in task.protocols)
+        if unfit:
+            return (
+                f"evaluation.protocols names {_either(unfit)}, which predicts of whole images, and tasks.{task.kind} is of their "
+                f"pixels; write evaluation.protocols = [{fitting}]"
+            )
+        if self.training.select == "knn" and task is self.tasks.first and "knn" not in task.protocols:
+            return (
+                f'training.select = "knn" scores encoders by nearest neighbours, which tasks.{task.kind} has not; write '
+                'training.select = "loss"'
+            )
+        return ""
 
     def _no_pair(self, does: str) -> str:
         """Return what to write instead of a method and an encoder that don't go together."""

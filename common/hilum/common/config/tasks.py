@@ -1,8 +1,8 @@
 """The sections of tasks: what each site uses the shared encoder for, and by which numbers it is judged. No torch here."""
 
-from typing import Annotated, ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hilum.common.config.base import Section
 
@@ -20,18 +20,18 @@ class Metric(NamedTuple):
         high: The largest.
         chance: What predicting without looking gives; None where there is no such number.
         words: Its name in a sentence.
-        less_is_better: Whether it is an error; of a primary metric more is better.
+        better: Which values are better. Of a task's primary metric, more is.
     """
 
     low: float
     high: float
     chance: float | None
     words: str
-    less_is_better: bool = False
+    better: Literal["more", "less", "neither"] = "more"
 
 
-Labels = Literal["classes", "numbers"]
-"""What a task reads: names of classes, or numbers."""
+Labels = Literal["classes", "numbers", "masks"]
+"""What a task reads: names of classes, numbers, or masks."""
 
 
 class TaskSection(Section):
@@ -39,7 +39,8 @@ class TaskSection(Section):
 
     Attributes:
         kind: The task's name, and its key under `[tasks]`.
-        labels: What the column holds.
+        labels: What is predicted: classes or numbers in a column of the label table, or masks of the catalogue.
+        protocols: Those of the evaluation that apply to it.
         metrics: By name; the first is the primary one.
         label: The column of the site's label table that is predicted for an image.
     """
@@ -47,6 +48,7 @@ class TaskSection(Section):
     kind: ClassVar[str]
     labels: ClassVar[Labels]
     metrics: ClassVar[dict[str, Metric]]
+    protocols: ClassVar[tuple[str, ...]] = ("knn", "linear", "frozen", "lora", "finetune")
 
     label: Annotated[str, Field(min_length=1, max_length=64)] = "label"
 
@@ -64,8 +66,8 @@ class ClassificationTask(TaskSection):
     metrics: ClassVar[dict[str, Metric]] = {
         "auroc": Metric(0.0, 1.0, 0.5, "AUROC"),
         "balanced_accuracy": Metric(0.0, 1.0, None, "balanced accuracy"),
-        "ece": Metric(0.0, 1.0, None, "calibration error", less_is_better=True),
-        "brier": Metric(0.0, 1.0, None, "Brier score", less_is_better=True),
+        "ece": Metric(0.0, 1.0, None, "calibration error", better="less"),
+        "brier": Metric(0.0, 1.0, None, "Brier score", better="less"),
     }
 
 
@@ -81,14 +83,44 @@ class RegressionTask(TaskSection):
     metrics: ClassVar[dict[str, Metric]] = {
         "r2": Metric(-1.0, 1.0, 0.0, "R²"),
         "spearman": Metric(-1.0, 1.0, 0.0, "rank correlation"),
-        "mae": Metric(0.0, MAX_NUMBER, None, "mean absolute error", less_is_better=True),
-        "coverage": Metric(0.0, 1.0, None, "share inside of the prediction intervals"),
-        "interval_width": Metric(
-            0.0, MAX_NUMBER, None, "mean width of the prediction intervals", less_is_better=True
-        ),
+        "mae": Metric(0.0, MAX_NUMBER, None, "mean absolute error", "less"),
+        "coverage": Metric(0.0, 1.0, None, "share inside of the prediction intervals", "neither"),
+        "interval_width": Metric(0.0, MAX_NUMBER, None, "mean width of the prediction intervals", "less"),
     }
 
     coverage: Annotated[float, Field(ge=0.5, le=0.99)] = 0.9
+
+
+ClassName = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class SegmentationTask(TaskSection):
+    """Predict which structure each pixel or voxel belongs to, from the masks of the site's catalogue.
+
+    Attributes:
+        label: Not a column: what a site's `policy.labels` lists masks as.
+        classes: Names of masks in the catalogue; where masks overlap, the later one holds. All that a site has, in natural
+            order, if none.
+        tolerance_mm: Within which two surfaces agree, for the surface Dice; in pixels, of an image without a spacing.
+    """
+
+    kind: ClassVar[str] = "segmentation"
+    labels: ClassVar[Labels] = "masks"
+    metrics: ClassVar[dict[str, Metric]] = {
+        "dice": Metric(0.0, 1.0, None, "Dice"),
+        "surface_dice": Metric(0.0, 1.0, None, "surface Dice"),
+    }
+    protocols: ClassVar[tuple[str, ...]] = ("frozen", "lora", "finetune")
+
+    label: ClassVar[str] = "masks"  # type: ignore[misc]  # a site lists it, and no study writes it
+    classes: Annotated[tuple[ClassName, ...], Field(strict=False, max_length=64)] = ()
+    tolerance_mm: Annotated[float, Field(ge=0.01, le=100)] = 1.0
+
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("tasks.segmentation.classes names something twice; name each once")
+        return self
 
 
 class TasksSection(Section):
@@ -96,6 +128,7 @@ class TasksSection(Section):
 
     classification: ClassificationTask | None = None
     regression: RegressionTask | None = None
+    segmentation: SegmentationTask | None = None
 
     @property
     def given(self) -> tuple[TaskSection, ...]:
@@ -109,7 +142,9 @@ class TasksSection(Section):
         return next(iter(self.given), None)
 
 
-TASKS: dict[str, type[TaskSection]] = {task.kind: task for task in (ClassificationTask, RegressionTask)}
+TASKS: dict[str, type[TaskSection]] = {
+    task.kind: task for task in (ClassificationTask, RegressionTask, SegmentationTask)
+}
 """Every task by its name."""
 
 METRICS: dict[str, Metric] = {

@@ -132,7 +132,7 @@ class ViT(Encoder):
         tokens: Tensor = self.patch_embed(self.scale(patches))
         if self.position_table is not None:
             # One row of places an image: that is how per-sample gradients are taken of an Embedding.
-            places = torch.arange(self.tokens, device=tokens.device).expand(len(tokens), -1)
+            places = torch.arange(self.tokens, device=tokens.device).expand(tokens.shape[0], -1)
             return tokens + resized_positions(self.position_table(places), self.grid, grid or self.grid)
         assert self.positions is not None
         if grid is not None and grid != self.grid:
@@ -198,7 +198,7 @@ class ViT(Encoder):
         tokens = self.encode(self.embed(patchify(images, self.patch_size), grid), seen)
         if seen is not None:
             tokens = tokens * seen[:, :, None]
-        return [tokens.transpose(1, 2).reshape(len(images), self.width, *grid)]
+        return [tokens.transpose(1, 2).reshape(images.shape[0], self.width, *grid)]
 
 
 def resized_positions(table: Tensor, grid: tuple[int, ...], wanted: tuple[int, ...]) -> Tensor:

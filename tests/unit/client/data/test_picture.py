@@ -5,13 +5,15 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from hilum.client.data.picture import channels_of, content_box, grey_of, still_of
-from hilum.client.data.prepared import fitted_channels, prepare, unit_range
+from hilum.client.data.prepared import prepare
 from hilum.client.data.twins import fingerprints, twins_within
 from hilum.client.intake.indexing.index import index_archive
 from hilum.client.state.workspace import Workspace
 from hilum.common.config.data import DataSection
 from hilum.common.config.modalities import MODALITIES
+from hilum.common.preparation.fitting import fitted_channels
+from hilum.common.preparation.intensity import unit_range
+from hilum.common.preparation.picture import channels_of, content_box, grey_of, still_of
 from hilum.common.progress import NullProgress
 
 XA = "1.2.840.10008.5.1.4.1.1.12.1"

@@ -3,7 +3,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from hilum.client.data.prepared import FULL_SCALE, fit, prepare, unit_range
+from hilum.client.data.prepared import prepare
 from hilum.client.intake.indexing.index import index_archive
 from hilum.client.intake.instance import Family
 from hilum.client.state.workspace import Workspace
@@ -11,6 +11,8 @@ from hilum.client.views import batch
 from hilum.common.config.data import DataSection
 from hilum.common.config.modalities import MODALITIES
 from hilum.common.errors import DataError
+from hilum.common.preparation.fitting import fit
+from hilum.common.preparation.intensity import FULL_SCALE, unit_range
 from hilum.common.progress import NullProgress
 
 RADIOGRAPHS = DataSection(modality="radiograph", image_size=16)

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from hilum.client.data.prepared import holding_of, prepare
-from hilum.client.data.volumes import Geometry
-from hilum.client.encoder_input import encoder_input
 from hilum.client.intake.indexing.index import index_archive
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.workspace import Workspace
 from hilum.common.config.data import DataSection
 from hilum.common.errors import DataError
+from hilum.common.preparation.encoder_input import encoder_input
+from hilum.common.preparation.pieces import Geometry
 from hilum.common.progress import NullProgress
 from pet_files import DOSE_BQ, F18_S, PET, WEIGHT_KG, add_philips, injection, pet
 

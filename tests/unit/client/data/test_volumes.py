@@ -9,13 +9,14 @@ import peaks
 from hilum.client.commands.status import status_lines
 from hilum.client.data import volume_packing
 from hilum.client.data.prepared import cut, drawn, holding_of, prepare
-from hilum.client.data.volumes import Geometry, VolumeFile, Volumes, cells_of, joined
+from hilum.client.data.volumes import VolumeFile, Volumes, cells_of, joined
 from hilum.client.gallery.status import site_status
 from hilum.client.intake.indexing.index import index_archive
 from hilum.client.state.cache import ArrayCache
 from hilum.client.state.workspace import Workspace
 from hilum.common.config.data import DataSection
 from hilum.common.errors import DamagedError, DataError
+from hilum.common.preparation.pieces import Geometry
 from hilum.common.progress import NullProgress
 
 PATCHES = DataSection(modality="ct", dims=3, image_size=16, spacing_mm=1.0)

@@ -6,12 +6,13 @@ import torch
 
 from hilum.client.data.site_data import SiteData, pooled
 from hilum.client.data.splits import Split
-from hilum.client.data.volumes import Geometry, Volumes, joined
+from hilum.client.data.volumes import Volumes, joined
 from hilum.client.pretraining.device import make_fabric
 from hilum.client.pretraining.loop import RoundPlace, train_round
 from hilum.client.pretraining.mechanisms import MECHANISMS
 from hilum.client.pretraining.volume_sampling import VolumeEpochs
 from hilum.common.methods import build_method
+from hilum.common.preparation.pieces import Geometry
 from hilum.common.progress import NullProgress
 from volume_phantoms import trunk, volumes_of
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from hilum.client.data.volumes import joined
-from hilum.client.encoder_input import encoder_input
 from hilum.client.evaluation.protocol import encoder_from
 from hilum.client.pretraining.device import make_fabric
 from hilum.client.tasks.features import encoder_features, mean_by_row, pixel_features
+from hilum.common.preparation.encoder_input import encoder_input
 from volume_phantoms import trunk, volumes_of
 
 KINDS = {

@@ -69,7 +69,7 @@ class Login:
 
 
 class BoundedSession(requests.Session):
-    """What `DICOMwebClient` sends its queries through; `objects` opens the retrieval of one object.
+    """What `DICOMwebClient` sends its queries and stores through; `opened_object` opens the retrieval of one object.
 
     Proxies, `.netrc` and certificates of the environment are not used: the command line says all.
     """
@@ -120,12 +120,38 @@ class BoundedSession(requests.Session):
             body = _chunks(response, max_bytes, _OBJECT_DEADLINE_S)
             yield response.headers.get("Content-Type", ""), body
 
+    def post(self, url: str | bytes, data: Any = None, json: Any = None, **options: Any) -> requests.Response:
+        """Send once, and return the whole answer to a store (PS3.18 section 10.5) as one that succeeded, whatever it tells.
+
+        Raises:
+            ServiceError: If the server does not take what it is sent, or not from this site.
+            FetchError: If it does not take this one object, or its answer is unusable.
+            TransientError: If another try may help.
+        """
+        del json
+        kind = dict(options.get("headers") or {}).get("Content-Type", "")
+        headers = {"Accept": "application/dicom+json", "Content-Type": kind}  # and no `Host`, as for queries
+        with self._opened(str(url), headers, "POST", data) as response:
+            _check_store(response)
+            whole = _whole(response, b"".join(_chunks(response, MAX_JSON_BYTES, _JSON_DEADLINE_S)))
+            whole.status_code = HTTPStatus.OK
+            whole.headers["Content-Type"] = _kind(response)
+            return whole
+
     @contextmanager
-    def _opened(self, url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
+    def _opened(
+        self, url: str, headers: dict[str, str], method: str = "GET", data: Any = None
+    ) -> Iterator[requests.Response]:
         with (
             _errors_told(),
             self.request(
-                "GET", url, headers=headers, stream=True, allow_redirects=False, timeout=(_CONNECT_S, _READ_S)
+                method,
+                url,
+                data=data,
+                headers=headers,
+                stream=True,
+                allow_redirects=False,
+                timeout=(_CONNECT_S, _READ_S),
             ) as response,
         ):
             yield response
@@ -235,13 +261,34 @@ def _check_object(response: requests.Response) -> None:
     raise FetchError(codes.get(HTTPStatus(status), "refused") if status in set(HTTPStatus) else "refused")
 
 
+def _check_store(response: requests.Response) -> None:
+    """Let through what tells of each object: all stored, some, or none (PS3.18 table 10.5.3-1)."""
+    status = response.status_code
+    _check_access(status)
+    if status in {HTTPStatus.OK, HTTPStatus.ACCEPTED, HTTPStatus.CONFLICT}:
+        return
+    if status == HTTPStatus.FORBIDDEN:
+        raise ServiceError("the server forbids the store (403): the token lacks the right to store")
+    if status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
+        raise ServiceError(
+            f"the address does not store ({status}); a DICOMweb service mostly ends like /dicom-web, /dicomweb or /aets/NAME/rs, "
+            "and may offer no STOW-RS"
+        )
+    codes = {
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "too_large",
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE: "not_taken_by_server",
+        HTTPStatus.BAD_REQUEST: "not_understood",
+    }
+    raise FetchError(codes.get(HTTPStatus(status), "refused") if status in set(HTTPStatus) else "refused")
+
+
 def _check_access(status: int) -> None:
     if status in _AGAIN:
         raise TransientError(status)
     if status == HTTPStatus.UNAUTHORIZED:
         raise ServiceError(
             "the server refused the login (401); check the token (--token-file, or HILUM_DICOMWEB_TOKEN), and whether "
-            "it has expired; what was fetched stays, run again to go on"
+            "it has expired; what was done stays, run again to go on"
         )
     if 300 <= status < 400:  # noqa: PLR2004 - the class of redirects
         raise ServiceError(

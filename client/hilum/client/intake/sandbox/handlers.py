@@ -22,6 +22,7 @@ from hilum.client.intake.pixels.images import read_images, read_planes
 from hilum.client.intake.reasons import Reason
 from hilum.client.intake.sandbox.annotation_handlers import labels_read, object_read, read_labels, read_object
 from hilum.client.intake.sandbox.jobs import (
+    AttributesRead,
     DecodeImage,
     DecodePicture,
     DecodePlanes,
@@ -29,6 +30,7 @@ from hilum.client.intake.sandbox.jobs import (
     ImageDecoded,
     Job,
     PlanesDecoded,
+    ReadAttributes,
     ReadDiffusion,
     ReadHeader,
     ReadLabels,
@@ -149,7 +151,17 @@ def _diffusion_result(_job: ReadDiffusion, _runs: list[Array], facts: Facts) -> 
     return _DIFFUSION.validate_python(facts)
 
 
+def _attributes(job: ReadAttributes, _write: Write) -> Facts:
+    reader = import_module("hilum.client.intake.headers.source_attributes")  # as for `_header`
+    return {"attributes": reader.read_source_attributes(job.path, job.syntax)}
+
+
+def _attributes_result(_job: ReadAttributes, _runs: list[Array], facts: Facts) -> Result:
+    return _ATTRIBUTES.validate_python(facts)
+
+
 _INSTANCE = TypeAdapter(Instance)
+_ATTRIBUTES = TypeAdapter(AttributesRead)
 _DIFFUSION = TypeAdapter(Diffusion)
 
 KINDS: Mapping[str, Kind] = {
@@ -161,5 +173,6 @@ KINDS: Mapping[str, Kind] = {
     "object": Kind(ReadObject, read_object, object_read, Reason.MALFORMED_ANNOTATION),
     "header": Kind(ReadHeader, _header, _header_result, Reason.DAMAGED_HEADER),
     "diffusion": Kind(ReadDiffusion, _diffusion, _diffusion_result, Reason.DAMAGED_HEADER),
+    "attributes": Kind(ReadAttributes, _attributes, _attributes_result, Reason.DAMAGED_HEADER),
 }
 """All that a worker does."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +63,14 @@ class ReadDiffusion:
 
 
 @dataclass(frozen=True)
+class ReadAttributes:
+    """What an object made from an image takes over of it; answered by `AttributesRead`."""
+
+    path: Path = field(repr=False)
+    syntax: str
+
+
+@dataclass(frozen=True)
 class ReadLabels:
     """A NIfTI label volume; answered by `LabelsRead`."""
 
@@ -82,6 +90,7 @@ Job: TypeAlias = (
     | DecodePlanes
     | ReadHeader
     | ReadDiffusion
+    | ReadAttributes
     | ReadVolumes
     | ReadLabels
     | ReadObject
@@ -122,6 +131,17 @@ class HeaderRead:
 
 
 @dataclass(frozen=True)
+class AttributesRead:
+    """Attributes of the patient and the study.
+
+    Attributes:
+        attributes: DICOM JSON (PS3.18 annex F), by tag.
+    """
+
+    attributes: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Refused:
     """The file is not taken, and why.
 
@@ -138,6 +158,7 @@ Result: TypeAlias = (
     | PlanesDecoded
     | HeaderRead
     | Diffusion
+    | AttributesRead
     | VolumesRead
     | LabelsRead
     | SegRead

@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from hilum.client.data.resampling import Taps, resampled, shape_after
+from hilum.common.preparation.resampling import Taps, resampled, shape_after
 
 
 def torch_resampled(values, sizes):

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from hilum.client.data.pieces import MAX_PIECES, covering_origins, cut_out, grid_shape, random_origins
+from hilum.common.preparation.pieces import MAX_PIECES, covering_origins, cut_out, grid_shape, random_origins
 
 CELL = (8, 8, 8)
 NONE = np.zeros(0, np.int32)

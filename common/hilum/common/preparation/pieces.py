@@ -6,9 +6,12 @@ not. Origins may be negative: a volume that is smaller than a piece lies in its 
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from hilum.common.config.data import DataSection
 
 Box = tuple[int, int, int]
 Origins = npt.NDArray[np.int64]
@@ -18,6 +21,38 @@ Values = npt.NDArray[np.uint16]
 MAX_PIECES = 64
 """Of a volume, when all of it is to be seen."""
 _SHOWS = 0.25  # of what the fullest piece shows: below, a piece shows too little to stand for the volume
+_CELL = 8  # voxels
+
+
+def box_of(edges: Sequence[int]) -> Box:
+    """Return three edges as such."""
+    depth, height, width = edges
+    return depth, height, width
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What pieces a study takes of volumes, in voxels as they are packed.
+
+    Attributes:
+        block: What views are made of.
+        seen: What the encoder sees when all of a volume is to be seen.
+        cell: The edges of a cell.
+        flat: Pieces are slices, and lose their first axis.
+    """
+
+    block: Box
+    seen: Box
+    cell: Box
+    flat: bool
+
+    @classmethod
+    def of(cls, data: DataSection) -> "Geometry":
+        """Return that of a study, whose cut is patches or slices."""
+        if data.cut == "slices":
+            height, width = data.block_size
+            return cls((1, height, width), (1, height, width), (1, _CELL, _CELL), flat=True)
+        return cls(box_of(data.block_size), box_of(data.view_size), (_CELL,) * 3, flat=False)
 
 
 def cut_into(piece: Values, volume: Values, origin: Sequence[int]) -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from hilum.client.state.catalogue import Kind
 from hilum.common.config.modalities import DISPLAY_WHITE, Modality
+from hilum.common.preparation.kinds import Kind
 
 Array = npt.NDArray[Any]
 

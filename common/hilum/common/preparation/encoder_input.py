@@ -5,14 +5,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hilum.client.data.intensity import FULL_SCALE
-from hilum.client.data.pieces import covering_origins, cut_out
-from hilum.client.data.prepared import fitted_channels
-from hilum.client.data.volume_packing import packed_values
-from hilum.client.data.volumes import Geometry
-from hilum.client.views import Viewer
 from hilum.common.config.data import DataSection
 from hilum.common.config.modalities import COLOUR_FAMILIES, Modality
+from hilum.common.preparation.fitting import fitted_channels, whole_view
+from hilum.common.preparation.intensity import FULL_SCALE
+from hilum.common.preparation.packing import packed_values
+from hilum.common.preparation.pieces import Geometry, covering_origins, cut_out
 
 _HIGHEST_OF_8_BITS = 255
 _COLOURS = 3
@@ -32,7 +30,7 @@ def encoder_input(
 
     Returns:
         float32 (n, C, *S) in [0, 1], of the encoder's size. n is 1; of an encoder of patches or slices, as many as cover what
-        the volume shows, at most `hilum.client.data.pieces.MAX_PIECES`, and the mean of their features is the volume's.
+        the volume shows, at most `hilum.common.preparation.pieces.MAX_PIECES`, and the mean of their features is the volume's.
 
     Raises:
         ValueError: If the image or the spacing has another number of axes than the encoder's images, or if the values
@@ -55,7 +53,7 @@ def encoder_input(
         return _pieces(image, data, spacing_mm or (1.0,) * axes)
     fitted = fitted_channels(image, "image" if data.dims == 2 else "volume", spacing_mm, data)  # noqa: PLR2004 - images
     stored = np.rint(fitted * FULL_SCALE).astype(np.float32) / FULL_SCALE
-    return Viewer(data).whole(torch.from_numpy(stored)[None])
+    return whole_view(torch.from_numpy(stored)[None], data)
 
 
 def _is_colour(image: npt.NDArray[np.generic], data: DataSection) -> bool:
@@ -82,7 +80,7 @@ def _pieces(image: npt.NDArray[np.generic], data: DataSection, spacing_mm: tuple
     origins = covering_origins((depth, height, width), cells, geometry.cell, geometry.seen)
     cut = cut_out(values, origins, geometry.seen)[:, None]
     stored = (cut[:, :, 0] if geometry.flat else cut).astype(np.float32) / FULL_SCALE
-    return Viewer(data).whole(torch.from_numpy(stored))
+    return whole_view(torch.from_numpy(stored), data)
 
 
 def _check_values(image: npt.NDArray[np.generic], modality: Modality) -> None:

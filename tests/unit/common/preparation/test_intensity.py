@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from hilum.client.data.intensity import shows_from, value_range
-from hilum.client.data.prepared import unit_range
 from hilum.common.config.data import DataSection
+from hilum.common.preparation.intensity import shows_from, unit_range, value_range
 
 MR = DataSection(modality="mr", dims=3).facts
 Z_SCORED = DataSection(modality="mr", dims=3, intensity="zscore").facts

@@ -32,3 +32,11 @@ def shows_from(values: npt.NDArray[np.generic], modality: Modality) -> float:
         return modality.shows_from
     low, high = np.percentile(np.asarray(values, np.float32), PERCENTILES)
     return float(low + _BACKGROUND * (high - low))
+
+
+def unit_range(values: npt.NDArray[np.generic], modality: Modality) -> npt.NDArray[np.float32]:
+    """Bring an array with known units to [0, 1]."""
+    wide = np.asarray(values, np.float32)
+    low, high = value_range(wide, modality)
+    scaled: npt.NDArray[np.float32] = ((wide - np.float32(low)) / np.float32(high - low)).clip(0, 1)
+    return scaled

@@ -1,0 +1,1 @@
+"""What a MONAI bundle brings along in `scripts/`: torch alone, nothing of Hilum."""
