@@ -3,12 +3,14 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from hilum.client.data.kept_split import KeptSplit, Side
 from hilum.client.data.site_data import open_site
+from hilum.client.evaluation.number_table import number_lines, number_table
 from hilum.client.evaluation.protocol import evaluate_site
 from hilum.client.pretraining.device import make_fabric
 from hilum.common.config import parse_study
@@ -156,3 +158,11 @@ def test_equal_images_with_labels_of_their_own_are_no_change_of_labels():
     split = KeptSplit("", {"x": Side.TRAINED}, {"x": "b"})
     assert not split.apply(["x", "x"], ["a", "b"], np.array([0, 0]))[1]
     assert split.apply(["x", "x"], ["b", "a"], np.array([0, 0]))[1].relabelled == 2
+
+
+def test_masks_are_counted_and_never_read_as_numbers(site):
+    data = replace(open_site(site, study(), anew=True), more_labels={"segmentation": ("digest",) * 13})
+    table = number_table(data, "segmentation", numbers=False)
+    assert (table.least, table.median, table.most) == (None, None, None)
+    assert table.train.images + table.test.images == 13
+    assert "least" not in "\n".join(number_lines([table], "masks"))

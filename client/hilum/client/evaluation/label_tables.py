@@ -26,7 +26,9 @@ def label_lines(study: StudyConfig, sites: Sequence[SiteData]) -> list[str]:
         if task.labels == "classes":
             lines += table_lines([class_table(data, task.kind) for data in sites], task.label)
         else:
-            lines += number_lines([number_table(data, task.kind) for data in sites], task.label)
+            numbers = task.labels == "numbers"
+            tables = [number_table(data, task.kind, numbers=numbers) for data in sites]
+            lines += number_lines(tables, task.label)
     return lines
 
 
@@ -40,5 +42,6 @@ def _of_task(task: TaskSection, sites: Sequence[SiteData]) -> dict[str, Any]:
             "sites": [table.to_json() for table in classes],
             "warnings": warnings_across(classes) if len(classes) > 1 else [],
         }
-    numbers = [number_table(data, task.kind).to_json() for data in sites]
-    return {**shared, "min_test_patients": MIN_PATIENTS, "sites": numbers, "warnings": []}
+    counts = [number_table(data, task.kind, numbers=task.labels == "numbers") for data in sites]
+    found = [table.to_json() for table in counts]
+    return {**shared, "min_test_patients": MIN_PATIENTS, "sites": found, "warnings": []}

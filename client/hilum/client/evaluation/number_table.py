@@ -1,4 +1,4 @@
-"""How many patients of a site have a number for a task, and between which. For the site's owner alone."""
+"""How many patients of a site have a label for a task, and between which numbers. For the site's owner alone."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,15 +14,15 @@ from hilum.client.tasks.regression import MIN_PATIENTS
 
 @dataclass(frozen=True)
 class NumberTable:
-    """The numbers of one site.
+    """The labels of one site: numbers, or what has no names and no size, such as masks.
 
     Attributes:
         site: Its name.
         train: Trained on.
         test: Tested.
         left_out: Neither, for the patient is tested at another site, or came after the run began.
-        unlabelled: Images without a number.
-        least: Of all images; None without any, as are the next two.
+        unlabelled: Images without a label.
+        least: Of all images; None where there are no numbers, as are the next two.
         median: Of all images.
         most: Of all images.
         warnings: What may mislead.
@@ -43,20 +43,20 @@ class NumberTable:
         return {**asdict(self), "warnings": list(self.warnings)}
 
 
-def number_table(data: SiteData, kind: str) -> NumberTable:
-    """Count the numbers of a site for one task as its split has them."""
+def number_table(data: SiteData, kind: str, *, numbers: bool = True) -> NumberTable:
+    """Count the labels of a site for one task as its split has them; `numbers` says whether they are any."""
     data = data.of_task(kind)
     sides = np.array([side.value for side in sides_of(data.split)])
     labelled = np.array([label is not None for label in data.labels], bool)
-    values = np.array([float(label) for label in data.labels if label is not None])
+    values = np.array([float(label) for label in data.labels if label is not None and numbers])
 
     def count(rows: np.ndarray[Any, np.dtype[np.bool_]]) -> Count:
         return Count(len(np.unique(data.split.group[rows])), int(rows.sum()))
 
     test = count(labelled & (sides == Side.TESTED))
     warnings = list(data.notes)
-    if not len(values):
-        warnings.append("no image has a number, so nothing can be evaluated")
+    if not labelled.any():
+        warnings.append("no image has a label, so nothing can be evaluated")
     elif len(np.unique(values)) == 1:
         warnings.append("every image has the same number, so nothing can be evaluated")
     elif test.patients < MIN_PATIENTS:
@@ -81,10 +81,18 @@ def number_table(data: SiteData, kind: str) -> NumberTable:
 
 def number_lines(tables: Sequence[NumberTable], column: str) -> list[str]:
     """Return the tables as lines of text: patients, and images in brackets, and the range; then the warnings."""
-    head = ("site", "train", "test", "left out", "unlabelled", f"`{column}`: least, median, most")
+    ranged = any(one.least is not None for one in tables)
+    head = (
+        "site",
+        "train",
+        "test",
+        "left out",
+        "unlabelled",
+        f"`{column}`: least, median, most" if ranged else "",
+    )
     cells: list[tuple[str, ...]] = [head]
     for one in tables:
-        span = "-" if one.least is None else f"{one.least:g}, {one.median:g}, {one.most:g}"
+        span = "" if one.least is None else f"{one.least:g}, {one.median:g}, {one.most:g}"
         counts = (one.train, one.test, one.left_out, one.unlabelled)
         cells.append((one.site, *[count.words() for count in counts], span))
     widths = [max(len(row[place]) for row in cells) for place in range(len(head))]
