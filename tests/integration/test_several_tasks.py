@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
+from hilum.client.data.kept_split import KeptSplit, Side
 from hilum.client.data.site_data import open_site
 from hilum.client.evaluation.protocol import evaluate_site
 from hilum.client.pretraining.device import make_fabric
@@ -149,3 +150,9 @@ def test_features_of_an_arm_are_computed_once_for_all_tasks(site, monkeypatch):
     found = evaluate_site(data, what, {}, make_fabric("cpu", "fp32", 1), NullProgress())
     assert len(seen) == 1
     assert {row.task for row in found.rows} == set(BOTH)
+
+
+def test_equal_images_with_labels_of_their_own_are_no_change_of_labels():
+    split = KeptSplit("", {"x": Side.TRAINED}, {"x": "b"})
+    assert not split.apply(["x", "x"], ["a", "b"], np.array([0, 0]))[1]
+    assert split.apply(["x", "x"], ["b", "a"], np.array([0, 0]))[1].relabelled == 2

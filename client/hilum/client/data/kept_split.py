@@ -113,12 +113,15 @@ class KeptSplit:
         sides[mixed] = Side.LEFT_OUT
         labelled = np.array([bool(label) for label in labels], bool)
         known = [content in self.sides for content in contents]
+        today = dict(
+            zip(contents, labels, strict=True)
+        )  # of equal images the last label counts, as when they were kept
         changes = Changes(
             came=known.count(False),
             went=len(self.sides.keys() - set(contents)),
             relabelled=sum(
-                here and self.labels[content] != label
-                for here, content, label in zip(known, contents, labels, strict=True)
+                here and self.labels[content] != today[content]
+                for here, content in zip(known, contents, strict=True)
             ),
             regrouped=int(mixed.sum()),
         )
