@@ -114,11 +114,24 @@ def open_for_tuning(site: SiteConfig, begun: Begun) -> SiteData:
     """Open the site with the split that the encoder's run kept.
 
     Raises:
-        DataError: If the site has no label table, no usable image, or too few.
+        DataError: If the site has no label table, no usable image, too few, or nobody who can be tested.
         LabelError: If the label table is wrong.
     """
     _need_labels(site)
-    return open_site(site, begun.study, encoder=begun.encoder.sha256)
+    data = open_site(site, begun.study, encoder=begun.encoder.sha256)
+    _need_test_patients(data)
+    return data
+
+
+def _need_test_patients(data: SiteData) -> None:
+    labelled = sum(label is not None for label in data.labels)
+    if not labelled:
+        raise DataError(f"{data.name}: no image has a label; `hilum site check` looks at the label table")
+    if not len(data.split.test):
+        raise DataError(
+            f"{data.name}: the encoder was trained on every labelled patient of this site, so none can be tested; pre-train with "
+            "the task in the study, which sets patients aside, or take an encoder that was not trained here"
+        )
 
 
 def _need_labels(site: SiteConfig) -> None:
@@ -197,6 +210,7 @@ def evaluate_model(
     known = KeptSplits(Workspace(site.state.folder)).knows(sha256)
     data = open_site(site, study, encoder=sha256 if known else model.encoder_sha256)
     tell(data)
+    _need_test_patients(data)
     task = MODEL_KINDS[model.kind].task(data, study, model.names)
     fabric = make_fabric(device, study.evaluation.precision, study.training.threads)
     module = model.module.to(fabric.device)
