@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hilum.common.config import parse_study
+from hilum.common.config import StudyConfig, parse_study
 from hilum.common.config.data import DataSection
 from hilum.common.config.resume import as_of_today
 from hilum.common.encoders import Encoder, build_encoder
@@ -56,15 +56,31 @@ def load_encoder(folder: Path | str) -> Pretrained:
         RunError: If there is no encoder, or the network that this version builds is not the one that is described.
         DamagedError: If a file is damaged, or tensors and description do not fit.
     """
+    place, study = study_of(folder)
+    files = read_encoder(place, study)
+    encoder = build_encoder(study)
+    _fill(encoder, files)
+    return Pretrained(encoder.eval(), study.data, files.sha256, read_json(place / "manifest.json"))
+
+
+def study_of(folder: Path | str) -> tuple[Path, StudyConfig]:
+    """Return where an encoder lies, and the study that it describes, without tasks.
+
+    Args:
+        folder: `encoder/` of a run, or the run.
+
+    Raises:
+        RunError: If there is no encoder.
+        DamagedError: If its manifest is damaged.
+    """
     place = Path(folder)
     if not (place / "manifest.json").exists() and (place / "encoder" / "manifest.json").exists():
         place = place / "encoder"
     try:
         facts = read_json(place / "manifest.json")
         sections = {section: facts[section] for section in ("data", "encoder", "method")}
-        study = parse_study(
-            {"study": {"name": facts["study"], "seed": facts["seed"]}, **as_of_today(sections)}
-        )
+        named = {"study": {"name": facts["study"], "seed": facts["seed"]}}
+        return place, parse_study({**named, **as_of_today(sections)})
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(
             "there is no encoder in this folder; give a finished run, or the `encoder` folder in it"
@@ -73,10 +89,6 @@ def load_encoder(folder: Path | str) -> Pretrained:
         raise DamagedError(
             f"manifest.json of the encoder is damaged, or of another version ({type(error).__name__}); fetch it again"
         ) from None
-    files = read_encoder(place, study)
-    encoder = build_encoder(study)
-    _fill(encoder, files)
-    return Pretrained(encoder.eval(), study.data, files.sha256, facts)
 
 
 def _fill(encoder: Encoder, files: EncoderFiles) -> None:

@@ -1,7 +1,6 @@
 """The site engineer's commands: `hilum site ...`."""
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,6 +13,7 @@ from hilum.client.commands.browse import browse
 from hilum.client.commands.describe import describe
 from hilum.client.commands.enroll import enroll, join
 from hilum.client.commands.export import export
+from hilum.client.commands.finetune import evaluate_model_folder, finetune, tell_labels
 from hilum.client.commands.inbox import empty_inbox
 from hilum.client.commands.index import annotate, index
 from hilum.client.commands.network import pull, receive
@@ -28,7 +28,6 @@ from hilum.common.interrupt import going_on
 from hilum.common.progress import progress_bar
 
 if TYPE_CHECKING:
-    from hilum.client.data.site_data import SiteData
     from hilum.client.pretraining.site import Alone
     from hilum.common.config import StudyConfig
     from hilum.common.start import Start
@@ -62,15 +61,8 @@ _HOW_TO_GET = {
 """What to do for the numbers of an arm that one encoder alone does not give."""
 
 
-def _tell_labels(study: "StudyConfig", data: "SiteData") -> None:
-    """Show on stderr which labels were read; or, without any, what changed since the run began."""
-    from hilum.client.evaluation.label_tables import label_lines
-
-    for line in label_lines(study, [data]) or data.notes:
-        print(line, file=sys.stderr)
-
-
 app.command()(status)
+app.command()(finetune)
 app.command()(predict)
 app.command()(send)
 
@@ -115,7 +107,7 @@ def pretrain(
         ) from None
     if first:
         splits.keep(run, data.kept(what))
-    _tell_labels(what, data)
+    tell_labels(what, data)
     folder = workspace.run(run)
     keep_compiled_in(workspace.compiled)
     again = going_on("the rounds that are done are kept: the same command goes on")
@@ -175,14 +167,26 @@ def _leave(out: Path, study: "StudyConfig", alone: "Alone", begin: "Start | None
 
 @app.command()
 def evaluate(
-    study: Study,
+    study: Annotated[
+        Path, typer.Argument(help="The study file; or the folder of a fine-tuned model.", readable=False)
+    ],
     site: SiteFile,
     encoder: Annotated[
-        Path, typer.Option("--encoder", help="The `encoder` folder of a run.", readable=False)
-    ],
+        Path | None,
+        typer.Option("--encoder", help="The `encoder` folder of a run; with a study file.", readable=False),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fine-tune and measure an encoder on this site's labels, beside the baselines. Its rows are named `federated`."""
+    """Measure an encoder on this site's labels, beside the baselines (its rows are named `federated`), or a model."""
+    if study.is_dir():
+        if encoder is not None:
+            raise typer.BadParameter("a fine-tuned model is measured without --encoder; leave it out")
+        evaluate_model_folder(study, site, as_json=as_json)
+        return
+    if encoder is None:
+        raise typer.BadParameter(
+            "a study file is measured with --encoder FOLDER; a fine-tuned model is named by its folder alone"
+        )
     from hilum.client.data.site_data import open_site
     from hilum.client.evaluation.label_tables import labels_json
     from hilum.client.evaluation.protocol import combinations_count, evaluate_site
@@ -195,7 +199,7 @@ def evaluate(
     given = read_encoder(encoder, what)
     encoders = {"federated": given.weights}
     data = open_site(where, what, encoder=given.sha256)
-    _tell_labels(what, data)
+    tell_labels(what, data)
     fabric = make_fabric(where.compute.device, what.evaluation.precision, what.training.threads)
     with progress_bar("evaluating", combinations_count(what, encoders)) as progress:
         found = evaluate_site(data, what, encoders, fabric, progress).to_json()

@@ -186,6 +186,10 @@ class KeptSplits:
         }
         return KeptSplit(able[0].study, sides, able[0].labels, encoder_sha256)
 
+    def knows(self, encoder_sha256: str) -> bool:
+        """Tell whether it is known for certain who was trained on and set aside for an encoder, or a model of one."""
+        return any(kept.encoder == encoder_sha256 for kept in self._latest_first())
+
     def keep(self, run: str, kept: KeptSplit) -> None:
         """Keep a run's split. One of an earlier run of this name stays under the name of the encoder that it gave."""
         earlier = self.of_run(run)

@@ -22,10 +22,19 @@ class Measurements:
         group: (M,) the patient number of each test image.
         draws: How many resamples of patients.
         seed: The study's.
+        ours: Protocol and arm that every other line is compared with; of a study, the federated arm by the same protocol.
     """
 
-    def __init__(self, site: str, task: Task, group: npt.NDArray[np.int64], draws: int, seed: int) -> None:
-        self._site, self._task = site, task
+    def __init__(
+        self,
+        site: str,
+        task: Task,
+        group: npt.NDArray[np.int64],
+        draws: int,
+        seed: int,
+        ours: tuple[str, str] | None = None,
+    ) -> None:
+        self._site, self._task, self._ours = site, task, ours
         self._draws = patient_draws(group, task.strata, draws, seed=seed, site=site)
         self._patients = len(np.unique(group))
         self._found: dict[tuple[str, float, str, str], Scored] = {}
@@ -52,8 +61,9 @@ class Measurements:
         compared: list[Comparison] = []
         kind = self._task.section.kind
         for (protocol, share, arm, metric), theirs in self._found.items():
-            ours = self._found.get((protocol, share, "federated", metric))
-            if ours is None or arm == "federated" or not (ours.comparable and theirs.comparable):
+            how, whose = self._ours or (protocol, "federated")
+            ours = self._found.get((how, share, whose, metric))
+            if ours is None or ours is theirs or not (ours.comparable and theirs.comparable):
                 continue
             known = self._task.widened_difference(metric, interval(ours.draws - theirs.draws))
             if known is not None:

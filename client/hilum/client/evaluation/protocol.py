@@ -15,7 +15,7 @@ from hilum.client.data.site_data import SiteData
 from hilum.client.evaluation.measurements import Measurements
 from hilum.client.tasks.base import Features, Predictions, Rows, Task
 from hilum.client.tasks.features import encoder_features, pixel_features
-from hilum.client.tasks.finetuning import MODES, predict_by_finetuning
+from hilum.client.tasks.finetuning import MODES, Finetuned, Mode, predict_by_finetuning
 from hilum.client.tasks.registry import open_task
 from hilum.common.config import StudyConfig
 from hilum.common.encoders import Encoder, build_encoder
@@ -64,7 +64,7 @@ def evaluate_site(
     Raises:
         DataError: If the site's labels serve none of the tasks.
     """
-    evaluation, runner = study.evaluation, _Runner(data, study, encoders, fabric, steps or NullProgress())
+    evaluation, runner = study.evaluation, Runner(data, study, encoders, fabric, steps or NullProgress())
     rows: list[Row] = []
     comparisons: list[Comparison] = []
     done = 0
@@ -115,8 +115,21 @@ def _served(data: SiteData, study: StudyConfig, min_patients: int) -> list[Task]
     return tasks
 
 
-class _Runner:
-    """Predictions of one site's test images; features of an arm are computed once, whatever the task."""
+def note_of(tuned: Finetuned, study: StudyConfig) -> RowNote:
+    """Say where the study wanted validation patients and a fine-tuning had none."""
+    return "no_validation" if study.evaluation.validation_share > 0 and not tuned.validated else ""
+
+
+class Runner:
+    """Predictions of one site's test images; features of an arm are computed once, whatever the task.
+
+    Args:
+        data: The site's images and labels.
+        study: The study.
+        encoders: Weights by arm; an arm without any has random ones.
+        fabric: The device.
+        steps: Told after each step of a fine-tuning.
+    """
 
     def __init__(
         self,
@@ -131,25 +144,29 @@ class _Runner:
         self.features: dict[str, Features] = {}
 
     def predict(self, task: Task, protocol: str, arm: str, train: Rows) -> tuple[Predictions, RowNote]:
+        """Return predictions (M, ...) of a task's test rows, and what is the matter with them."""
         mode = next((one for one in MODES if one == protocol), None)
         if mode is not None:
-            encoder = encoder_from(self.study, self.encoders.get(arm))
-            predicted, tuned = predict_by_finetuning(
-                task,
-                encoder,
-                self.data.images,
-                train,
-                self.study,
-                self.fabric,
-                self.steps,
-                mode,
-                pretrained=arm != "scratch",
-            )
-            wanted = self.study.evaluation.validation_share > 0
-            return predicted, "no_validation" if wanted and not tuned.validated else ""
+            predicted, tuned = self.tune(task, mode, arm, train)
+            return predicted, note_of(tuned, self.study)
         table = self._features(arm)
         by = task.predict_by_neighbours if protocol == "knn" else task.predict_by_probe
         return by(table[train], train, table[task.test]), ""
+
+    def tune(self, task: Task, mode: Mode, arm: str, train: Rows) -> tuple[Predictions, Finetuned]:
+        """Fine-tune an arm's encoder, and return the predictions (M, ...) and the model."""
+        encoder = encoder_from(self.study, self.encoders.get(arm))
+        return predict_by_finetuning(
+            task,
+            encoder,
+            self.data.images,
+            train,
+            self.study,
+            self.fabric,
+            self.steps,
+            mode,
+            pretrained=arm != "scratch",
+        )
 
     def _features(self, arm: str) -> Features:
         if arm not in self.features:

@@ -62,11 +62,13 @@ class Task(Protocol):
         section: The study's section: its name, and its metrics with their ranges.
         test: (M,) the rows that are tested.
         strata: (M,) numbers; patients are drawn among those of the same ones.
+        names: Of a model's outputs, in their order, such as of classes.
     """
 
     section: TaskSection
     test: Rows
     strata: Rows
+    names: tuple[str, ...]
 
     def training_rows(self, share: float) -> Rows:
         """Return the rows (n,) of a share of the labelled training patients; smaller shares are parts of larger ones."""

@@ -35,6 +35,7 @@ from hilum.common.results_table import RowNote
 
 Probabilities = npt.NDArray[np.float64]
 _MIN_TEST_CLASSES = 2
+_NAMES_SHOWN = 8
 _ALIKE = 1e-6  # scores that differ by less rank nothing
 
 
@@ -46,17 +47,23 @@ class Classification:
         split: Who is trained on and who is tested.
         study: The study.
         section: The study's section.
+        names: Of the classes, in the order of the outputs; those of the labels, if none are given.
     """
 
     def __init__(
-        self, labels: Sequence[str | None], split: Split, study: StudyConfig, section: TaskSection
+        self,
+        labels: Sequence[str | None],
+        split: Split,
+        study: StudyConfig,
+        section: TaskSection,
+        names: Sequence[str] = (),
     ) -> None:
         self.section = section
         self.test = split.test
-        names = sorted({label for label in labels if label is not None})
-        number = {name: index for index, name in enumerate(names)}
+        self.names = tuple(names) or tuple(sorted({label for label in labels if label is not None}))
+        number = {name: index for index, name in enumerate(self.names)}
         self.classes = np.array([-1 if label is None else number[label] for label in labels], np.int64)
-        self.count = len(names)
+        self.count = len(self.names)
         self._labels, self._split = labels, split
         self._seed, self._evaluation = study.study.seed, study.evaluation
         self.strata = self.classes[self.test]
@@ -65,11 +72,16 @@ class Classification:
         self._all_classes = all(by_class)
 
     @classmethod
-    def of(cls, data: SiteData, study: StudyConfig) -> "Classification":
+    def of(cls, data: SiteData, study: StudyConfig, names: Sequence[str] = ()) -> "Classification":
         """Open the task at a site.
 
+        Args:
+            data: The site's.
+            study: The study.
+            names: Of the classes that a model knows; those of the site's labels, if none are given.
+
         Raises:
-            DataError: If the site's test patients do not have two classes.
+            DataError: If the site's test patients do not have two classes, or one that is not among the names.
         """
         assert study.tasks.classification is not None, "the study names it"
         tested = len({data.labels[row] for row in data.split.test})
@@ -78,7 +90,13 @@ class Classification:
                 f"{data.name}: the test patients have {tested} class(es), two are needed; "
                 "add labelled patients of another class"
             )
-        return cls(data.labels, data.split, study, study.tasks.classification)
+        unknown = sorted({label for label in data.labels if label is not None} - set(names))
+        if names and unknown:
+            raise DataError(
+                f"{data.name}: the label table has {_listed(unknown)}, which the model does not know; it tells apart "
+                f"{_listed(names)}: correct the table, or fine-tune a model with all classes"
+            )
+        return cls(data.labels, data.split, study, study.tasks.classification, names)
 
     def training_rows(self, share: float) -> Rows:
         """See `Task`."""
@@ -113,7 +131,7 @@ class Classification:
 
     def predictions(self, outputs: Tensor) -> Probabilities:
         """Return the probability of each class, (m, K)."""
-        return outputs.cpu().double().softmax(1).numpy()
+        return probabilities(outputs)
 
     def temperature(self, outputs: Tensor, rows: Rows) -> float:
         """Return the temperature of the classes' probabilities."""
@@ -176,3 +194,13 @@ class Classification:
         spread = np.zeros((len(found), self.count))
         spread[:, classes] = found
         return spread
+
+
+def probabilities(outputs: Tensor) -> Probabilities:
+    """Return the probability of each class, (m, K), from outputs of the same shape."""
+    return outputs.detach().cpu().double().softmax(1).numpy()
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(f"`{name}`" for name in names[:_NAMES_SHOWN])
+    return f"{shown} and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else shown

@@ -45,6 +45,7 @@ class Segmentation:
 
     def __init__(self, data: SiteData, masks: Masks, study: StudyConfig, section: SegmentationTask) -> None:
         self.section: TaskSection = section
+        self.names = masks.classes
         self.masks, self.classes, self.tolerance_mm = masks, masks.classes, section.tolerance_mm
         self.test = data.split.test
         self.strata = np.zeros(len(self.test), np.int64)

@@ -14,11 +14,13 @@ from hilum.common.config.base import NAME_PATTERN, Section
 from hilum.common.config.named import name_of, options_of
 from hilum.common.config.site import SERVER_PATTERN, STUDY_KEY_PATTERN, SiteConfig
 from hilum.common.config.study import StudyConfig
+from hilum.common.config.task_file import TaskConfig
 from hilum.common.errors import ConfigError
 from hilum.common.home import expanded
 
 ConfigT = TypeVar("ConfigT", bound=Section)
 _STUDY_HELP = "`hilum study new FILE` writes a complete template"
+_TASK_HELP = "docs/how-to/fine-tune.md shows a complete one"
 _SITE_HELP = "`hilum site new FILE` writes a complete one"
 _PATTERNS = {
     NAME_PATTERN: "expected letters, digits, '.', '_' and '-', at most 64, beginning with a letter or digit",
@@ -70,6 +72,18 @@ def load_site(path: Path) -> SiteConfig:
         return folder / expanded(value) if isinstance(value, Path) else value
 
     return SiteConfig.model_validate(rooted(site.model_dump()))
+
+
+def load_task(path: Path) -> TaskConfig:
+    """Read and check a task file; relative paths in it start from the file's own folder.
+
+    Raises:
+        ConfigError: If it can't be read, is not TOML, or any key or value is wrong.
+    """
+    task = _check(TaskConfig, _read(path, _TASK_HELP), path.name, _TASK_HELP)
+    folder, given = path.absolute().parent, task.finetune
+    rooted = {name: folder / expanded(getattr(given, name)) for name in ("encoder", "site", "out")}
+    return task.model_copy(update={"finetune": given.model_copy(update=rooted)})
 
 
 def study_to_toml(study: StudyConfig) -> str:
