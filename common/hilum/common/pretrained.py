@@ -76,7 +76,7 @@ def load_encoder(folder: Path | str) -> Pretrained:
     files = read_encoder(place, study)
     encoder = build_encoder(study)
     _fill(encoder, files)
-    return Pretrained(encoder.eval(), study.data, files.sha256, facts)
+    return Pretrained(encoder.eval(), study.data, files.sha256, files.manifest)
 
 
 def _fill(encoder: Encoder, files: EncoderFiles) -> None:
