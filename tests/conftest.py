@@ -31,6 +31,7 @@ LONG_FILES = {
     "test_between_sites",
     "test_alone",
     "test_deployment",
+    "test_export_page",
     "test_extend",
     "test_markers",
     "test_real_archives",

@@ -8,6 +8,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load as load_tensors
@@ -43,10 +44,11 @@ class Provenance:
 
 @dataclass(frozen=True)
 class EncoderFiles:
-    """A loaded encoder: its tensors and their hash."""
+    """A loaded encoder: its tensors, their hash, and what its manifest says."""
 
     weights: NamedWeights = field(repr=False)
     sha256: str
+    manifest: dict[str, Any] = field(repr=False)
 
 
 _CUT = (
@@ -155,7 +157,7 @@ def read_encoder(folder: Path, study: StudyConfig) -> EncoderFiles:
             f"manifest.json describes another network than this version builds ({', '.join(other)} differ); "
             f"load it with Hilum {facts.get('hilum')}"
         )
-    return EncoderFiles(weights, digest)
+    return EncoderFiles(weights, digest, facts)
 
 
 def _start_words(start: WarmStartReport | None) -> str:

@@ -60,7 +60,7 @@ def load_encoder(folder: Path | str) -> Pretrained:
     files = read_encoder(place, study)
     encoder = build_encoder(study)
     _fill(encoder, files)
-    return Pretrained(encoder.eval(), study.data, files.sha256, read_json(place / "manifest.json"))
+    return Pretrained(encoder.eval(), study.data, files.sha256, files.manifest)
 
 
 def study_of(folder: Path | str) -> tuple[Path, StudyConfig]:

@@ -45,6 +45,13 @@ def check_agreement(
     return worst
 
 
+def in_words(worst: float) -> str:
+    """Say how far a file's results are from the network's."""
+    if worst == 0:
+        return "gives exactly what the network gives"
+    return f"differs from the network by {worst:.0e} at most"
+
+
 @contextmanager
 def without_chatter() -> Iterator[None]:
     """Keep torch's exporters from telling of packages that are not needed, and of their own future."""

@@ -119,14 +119,16 @@ def _results(results: dict[str, Any] | None) -> str:
         cells = [_mean(values[arm]) if arm in values else "" for arm in arms]
         table.append(f"| {task} | {protocol} | {share:.0%} | {metric} | {' | '.join(cells)} |")
     assert results is not None, "there are rows"
-    verdict = results.get("verdict") or {}
-    said = " ".join(verdict[key] for key in ("headline", "detail") if verdict.get(key))
+    verdicts = results.get("verdicts") or [
+        results.get("verdict") or {}
+    ]  # one for each task, or of a study of one
+    said = [" ".join(one[key] for key in ("headline", "detail") if one.get(key)) for one in verdicts]
     return "\n".join(
         [
             "Means over the sites, on patients that no training saw; `federated` is this encoder, the others are baselines.",
             "",
             *table,
-            *(["", said] if said else []),
+            *(line for words in said if words for line in ("", words)),
         ]
     )
 
@@ -137,7 +139,7 @@ def _mean(values: Sequence[float]) -> str:
 
 def _limits(source: Exportable) -> str:
     return (
-        f"- It has seen {source.data.modality} of the sites above alone; on other scanners, protocols and patients it was not measured, "
+        f"- It has seen images of one modality ({source.data.modality}) of the sites above alone; on other scanners, protocols and patients it was not measured, "
         "unless a table says so.\n"
         "- It is not a medical device and not validated for any clinical decision.\n"
         "- How it does for groups of patients (sex, age, origin) is not measured here.\n"

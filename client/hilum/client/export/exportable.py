@@ -14,9 +14,7 @@ from torch import Tensor, nn
 
 from hilum.common import __version__
 from hilum.common.config.data import DataSection
-from hilum.common.errors import RunError
 from hilum.common.export import geometry_of
-from hilum.common.pretrained import load_encoder
 
 Outcome = Literal["features", "scores", "maps"]
 
@@ -83,43 +81,6 @@ class Exportable:
             "output_names": json.dumps(list(self.names)),
             "licence": self.licence,
         }
-
-
-NO_LICENCE = "not stated; the sites whose images it was trained on decide"
-
-
-def read_exportable(place: Path, licence: str | None = None) -> Exportable:
-    """Read a finished run, the `encoder` folder of one, or a folder of a fine-tuned model.
-
-    Args:
-        place: The folder.
-        licence: Under which the weights may be used.
-
-    Raises:
-        RunError: If there is nothing that can be exported.
-        DamagedError: If a file is damaged.
-    """
-    if not place.is_dir():
-        raise RunError(
-            "there is no such folder; give a finished run, its `encoder` folder, or the folder of a model"
-        )
-    folder = place if (place / "manifest.json").exists() else place / "encoder"
-    found = load_encoder(folder)
-    facts = found.manifest["architecture"]
-    return Exportable(
-        kind="encoder",
-        name=found.manifest["study"],
-        module=found.encoder,
-        data=found.data,
-        output="features",
-        output_words=f"{facts['width']} features, the {facts['pooling']}",
-        names=(),
-        sha256=found.sha256,
-        folder=folder,
-        manifest=found.manifest,
-        card=(folder / "MODEL_CARD.md").read_text(),
-        licence=licence or NO_LICENCE,
-    )
 
 
 def largest_difference(first: Tensor | np.ndarray[Any, Any], second: Tensor | np.ndarray[Any, Any]) -> float:

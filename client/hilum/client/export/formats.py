@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hilum.client.export.card import results_of, whole_card
-from hilum.client.export.exportable import Exportable, read_exportable
+from hilum.client.export.exportable import Exportable
 from hilum.client.export.monai_bundle import write_bundle
 from hilum.client.export.onnx_file import write_onnx
+from hilum.client.export.reading import read_exportable
 from hilum.client.export.safetensors_folder import CARD, write_safetensors
 from hilum.client.export.timm_vit import write_timm
 from hilum.client.export.torch_program import write_program
@@ -34,10 +35,10 @@ def export(
     licence: str | None = None,
     descriptions: Sequence[Path] = (),
 ) -> list[str]:
-    """Write an encoder or a model in other formats, each checked against the network.
+    """Write an encoder in other formats, each checked against the network.
 
     Args:
-        place: A finished run, the `encoder` folder of one, or a fine-tuned model's folder.
+        place: A finished run, or the `encoder` folder of one.
         out: New or empty; it is there when all is written and checked.
         formats: Of `FORMATS`.
         licence: Under which the weights may be used, for the card and the files.
@@ -48,7 +49,7 @@ def export(
 
     Raises:
         ConfigError: If a format is not known.
-        RunError: If there is no encoder or model, a format can't hold it, or `out` holds something.
+        RunError: If there is no encoder, a format can't hold it, or `out` holds something.
         DamagedError: If a file is damaged.
         DataError: If a description is none.
     """

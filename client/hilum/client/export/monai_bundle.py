@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from hilum.client.export import bundle_scripts
-from hilum.client.export.agreement import check_agreement, without_chatter
+from hilum.client.export.agreement import check_agreement, in_words, without_chatter
 from hilum.client.export.bundle_scripts import inference, network
 from hilum.client.export.exportable import Exportable
 from hilum.client.export.torch_program import FILE as PROGRAM
@@ -54,7 +54,7 @@ def write_bundle(source: Exportable, folder: Path) -> str:
     write_text(place / "images" / "README.md", "Prepared arrays go here, one .npy for each image.\n")
     built = _built_by_monai(place)
     worst = check_agreement(source, built, TOLERANCE, "the network that MONAI builds from the bundle")
-    return f"{FOLDER}/: a MONAI bundle, which MONAI builds and which differs from the network by {worst:.0e} at most"
+    return f"{FOLDER}/: a MONAI bundle, which as MONAI builds it {in_words(worst)}"
 
 
 def _file_of(module: ModuleType) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hilum.client.export.agreement import check_agreement, without_chatter
+from hilum.client.export.agreement import check_agreement, in_words, without_chatter
 from hilum.client.export.exportable import Exportable
 from hilum.common.errors import RunError
 
@@ -62,7 +62,7 @@ def write_onnx(source: Exportable, folder: Path) -> str:
         ) from None
     session = _session(path)
     worst = check_agreement(source, lambda images: _run(session, images), TOLERANCE, "the ONNX file")
-    return f"{FILE}: ONNX, which under onnxruntime differs from the network by {worst:.0e} at most"
+    return f"{FILE}: ONNX, which under onnxruntime {in_words(worst)}"
 
 
 def _session(path: Path) -> Any:

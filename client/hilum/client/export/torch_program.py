@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch.export import ExportedProgram
 
-from hilum.client.export.agreement import check_agreement, without_chatter
+from hilum.client.export.agreement import check_agreement, in_words, without_chatter
 from hilum.client.export.exportable import Exportable
 from hilum.common.errors import RunError
 
@@ -47,4 +47,4 @@ def write_program(source: Exportable, folder: Path) -> str:
         )
         again = torch.export.load(path).module()
     worst = check_agreement(source, again, TOLERANCE, "the exported program")
-    return f"{FILE}: a program of torch.export, which differs from the network by {worst:.0e} at most"
+    return f"{FILE}: a program of torch.export, which {in_words(worst)}"

@@ -47,6 +47,12 @@ def test_the_card_has_data_privacy_results_beside_the_baselines_limits_and_licen
     assert "Saint Elsewhere" not in card, "a card may be published; sites are counted, not named"
 
 
+def test_each_tasks_verdict_stands_on_the_card(tmp_path):
+    verdicts = [{"headline": "Better.", "detail": "By much."}, {"headline": "Worse.", "detail": "By little."}]
+    card = card_of(tmp_path, results(study=None, verdict=None, verdicts=verdicts))
+    assert "Better. By much.\n\nWorse. By little." in card
+
+
 def test_results_of_another_study_are_not_taken_for_the_encoders(tmp_path):
     card = card_of(tmp_path, results(study="another"))
     assert "Nothing was measured, or the run's `results.json` is not beside it." in card

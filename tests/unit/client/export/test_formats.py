@@ -13,9 +13,10 @@ from torch import nn
 from exported_encoders import make_encoder
 from hilum.client.export import monai_bundle, onnx_file, torch_program
 from hilum.client.export.agreement import check_agreement
-from hilum.client.export.exportable import Exportable, largest_difference, read_exportable
+from hilum.client.export.exportable import Exportable, largest_difference
 from hilum.client.export.formats import FORMATS, export
 from hilum.client.export.onnx_file import write_onnx
+from hilum.client.export.reading import read_exportable
 from hilum.client.export.torch_program import write_program
 from hilum.common import load_encoder
 from hilum.common.encoders.warm_start import warm_start
