@@ -177,8 +177,6 @@ def _delivery(
     def refuse(problem: str) -> None:
         raise ConfigError("send", [problem])
 
-    if needed and send is None and store is None:
-        refuse("say where to with --send URL, or with --store HOST:PORT")
     if (store is None) != (called is None):
         refuse("--store and --called are given together")
     if store is None and (calling is not None or store_tls):
@@ -189,6 +187,8 @@ def _delivery(
     over_https = send is not None and send.startswith("https:")
     if any(file is not None for file in files) and not (over_https or store_tls):
         refuse("--ca, --client-cert and --client-key go with --send https://..., or with --store-tls")
+    if needed and send is None and store is None:
+        refuse("say where to with --send URL, or with --store HOST:PORT")
     web, archive = None, None
     if send is not None:
         of_web = dict(

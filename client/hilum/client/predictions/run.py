@@ -31,7 +31,7 @@ from hilum.client.state.catalogue import ACCEPTED, Catalogue, FileRow, Item
 from hilum.client.state.workspace import Workspace
 from hilum.common import __version__
 from hilum.common.cores import usable_cores
-from hilum.common.errors import DataError, RunError
+from hilum.common.errors import ConfigError, DataError, RunError
 from hilum.common.files import private_folder, sync_folder, write_json
 from hilum.common.output_folder import check_output_folder
 from hilum.common.progress import Progress
@@ -78,9 +78,15 @@ def predict_folder(
         at: The time that the objects are dated with.
 
     Raises:
+        ConfigError: If there is nothing to lay over an image.
         DataError: If there is no image that the model reads.
         RunError: If the output folder can't be used.
     """
+    if overlay and not model.lays:
+        raise ConfigError(
+            "predict",
+            ["--overlay goes with a model of masks or boxes; this one says something of whole images"],
+        )
     check_output_folder(out)
     if out.resolve().is_relative_to(archive.resolve()):
         raise RunError("the output folder lies in the folder that is read; name one elsewhere")
@@ -166,7 +172,7 @@ class _Run:
     def _predicted(
         self, prepared: PreparedImages, finder: SourceFinder, progress: Progress
     ) -> Iterator[Line]:
-        results = self.model.results(prepared)
+        results = self.model.results(prepared, self._cache)
         for number, (item, result) in enumerate(zip(prepared.items, results, strict=True), 1):
             try:
                 source = finder.source(item)

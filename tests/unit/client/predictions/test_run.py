@@ -144,8 +144,8 @@ def test_a_volume_that_the_model_does_not_read_is_named(tmp_path, films, make_st
 
 def test_nothing_is_left_of_a_call_that_fails(tmp_path, films, make_study):
     class Broken(Segmenter):
-        def results(self, prepared):
-            yield next(super().results(prepared))
+        def results(self, prepared, arrays):
+            yield next(super().results(prepared, arrays))
             raise RuntimeError("the model broke")
 
     before = sorted(path for path in films.rglob("*"))
