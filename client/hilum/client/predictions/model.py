@@ -3,15 +3,12 @@
 Shapes: n pieces of one image, C channels, *S space as the encoder sees it, K outputs.
 """
 
-from collections.abc import Callable, Iterator
-from importlib import import_module
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
 
 from hilum.client.data.own_grid import OwnGrid
 from hilum.client.data.prepared import PreparedImages
@@ -20,39 +17,13 @@ from hilum.client.pretraining.device import Device, make_fabric
 from hilum.client.state.cache import ArrayCache
 from hilum.client.tasks.dense import segment
 from hilum.client.tasks.features import pieces_of
+from hilum.client.tasks.model_files import TaskModel, load_model
 from hilum.client.views import Viewer
 from hilum.common.config import StudyConfig
 from hilum.common.preparation.kinds import Kind
 from hilum.common.preparation.picture import still_of
 
 MASKS = "segmentation"
-
-
-class TaskModel(Protocol):
-    """A fine-tuned model, as `hilum.client.tasks.model_files` reads it."""
-
-    @property
-    def study(self) -> StudyConfig:
-        """The study that it was made in: how images are prepared for it."""
-
-    @property
-    def kind(self) -> str:
-        """The name of its task."""
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Of its outputs; of a segmentation its classes, without the background."""
-
-    @property
-    def module(self) -> nn.Module:
-        """The encoder and its head."""
-
-    @property
-    def sha256(self) -> str:
-        """Of its tensors."""
-
-    def predict(self, pieces: Tensor) -> npt.NDArray[Any]:
-        """Return what it says of one image, (1, K), from its pieces (n, C, *S) in [0, 1]."""
 
 
 class Predictor(Protocol):
@@ -136,8 +107,7 @@ def open_model(folder: Path, device: Device) -> Predictor:
         RunError: If it is not one.
         RequestRefused: If there is no such device.
     """
-    load: Callable[[Path], TaskModel] = import_module("hilum.client.tasks.model_files").load_model
-    model = load(folder)
+    model = load_model(folder)
     training = model.study.training
     there = make_fabric(device, training.precision, training.threads).device
     model.module.to(there).eval()

@@ -69,7 +69,7 @@ class Regression:
 
     def __init__(self, data: SiteData, study: StudyConfig, section: RegressionTask) -> None:
         self.section: TaskSection = section
-        self.names = (section.label,)
+        self.names: tuple[str, ...] = (section.label,)
         self.test, self._coverage = data.split.test, section.coverage
         self.values = np.array([np.nan if one is None else float(one) for one in data.labels])
         self.strata = np.zeros(len(self.test), np.int64)

@@ -1,7 +1,5 @@
 import csv
 import json
-import sys
-import types
 
 import numpy as np
 import pytest
@@ -33,9 +31,7 @@ def as_files(monkeypatch):
     """Let a model be what is read from any folder."""
 
     def install(model):
-        files = types.ModuleType("hilum.client.tasks.model_files")
-        files.load_model = lambda folder: model
-        monkeypatch.setitem(sys.modules, "hilum.client.tasks.model_files", files)
+        monkeypatch.setattr("hilum.client.predictions.model.load_model", lambda folder: model)
 
     return install
 
