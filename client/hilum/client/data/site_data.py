@@ -25,11 +25,12 @@ from hilum.client.data.volumes import Volumes, joined
 from hilum.client.disclosure.answers import Facts
 from hilum.client.disclosure.counts import banded_total
 from hilum.client.state.catalogue import Catalogue, Item
+from hilum.client.state.findings import check_is_findings
 from hilum.client.state.label_values import check_is_classes, check_is_numbers
 from hilum.client.state.labels import Labels, read_labels, read_patients
 from hilum.client.state.workspace import Pseudonyms, Workspace
 from hilum.common.config import SiteConfig, StudyConfig
-from hilum.common.config.tasks import MAX_LABEL, SegmentationTask
+from hilum.common.config.tasks import MAX_LABEL, MultilabelTask, SegmentationTask
 from hilum.common.errors import DataError, LabelError, RequestRefused
 
 _BETWEEN = "\x1f"  # between the labels of several tasks
@@ -177,9 +178,11 @@ def open_site(
         for task, column in zip(study.tasks.given, columns, strict=True):
             if task.labels == "classes":
                 check_is_classes(task.label, _patients_by_class(column, group))
-            elif task.labels == "numbers":
-                held = Counter(label for label in column if label is not None)
+            held = Counter(label for label in column if label is not None)
+            if task.labels == "numbers":
                 check_is_numbers(task.label, held, most=MAX_LABEL)
+            if isinstance(task, MultilabelTask):
+                check_is_findings(task.label, held, task.nothing)
     except LabelError as error:
         raise LabelError(f"{site.site.name}: {error.message}", error.cells) from None
     except DataError as error:

@@ -5,7 +5,9 @@ from collections.abc import Callable
 from hilum.client.data.site_data import SiteData
 from hilum.client.tasks.base import Task
 from hilum.client.tasks.classification import Classification
+from hilum.client.tasks.multilabel import Multilabel
 from hilum.client.tasks.regression import Regression
+from hilum.client.tasks.retrieval import Retrieval
 from hilum.client.tasks.segmentation import Segmentation
 from hilum.common.config import StudyConfig
 
@@ -13,6 +15,8 @@ TASKS: dict[str, Callable[[SiteData, StudyConfig], Task]] = {
     "classification": Classification.of,
     "regression": Regression.of,
     "segmentation": Segmentation.of,
+    "multilabel": Multilabel.of,
+    "retrieval": Retrieval.of,
 }
 """By their key under `[tasks]`."""
 

@@ -15,7 +15,9 @@ MAY_DIFFER: Mapping[str, str] = {
     "encoder.init.file": "where the file of the first weights lies; its SHA-256 says which it is",
 }
 ADDED: Mapping[str, Any] = {
+    "tasks.multilabel": None,
     "tasks.regression": None,
+    "tasks.retrieval": None,
     "tasks.segmentation": None,
     "federation.aggregator": {"name": "fedavg"},
     "data.cut": "whole",

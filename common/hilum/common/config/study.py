@@ -241,13 +241,13 @@ class StudyConfig(Section):
         fitting = ", ".join(f'"{one}"' for one in task.protocols)
         if unfit:
             return (
-                f"evaluation.protocols names {_either(unfit)}, which predicts of whole images, and tasks.{task.kind} is of their "
-                f"pixels; write evaluation.protocols = [{fitting}]"
+                f"evaluation.protocols names {_either(unfit)}, which does not apply to tasks.{task.kind}; write "
+                f"evaluation.protocols = [{fitting}]"
             )
-        if self.training.select == "knn" and task is self.tasks.first and "knn" not in task.protocols:
+        if self.training.select == "knn" and task is self.tasks.first and not task.validates:
             return (
-                f'training.select = "knn" scores encoders by nearest neighbours, which tasks.{task.kind} has not; write '
-                'training.select = "loss"'
+                f'training.select = "knn" scores encoders by what nearest neighbours predict of training patients, which '
+                f'tasks.{task.kind} has not; add `[tasks.classification]`, or write training.select = "loss"'
             )
         return ""
 

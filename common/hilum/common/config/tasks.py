@@ -32,8 +32,8 @@ class Metric(NamedTuple):
     better: Literal["more", "less", "neither"] = "more"
 
 
-Labels = Literal["classes", "numbers", "masks"]
-"""What a task reads: names of classes or numbers in a column of the label table, or masks that are tied to images."""
+Labels = Literal["classes", "findings", "numbers", "masks"]
+"""What a task reads of a column of the label table: one class an image, several findings, or a number; or masks that are tied to images."""
 
 
 class TaskSection(Section):
@@ -43,6 +43,7 @@ class TaskSection(Section):
         kind: The task's name, and its key under `[tasks]`.
         labels: What is predicted: classes or numbers in a column of the label table, or masks of the catalogue.
         protocols: Those of the evaluation that apply to it.
+        validates: Whether a round's encoder can be scored by it on training patients, for `training.select = "knn"`.
         metrics: By name; the first is the primary one.
         label: The column of the site's label table that is predicted for an image.
     """
@@ -51,6 +52,7 @@ class TaskSection(Section):
     labels: ClassVar[Labels]
     metrics: ClassVar[dict[str, Metric]]
     protocols: ClassVar[tuple[str, ...]] = ("knn", "linear", "frozen", "lora", "finetune")
+    validates: ClassVar[bool] = True
 
     label: Annotated[str, Field(min_length=1, max_length=64)] = "label"
 
@@ -114,6 +116,7 @@ class SegmentationTask(TaskSection):
         "hd95_mm": Metric(0.0, MAX_DISTANCE_MM, None, "95th percentile of the Hausdorff distance", "less"),
     }
     protocols: ClassVar[tuple[str, ...]] = ("frozen", "lora", "finetune")
+    validates: ClassVar[bool] = False
 
     label: ClassVar[str] = "masks"  # type: ignore[misc]  # a site lists it, and no study writes it
     classes: Annotated[tuple[ClassName, ...], Field(strict=False, max_length=64)] = ()
@@ -126,12 +129,47 @@ class SegmentationTask(TaskSection):
         return self
 
 
+class MultilabelTask(TaskSection):
+    """Predict which findings an image shows, from cells that hold several with `|` or `;` between them.
+
+    Attributes:
+        nothing: What a cell says of an image without any; an empty cell is no label.
+    """
+
+    kind: ClassVar[str] = "multilabel"
+    labels: ClassVar[Labels] = "findings"
+    metrics: ClassVar[dict[str, Metric]] = {"mean_auroc": Metric(0.0, 1.0, 0.5, "mean AUROC over findings")}
+
+    nothing: Annotated[str, Field(min_length=1, max_length=64)] = "No Finding"
+
+
+class RetrievalTask(TaskSection):
+    """Find training images of a test image's class by the encoder's features; nothing is trained.
+
+    Attributes:
+        k: How many images are found for `precision_at_k`.
+    """
+
+    kind: ClassVar[str] = "retrieval"
+    labels: ClassVar[Labels] = "classes"
+    metrics: ClassVar[dict[str, Metric]] = {
+        "map": Metric(0.0, 1.0, None, "mean average precision"),
+        "precision_at_k": Metric(0.0, 1.0, None, "precision at k"),
+    }
+    protocols: ClassVar[tuple[str, ...]] = ("knn",)
+    validates: ClassVar[bool] = False
+
+    k: Annotated[int, Field(ge=1, le=1000)] = 5
+
+
 class TasksSection(Section):
     """What each site uses the shared encoder for: tasks of different kinds, each measured and judged by itself."""
 
     classification: ClassificationTask | None = None
     regression: RegressionTask | None = None
     segmentation: SegmentationTask | None = None
+    multilabel: MultilabelTask | None = None
+    retrieval: RetrievalTask | None = None
 
     @property
     def given(self) -> tuple[TaskSection, ...]:
@@ -146,7 +184,8 @@ class TasksSection(Section):
 
 
 TASKS: dict[str, type[TaskSection]] = {
-    task.kind: task for task in (ClassificationTask, RegressionTask, SegmentationTask)
+    task.kind: task
+    for task in (ClassificationTask, RegressionTask, SegmentationTask, MultilabelTask, RetrievalTask)
 }
 """Every task by its name."""
 

@@ -82,6 +82,14 @@ label = "label"            # the column of each site's labels.csv
 # label = "age"
 # coverage = 0.9           # share of images that the prediction intervals are to hold
 
+# [tasks.multilabel]       # several findings in a cell, with | or ; between them
+# label = "findings"
+# nothing = "No Finding"   # what a cell says of an image without any
+
+# [tasks.retrieval]        # training images of a test image's class, by protocol knn alone
+# label = "label"
+# k = 5                    # how many are found for precision_at_k
+
 [evaluation]
 protocols = ["knn", "linear", "finetune"]
 arms = ["federated", "local", "centralised", "scratch", "random", "raw"]

@@ -292,9 +292,7 @@ def test_smaller_shares_of_marked_images_are_parts_of_larger_ones(site, segmenta
 
 @pytest.mark.parametrize("protocols", [["knn"], ["linear", "finetune"]])
 def test_protocols_of_whole_images_do_not_apply(segmentation, protocols):
-    with pytest.raises(
-        ConfigError, match=r"predicts of whole images, and tasks\.segmentation is of their pixels"
-    ):
+    with pytest.raises(ConfigError, match=r"does not apply to tasks\.segmentation"):
         segmentation(evaluation={"protocols": protocols})
 
 
