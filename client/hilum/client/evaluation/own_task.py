@@ -52,11 +52,16 @@ def begin(task: TaskConfig) -> Begun:
     """Read the encoder that a task file names, and make the study that both are.
 
     Raises:
-        RunError: If there is no encoder, or the task file is about other images than it takes.
+        RunError: If there is no encoder, there are no models of the task, or the task file is about other images than it takes.
         DamagedError: If a file of the encoder is damaged.
         ConfigError: If the task file's views are not such as the encoder's images have.
     """
-    given = task.finetune
+    given, chosen = task.finetune, task.tasks.chosen
+    assert chosen is not None, "the task file names it"
+    if chosen.kind not in MODEL_KINDS:
+        raise RunError(
+            f"there are no models of {chosen.kind} yet; there are those of {', '.join(MODEL_KINDS)}"
+        )
     folder, made = study_of(given.encoder)
     if task.data is not None:
         _check_same_images(task, made)
