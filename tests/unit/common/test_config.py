@@ -7,6 +7,7 @@ from pydantic import JsonValue
 from hilum.common.config import StudyConfig, load_site, load_study, parse_study, study_to_toml
 from hilum.common.config.base import Section
 from hilum.common.config.modalities import MODALITIES
+from hilum.common.config.resume import differences
 from hilum.common.config.template import STUDY_TEMPLATE
 from hilum.common.errors import ConfigError
 from hilum.common.signing import _Document
@@ -377,3 +378,29 @@ def test_of_a_list_the_item_that_is_wrong_is_told_and_nothing_else():
         parse_study({**template(), "evaluation": {"protocols": ["svm"]}})
     [problem] = found.value.problems
     assert "svm" in problem
+
+
+NEW_KEYS = {
+    *("layer_decay", "validation_share", "patience", "class_weights", "precision"),
+    *("frozen_learning_rate", "lora_learning_rate", "lora_rank", "lora_alpha"),
+}
+
+
+def test_a_run_of_before_goes_on_with_a_study_that_fine_tunes_as_it_did():
+    resolved = parse_study(template()).model_dump(mode="json")
+    kept = {key: value for key, value in resolved["evaluation"].items() if key not in NEW_KEYS}
+    before = {**resolved, "evaluation": {**kept, "finetune_min_steps": 200}}
+    told = differences(before, resolved)
+    assert {one.key for one in told} == {
+        "evaluation.finetune_min_steps",
+        "evaluation.layer_decay",
+        "evaluation.validation_share",
+    }
+    as_before = template()
+    as_before["evaluation"] |= {"finetune_min_steps": 200, "layer_decay": 1.0, "validation_share": 0.0}
+    assert differences(before, parse_study(as_before).model_dump(mode="json")) == []
+
+
+def test_a_layer_decay_that_is_none_is_told_in_one_line():
+    problem = problem_after(lambda t: t["evaluation"].update(layer_decay=1.5))
+    assert problem == 'evaluation.layer_decay = 1.5: expected "auto", or a number above 0 and at most 1'

@@ -52,15 +52,14 @@ def begin(task: TaskConfig) -> Begun:
     """Read the encoder that a task file names, and make the study that both are.
 
     Raises:
-        RunError: If there is no encoder, or the task file is about other images than it takes.
+        RunError: If there is no encoder, there are no models of the task, or the task file is about other images than it takes.
         DamagedError: If a file of the encoder is damaged.
         ConfigError: If the task file's views are not such as the encoder's images have.
     """
     given, [section] = task.finetune, task.tasks.given
     if section.kind not in MODEL_KINDS:
         raise RunError(
-            f"a model of [tasks.{section.kind}] can't be written to files yet; `hilum simulate` and `hilum site evaluate` measure "
-            f"encoders for it, and a task file takes [tasks.{'], [tasks.'.join(MODEL_KINDS)}]"
+            f"there are no models of {section.kind} yet; there are those of {', '.join(MODEL_KINDS)}"
         )
     folder, made = study_of(given.encoder)
     if task.data is not None:
