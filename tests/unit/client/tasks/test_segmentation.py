@@ -115,7 +115,8 @@ def test_a_decoder_gives_scores_of_the_images_size_and_begins_without_preference
     if dims == 3 and size > 32:
         size = 40
     data = {"modality": "mr" if dims == 3 else "radiograph", "dims": dims, "image_size": size}
-    made = build_encoder(make_study(data=data, encoder=encoder))
+    method = {"name": "simclr"} if encoder is RESNET else {}
+    made = build_encoder(make_study(data=data, encoder=encoder, method=method))
     decoder = Decoder(made, 1, 3, torch.Generator().manual_seed(1))
     again = Decoder(made, 1, 3, torch.Generator().manual_seed(1))
     assert all(map(torch.equal, decoder.state_dict().values(), again.state_dict().values()))
@@ -138,7 +139,11 @@ def test_a_decoder_gives_scores_of_the_images_size_and_begins_without_preference
 
 def test_a_decoder_of_an_odd_pyramid(make_study):
     """Maps of 27, 14, 7 and 4 pixels: none is twice the next."""
-    made = build_encoder(make_study(data={"modality": "radiograph", "image_size": 53}, encoder=RESNET))
+    made = build_encoder(
+        make_study(
+            data={"modality": "radiograph", "image_size": 53}, encoder=RESNET, method={"name": "simclr"}
+        )
+    )
     decoder = Decoder(made, 1, 2, torch.Generator().manual_seed(1))
     images = torch.rand(1, 1, 53, 53)
     assert decoder([images, *made.feature_maps(images)]).shape == (1, 2, 53, 53)
