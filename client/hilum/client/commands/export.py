@@ -11,7 +11,10 @@ from hilum.common.cli import AsJson, print_json
 def export(
     source: Annotated[
         Path,
-        typer.Argument(help="A finished run, or the `encoder` folder of one.", readable=False),
+        typer.Argument(
+            help="A finished run, the `encoder` folder of one, or the folder of a fine-tuned model.",
+            readable=False,
+        ),
     ],
     out: Annotated[Path, typer.Argument(help="Where to write; new or empty.", readable=False)],
     to: Annotated[
@@ -31,7 +34,7 @@ def export(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write an encoder as ONNX, a torch program, a MONAI bundle, timm's names or safetensors, each checked."""
+    """Write an encoder or a model as ONNX, a torch program, a MONAI bundle, timm's names or safetensors, each checked."""
     from hilum.client.export.formats import export as write_formats
 
     said = write_formats(source, out, to, licence=licence, descriptions=description or ())

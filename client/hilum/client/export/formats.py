@@ -35,10 +35,10 @@ def export(
     licence: str | None = None,
     descriptions: Sequence[Path] = (),
 ) -> list[str]:
-    """Write an encoder in other formats, each checked against the network.
+    """Write an encoder or a model in other formats, each checked against the network.
 
     Args:
-        place: A finished run, or the `encoder` folder of one.
+        place: A finished run, the `encoder` folder of one, or a fine-tuned model's folder.
         out: New or empty; it is there when all is written and checked.
         formats: Of `FORMATS`.
         licence: Under which the weights may be used, for the card and the files.
@@ -49,7 +49,7 @@ def export(
 
     Raises:
         ConfigError: If a format is not known.
-        RunError: If there is no encoder, a format can't hold it, or `out` holds something.
+        RunError: If there is no encoder or model, a format can't hold it, or `out` holds something.
         DamagedError: If a file is damaged.
         DataError: If a description is none.
     """

@@ -48,6 +48,7 @@ class Retrieval:
         self.section: TaskSection = section
         self.test, self._k = data.split.test, section.k
         names = sorted({label for label in data.labels if label is not None})
+        self.names = tuple(names)
         number = {name: index for index, name in enumerate(names)}
         self.classes = np.array([-1 if label is None else number[label] for label in data.labels], np.int64)
         self.strata = self.classes[self.test]
