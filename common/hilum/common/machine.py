@@ -51,6 +51,7 @@ _OF_WORDS = (
     ("read-only file system", _OF_NUMBER[errno.EROFS]),
 )
 _MEMORY_WORDS = ("can't allocate memory", "cannot allocate memory", "out of memory", "can't start new thread")
+_NOT_MAPPED = "failed to map segment from shared object"
 _NEEDS_OTHER_FOLDER = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 _LITTLE_BYTES = 1 << 20
 _PROBE_BYTES = 64 << 20
@@ -135,7 +136,8 @@ def _of_memory(error: BaseException) -> MachineProblem | None:
     words = str(error).lower() if isinstance(error, RuntimeError) else ""
     number = error.errno if isinstance(error, OSError) else None
     told = number == errno.ENOMEM or isinstance(error, MemoryError) or any(w in words for w in _MEMORY_WORDS)
-    # A library that ran out of memory while it was imported may leave Python without any error to tell.
+    # A library that ran out of memory while it was imported is not mapped, or may leave Python without any error to tell.
+    told = told or (isinstance(error, ImportError) and str(error).endswith(_NOT_MAPPED))
     if told or (isinstance(error, SystemError) and _is_starved()):
         where = "the GPU has no memory left" if "cuda" in words or "hip" in words else _MEMORY
         return MachineProblem(

@@ -101,17 +101,25 @@ def test_a_database_that_is_full_locked_or_read_only(tmp_path):
         ),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
         RuntimeError("can't start new thread"),
+        ImportError("/opt/chip/_stats.so: failed to map segment from shared object"),
     ],
 )
 def test_too_little_memory_is_told(error):
     assert "no memory left: end other programs, choose a smaller batch_size" in said(error)
+    assert ("GPU" in said(error)) == isinstance(error, torch.OutOfMemoryError)
 
 
 def test_an_error_behind_another_is_found_and_a_defect_is_none():
     wrapped = ValueError("element (7FE0,0010)")
     wrapped.__cause__ = OSError(errno.ENOSPC, "No space left on device")
     assert "is full" in said(wrapped)
-    for defect in (ValueError("x"), KeyError("disk"), RuntimeError("mat1 and mat2 differ"), OSError("x")):
+    for defect in (
+        ValueError("x"),
+        KeyError("disk"),
+        RuntimeError("mat1 and mat2 differ"),
+        OSError("x"),
+        ImportError("cannot import name 'x'"),
+    ):
         assert machine_problem(defect) is None
 
 
