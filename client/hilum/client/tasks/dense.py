@@ -40,7 +40,7 @@ def segment(
         device: Where the network is.
     """
     if not isinstance(images, Volumes):
-        scores = network(viewer.whole(to_unit(images[row : row + 1], device)))[0]
+        scores = network(viewer.whole(to_unit(images[np.array([row])], device)))[0]
     elif images.geometry.flat:
         scores = _by_slices(network, images, row, viewer, device)
     else:
