@@ -243,7 +243,7 @@ def test_the_loss_is_monais_dice_and_the_cross_entropy(site, segmentation):
 )
 def test_fine_tuning_learns_a_threshold(site, segmentation, encoder):
     method = {"name": "simclr"} if encoder is RESNET else {}
-    learning = {"finetune_min_steps": 25, "finetune_learning_rate": 3e-3}
+    learning = {"finetune_min_steps": 60, "finetune_learning_rate": 3e-3}
     study = segmentation(
         data={**PATCHES, "spacing_mm": list(SPACING_MM)}, encoder=encoder, method=method, evaluation=learning
     )
@@ -255,7 +255,11 @@ def test_fine_tuning_learns_a_threshold(site, segmentation, encoder):
     fabric = make_fabric("cpu", "fp32", 1)
     rows = task.training_rows(1.0)
     table, _ = predict_by_finetuning(task, made, data.images, rows, study, fabric, NullProgress())
-    assert np.nanmean(table[..., 0]) > 0.9
+    everywhere = np.mean(
+        [2 * share / (1 + share) for share in ((blobs(seed) == DENSE).mean() for seed in range(10))]
+    )
+    assert everywhere < 0.5  # what a mask of all voxels has
+    assert np.nanmean(table[..., 0]) > 0.6
 
 
 def test_a_site_is_evaluated_as_for_any_task(site, segmentation):
