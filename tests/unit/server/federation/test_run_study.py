@@ -66,7 +66,7 @@ LIES = {
         lambda: text("site-2", json.dumps(table("site-2")).replace("0.8", "1e999", 1)),
         "wrong_format",
     ),
-    "site-3": (lambda: text("site-3", json.dumps(table("site-3", 7.0))), "wrong_format"),
+    "site-3": (lambda: text("site-3", json.dumps(table("site-3", 7.0))), "out_of_range"),
     "site-4": (lambda: text("site-4", json.dumps(table("site-0"))), "wrong_site"),
     "site-5": (lambda: text("site-0", json.dumps(table("site-0"))), "wrong_site"),
     "site-6": (lambda: records.pack_refusal(records.Refusal("site-6", "no_labels")), "no_labels"),
