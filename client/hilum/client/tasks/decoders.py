@@ -31,7 +31,7 @@ class Decoder(nn.Module):
         encoder: Whose maps it takes.
         channels: C.
         outputs: K.
-        rng: Gives the first values; the last layer begins at zero, so that no output is preferred.
+        rng: Gives the first values. The last layer has some too: from zero, it learned nothing but a constant.
     """
 
     def __init__(self, encoder: Encoder, channels: int, outputs: int, rng: torch.Generator) -> None:
@@ -58,7 +58,6 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(block(2 * finer, finer) for finer, _ in pairs)
         self.outputs = conv(widths[0], outputs, 1)
         initialise(self, rng)
-        nn.init.zeros_(self.outputs.weight)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """Return scores (B, K, *S) from the image (B, C, *S) and the encoder's maps (B, width, *G), from fine to coarse."""
